@@ -1,0 +1,117 @@
+"""What is known of a study's trials: rows of the database and Jobs of the cluster, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from optuna.trial import TrialState
+
+
+@dataclass(frozen=True)
+class Result:
+    """Final values as the pod sent them, one per objective; `pruned` when the script ended the trial early."""
+
+    values: tuple[float, ...]
+    pruned: bool = False
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial as the database has it.
+
+    `job` is the name of its Job, None for a trial that somebody else (a notebook) runs: such a trial is counted
+    and otherwise left alone. `reports` tells whether it has reported at least once.
+    """
+
+    trial_id: int
+    number: int
+    state: TrialState
+    params: dict[str, Any]
+    job: str | None
+    completed_at: datetime | None = None  # UTC, aware
+    result: Result | None = None
+    reports: bool = False
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The best COMPLETE trial: number, final values and parameters."""
+
+    number: int
+    values: tuple[float, ...]
+    params: dict[str, Any]
+    job: str | None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A study's trials, in one snapshot: how many there are by state, and the open ones whole.
+
+    `open` holds, by number, every RUNNING trial and every other one that was asked for because it still has a Job.
+    """
+
+    counts: dict[TrialState, int]
+    open: dict[int, TrialRow]
+    best: BestTrial | None = None
+
+    def count(self, *states: TrialState) -> int:
+        return sum(self.counts.get(state, 0) for state in states)
+
+    @property
+    def total(self) -> int:
+        """Trials that have been started: all but those that wait in the queue of `enqueue_trial`."""
+        return sum(self.counts.values()) - self.count(TrialState.WAITING)
+
+    @property
+    def finished(self) -> int:
+        return self.count(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+class JobPhase(Enum):
+    ACTIVE = "Active"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A trial's Job as the cluster has it. `reason` and `message` are the Failed condition's."""
+
+    name: str
+    uid: str
+    number: int
+    phase: JobPhase
+    created_at: datetime  # UTC, aware
+    ready: int = 0
+    deleting: bool = False
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial failed: a reason in CamelCase, the exit code where a container ended, a sentence, and the
+    last line that it logged."""
+
+    reason: str
+    message: str = ""
+    exit_code: int | None = None
+    last_log_line: str = ""
+
+    def sentence(self) -> str:
+        head = self.reason if self.exit_code is None else f"{self.reason}, exit code {self.exit_code}"
+        last = f"last log line: {self.last_log_line}" if self.last_log_line else ""
+        return ": ".join(part for part in (head, self.message, last) if part)
+
+
+@dataclass(frozen=True)
+class Report:
+    """One intermediate value, in the order in which it was stored for its trial."""
+
+    report_id: int
+    trial_id: int
+    step: int
+    value: float

@@ -1,0 +1,144 @@
+"""Everything that can be configured, in one place: read once from the environment, then passed on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlencode
+
+import psycopg2
+from psycopg2.extensions import make_dsn, parse_dsn
+
+# Where a trial's pod finds the database's CA when one is configured; job.py mounts it there.
+TRIAL_CA_DIRECTORY = "/var/run/secrets/study-operator.io"
+
+
+class SettingsError(Exception):
+    """A setting is missing or cannot be used; the message names the variable and what to write."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The operator's settings. Fields that hold secrets are left out of `repr`."""
+
+    dsn: str = field(repr=False)
+    reporter_url: str = field(repr=False)
+    reporter_user: str
+    reporter_password: str = field(repr=False)
+    manage_reporter: bool
+    reporter_ca: str | None
+    study_key_seed: str = field(repr=False)
+    watch_namespaces: tuple[str, ...]
+    log_format: str
+    log_level: str
+    workers: int
+    storage_threads: int
+    resync_seconds: float
+    http_port: int
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Reads the settings.
+
+        Raises:
+            SettingsError: when a variable is missing or has a value that cannot be used.
+        """
+        env = os.environ if env is None else env
+        database = _database(env)
+        reporter_user = env.get("REPORTER_USER") or "study_reporter"
+        reporter_password = _required(env, "REPORTER_PASSWORD", "the password of the role that trials report as")
+        seed = _required(env, "STUDY_KEY_SEED", "a random text of at least 32 characters")
+        if len(seed) < 32:
+            raise SettingsError(f"STUDY_KEY_SEED has {len(seed)} characters; write at least 32 random ones")
+        ca_file = env.get("REPORTER_CA_FILE")
+        return cls(
+            dsn=make_dsn(**database),
+            reporter_url=_reporter_url(env, database, reporter_user, reporter_password),
+            reporter_user=reporter_user,
+            reporter_password=reporter_password,
+            manage_reporter=_choice(env, "MANAGE_REPORTER", "true", ("true", "false")) == "true",
+            reporter_ca=_read_file("REPORTER_CA_FILE", ca_file) if ca_file else None,
+            study_key_seed=seed,
+            watch_namespaces=tuple(n.strip() for n in env.get("WATCH_NAMESPACES", "").split(",") if n.strip()),
+            log_format=_choice(env, "LOG_FORMAT", "text", ("text", "json")),
+            log_level=_choice(env, "LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
+            workers=_integer(env, "WORKERS", 8),
+            storage_threads=_integer(env, "STORAGE_THREADS", 8),
+            resync_seconds=float(_integer(env, "RESYNC_SECONDS", 300)),
+            http_port=_integer(env, "HTTP_PORT", 8080, lowest=0),
+        )
+
+
+def _database(env: Mapping[str, str]) -> dict[str, str]:
+    """DATABASE_URL and the variables that add to it, as libpq's connection parameters."""
+    url = _required(env, "DATABASE_URL", "for example postgresql://user@host:5432/database?sslmode=verify-full")
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme.startswith("postgresql+"):  # SQLAlchemy's spelling, which people paste
+        url = f"postgresql://{rest}"
+    try:
+        database = parse_dsn(url)
+    except psycopg2.Error:
+        raise SettingsError(
+            "DATABASE_URL cannot be read; write postgresql://user@host:5432/database (percent-encode special "
+            "characters, give the password in DATABASE_PASSWORD)"
+        ) from None  # the driver's message can quote the url, and with it a password
+    if env.get("DATABASE_PASSWORD"):
+        database["password"] = env["DATABASE_PASSWORD"]
+    if env.get("DATABASE_CA_FILE"):
+        database["sslrootcert"] = env["DATABASE_CA_FILE"]
+    if "host" not in database or "dbname" not in database:
+        raise SettingsError("DATABASE_URL must name a host and a database: postgresql://user@host:5432/database")
+    return {
+        "connect_timeout": "5",
+        "application_name": "study-operator",
+        # A peer that vanished without a word is noticed within half a minute, not after hours.
+        "keepalives_idle": "10",
+        "keepalives_interval": "5",
+        "keepalives_count": "3",
+        **database,
+    }
+
+
+def _reporter_url(env: Mapping[str, str], database: Mapping[str, str], user: str, password: str) -> str:
+    """The url that pods connect to, as a libpq connection URI."""
+    host = env.get("REPORTER_HOST") or database["host"]
+    port = env.get("REPORTER_PORT") or database.get("port", "5432")
+    query = {"connect_timeout": "5", "application_name": "study-trial"}
+    if sslmode := env.get("REPORTER_SSLMODE") or database.get("sslmode"):
+        query["sslmode"] = sslmode
+    if env.get("REPORTER_CA_FILE"):
+        query["sslrootcert"] = f"{TRIAL_CA_DIRECTORY}/ca.crt"
+    address = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return (
+        f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{address}:{port}"
+        f"/{quote(database['dbname'], safe='')}?{urlencode(query)}"
+    )
+
+
+def _required(env: Mapping[str, str], name: str, what: str) -> str:
+    if not (value := env.get(name)):
+        raise SettingsError(f"{name} is not set; set it to {what}")
+    return value
+
+
+def _choice(env: Mapping[str, str], name: str, default: str, allowed: tuple[str, ...]) -> str:
+    value = (env.get(name) or default).lower()
+    if value not in allowed:
+        raise SettingsError(f"{name} is {value!r}; write one of {', '.join(allowed)}")
+    return value
+
+
+def _integer(env: Mapping[str, str], name: str, default: int, lowest: int = 1) -> int:
+    text = env.get(name) or str(default)
+    if not text.isdecimal() or int(text) < lowest:
+        raise SettingsError(f"{name} is {text!r}; write a whole number of at least {lowest}")
+    return int(text)
+
+
+def _read_file(name: str, path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name}: {path} cannot be read as a PEM file: {error}") from None

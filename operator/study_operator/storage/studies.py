@@ -1,0 +1,121 @@
+"""Studies in the database: their creation, who may report to them, and their removal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg2.extensions import cursor
+
+from study_operator.storage.database import Database, StorageError
+from study_operator.storage.migrate import check_versions
+
+# Children before parents: Optuna's foreign keys do not cascade.
+_TRIAL_TABLES = (
+    "trial_heartbeats", "trial_intermediate_values", "trial_params", "trial_system_attributes",
+    "trial_user_attributes", "trial_values",
+)
+_STUDY_TABLES = ("trials", "study_directions", "study_system_attributes", "study_user_attributes")
+
+
+@dataclass(frozen=True)
+class KnownStudy:
+    """A Study that the database has rows of."""
+
+    study_id: int
+    namespace: str
+    name: str
+    uid: str
+    deletion_policy: str
+
+
+class Studies:
+    """The studies of one cluster in one database. Every method blocks; call from the storage threads."""
+
+    def __init__(self, database: Database, cluster_id: str) -> None:
+        self._database = database
+        self._cluster_id = cluster_id
+
+    def check(self) -> None:
+        """Checks that the database answers and has the tables that this version knows.
+
+        Raises:
+            StorageUnavailable, StorageError: as their names say.
+        """
+        with self._database.transaction() as cursor:
+            check_versions(cursor)
+
+    def ensure(
+        self, study_name: str, directions: list[str], namespace: str, name: str, uid: str, deletion_policy: str,
+        key_hash: bytes,
+    ) -> int:
+        """Creates the study with its access row, or brings the access row up to date.
+
+        Args:
+            study_name: its name in Optuna.
+            directions: Optuna's names, MINIMIZE or MAXIMIZE, one per objective.
+            key_hash: SHA-256 of the key that its pods report with.
+
+        Returns:
+            Optuna's study_id.
+
+        Raises:
+            StorageError: when the name belongs to another Study.
+        """
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "INSERT INTO studies (study_name) VALUES (%s) ON CONFLICT (study_name) DO NOTHING RETURNING study_id",
+                (study_name,),
+            )
+            created = cursor.fetchone()
+            if created:
+                for objective, direction in enumerate(directions):
+                    cursor.execute(
+                        "INSERT INTO study_directions (study_id, direction, objective) VALUES (%s, %s, %s)",
+                        (created[0], direction, objective),
+                    )
+            cursor.execute("SELECT study_id FROM studies WHERE study_name = %s", (study_name,))
+            (study_id,) = cursor.fetchone()
+            cursor.execute(
+                "INSERT INTO study_operator.access AS a"
+                " (study_id, key_hash, cluster_id, namespace, name, uid, deletion_policy)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (study_id) DO UPDATE"
+                " SET key_hash = excluded.key_hash, deletion_policy = excluded.deletion_policy"
+                " WHERE a.cluster_id = excluded.cluster_id AND a.uid = excluded.uid",
+                (study_id, key_hash, self._cluster_id, namespace, name, uid, deletion_policy),
+            )
+            if cursor.rowcount != 1:
+                raise StorageError(
+                    f"the database has a study {study_name!r} already, of another cluster or another Study; rename "
+                    "this one, or delete that one with `optuna delete-study`"
+                )
+            return study_id
+
+    def known(self) -> list[KnownStudy]:
+        """The Studies of this cluster that may still report or still have rows to be removed."""
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "SELECT study_id, namespace, name, uid, deletion_policy FROM study_operator.access"
+                " WHERE cluster_id = %s AND (key_hash IS NOT NULL OR deletion_policy = 'Delete')",
+                (self._cluster_id,),
+            )
+            return [KnownStudy(*row) for row in cursor.fetchall()]
+
+    def forget(self, study: KnownStudy) -> None:
+        """Revokes the key of a deleted Study and, if its policy says so, removes its rows."""
+        with self._database.transaction() as cursor:
+            if study.deletion_policy == "Delete":
+                _delete_rows(cursor, study.study_id)
+            else:
+                cursor.execute(
+                    "UPDATE study_operator.access SET key_hash = NULL WHERE study_id = %s", (study.study_id,)
+                )
+
+
+def _delete_rows(cursor: cursor, study_id: int) -> None:
+    for table in _TRIAL_TABLES:
+        cursor.execute(
+            f"DELETE FROM {table} WHERE trial_id IN (SELECT trial_id FROM trials WHERE study_id = %s)",  # noqa: S608
+            (study_id,),
+        )
+    for table in (*_STUDY_TABLES, "studies"):
+        cursor.execute(f"DELETE FROM {table} WHERE study_id = %s", (study_id,))  # noqa: S608 - names of this file
