@@ -1,0 +1,157 @@
+"""Kubernetes' own programs, built from their published Go modules."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import HERE, Problem, cache_dir, locked, say, tail
+
+_TOOLS = HERE / "tools"
+_PLAIN = "-s -w"
+KUBERNETES = re.search(r"k8s\.io/kubernetes (v[\d.]+)", (_TOOLS / "go.mod").read_text())[1]
+
+
+def _kubernetes_flags() -> str:
+    """Without its version a server calls itself v0.0.0, and clients refuse features."""
+    major, minor, _ = KUBERNETES.removeprefix("v").split(".")
+    base = "k8s.io/component-base/version"
+    return (
+        f"{_PLAIN} -X {base}.gitVersion={KUBERNETES} -X {base}.gitMajor={major} -X {base}.gitMinor={minor}"
+        f" -X {base}.gitTreeState=clean -X k8s.io/client-go/pkg/version.gitVersion={KUBERNETES}"
+    )
+
+
+@dataclass(frozen=True)
+class _Source:
+    package: str
+    version: str | None
+    """None: as required by tools/go.mod; else built apart, since it needs other versions of libraries."""
+    minutes: float
+    """How long the first build takes on two cores, for the progress line."""
+
+
+_SOURCES = {
+    "etcd": _Source("go.etcd.io/etcd/server/v3", None, 1),
+    "kube-apiserver": _Source("k8s.io/kubernetes/cmd/kube-apiserver", None, 5),
+    "kubectl": _Source("k8s.io/kubernetes/cmd/kubectl", None, 1),
+    "kube-controller-manager": _Source("k8s.io/kubernetes/cmd/kube-controller-manager", None, 1.5),
+    "kube-scheduler": _Source("k8s.io/kubernetes/cmd/kube-scheduler", None, 0.5),
+    "kubelet": _Source("k8s.io/kubernetes/cmd/kubelet", None, 1),
+    "kube-proxy": _Source("k8s.io/kubernetes/cmd/kube-proxy", None, 0.5),
+    "coredns": _Source("github.com/coredns/coredns", "v1.14.5", 3),
+    "crictl": _Source("sigs.k8s.io/cri-tools/cmd/crictl", "v1.34.0", 1),
+    "local-path-provisioner": _Source("github.com/rancher/local-path-provisioner", "v0.0.30", 2),
+    "helm": _Source("helm.sh/helm/v3/cmd/helm", "v3.19.5", 2),
+    "kubeconform": _Source("github.com/yannh/kubeconform/cmd/kubeconform", "v0.8.0", 0.5),
+}
+TEST_SERVICES = ("etcd", "kube-apiserver", "kubectl")
+
+
+def path_dir() -> Path:
+    """A directory for PATH with all programs under their own names, wherever they come from."""
+    return cache_dir() / "cluster" / "bin"
+
+
+def ensure(names: Iterable[str] = tuple(_SOURCES)) -> dict[str, Path]:
+    """Finds or builds these programs and returns where each is.
+
+    A program in the directory `KUBE_BIN_DIR` is used as it is. All others are built once into the cache, in a
+    directory named after all that decides what they are. Raises Problem when a build fails or Go is missing.
+    """
+    found: dict[str, Path] = {}
+    given = os.environ.get("KUBE_BIN_DIR")
+    store = cache_dir() / "bin" / _key()
+    for name in names:
+        mine = Path(given).absolute() / name if given else None
+        found[name] = mine if mine and os.access(mine, os.X_OK) else store / name
+    if not all(path.exists() for path in found.values()):
+        with locked(cache_dir() / "bin" / ".lock"):
+            _build([name for name, path in found.items() if not path.exists()], store)
+    for name, path in found.items():
+        _link(path, path_dir() / name)
+    return found
+
+
+def _key() -> str:
+    digest = hashlib.sha256(f"{_kubernetes_flags()} {_SOURCES}".encode())
+    for file in ("go.mod", "go.sum"):
+        digest.update((_TOOLS / file).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _link(target: Path, link: Path) -> None:
+    if link.is_symlink() and Path(os.readlink(link)) == target:
+        return
+    link.parent.mkdir(parents=True, exist_ok=True)
+    fresh = link.with_name(f".{link.name}.{os.getpid()}")
+    fresh.symlink_to(target)
+    fresh.replace(link)
+
+
+def _build(names: list[str], store: Path) -> None:
+    if not shutil.which("go"):
+        raise Problem(
+            f"Go is needed to build {', '.join(names)} and is not on PATH. Install it (https://go.dev/dl), or"
+            " put these programs into a directory and name it in KUBE_BIN_DIR."
+        )
+    minutes = sum(_SOURCES[name].minutes for name in names)
+    say(f"building {', '.join(names)} from source: about {minutes:.0f} minutes on two cores")
+    say("(once; Go's build cache shortens it, KUBE_BIN_DIR=<directory with released binaries> avoids it)")
+    store.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names, 1):
+        if (store / name).exists():
+            continue  # another command built it while this one waited
+        source = _SOURCES[name]
+        flags = _kubernetes_flags() if source.package.startswith("k8s.io/") else _PLAIN
+        fresh = store / f".building-{name}"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        environment = {**os.environ, "CGO_ENABLED": "0", "GOBIN": str(fresh), "GOWORK": "off"}
+        argv = ["go", "build" if source.version is None else "install", "-v", "-trimpath", "-ldflags", flags]
+        if source.version is None:
+            argv += ["-o", str(fresh) + "/" + name, source.package]
+        else:
+            argv += [f"{source.package}@{source.version}"]
+        _go(argv, environment, f"{name} ({number}/{len(names)})")
+        (fresh / name).replace(store / name)
+        fresh.rmdir()
+
+
+def _go(argv: list[str], environment: dict[str, str], what: str) -> None:
+    """Runs Go and says every few seconds how far it is; `go -v` names each package as it compiles it."""
+    process = subprocess.Popen(
+        argv,
+        cwd=_TOOLS,
+        env=environment,
+        text=True,
+        errors="replace",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert process.stdout
+    began = mentioned = time.monotonic()
+    packages, lines = 0, []
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            packages += not line.startswith("go: ")
+            if time.monotonic() - mentioned > 15:
+                mentioned = time.monotonic()
+                doing = "downloading modules" if line.startswith("go: ") else f"{packages} packages compiled"
+                say(f"  {what}: {doing}, {mentioned - began:.0f} s so far")
+        status = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if status != 0:
+        raise Problem(f"building {what} failed: {' '.join(argv)}\n{tail(''.join(lines))}")
+    say(f"  {what}: done in {time.monotonic() - began:.0f} s")

@@ -1,0 +1,62 @@
+"""Debian packages that the tool needs, installed when missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from common import Problem, run, say
+
+POSTGRES_BIN = Path("/usr/lib/postgresql/15/bin")
+
+# What has to exist -> the Debian package that brings it. A machine that has it from elsewhere keeps that.
+_PACKAGE_OF = {
+    "containerd": "containerd",
+    "ctr": "containerd",
+    "runc": "runc",
+    "/usr/lib/cni/bridge": "containernetworking-plugins",
+    "iptables": "iptables",
+    "conntrack": "conntrack",
+    "ip": "iproute2",
+    "mount": "mount",
+    "openssl": "openssl",
+    "setpriv": "util-linux",
+    str(POSTGRES_BIN / "postgres"): "postgresql-15",
+    "buildah": "buildah",
+    "debootstrap": "debootstrap",
+}
+
+TEST_SERVICES = ("openssl", "setpriv", str(POSTGRES_BIN / "postgres"))
+CLUSTER = (
+    "containerd",
+    "ctr",
+    "runc",
+    "/usr/lib/cni/bridge",
+    "iptables",
+    "conntrack",
+    "ip",
+    "mount",
+    "openssl",
+)
+IMAGES = ("buildah", "debootstrap")
+
+
+def ensure(needed: Iterable[str]) -> None:
+    """Installs the Debian packages of those commands and files that are missing.
+
+    Raises Problem when a package is missing and this is not root on a machine with apt-get.
+    """
+    # Debian keeps daemons in sbin, which is not on every root shell's PATH.
+    os.environ["PATH"] = os.environ["PATH"] + ":/usr/local/sbin:/usr/sbin:/sbin"
+    missing = sorted({_PACKAGE_OF[name] for name in needed if not shutil.which(name)})
+    if not missing:
+        return
+    names = " ".join(missing)
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise Problem(f"missing Debian packages: {names}. Run this as root on Debian 12, or install them.")
+    say(f"installing Debian packages: {names} (a minute or two)")
+    environment = {"DEBIAN_FRONTEND": "noninteractive"}
+    run(["apt-get", "update", "-q"], env=environment)
+    run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing], env=environment)

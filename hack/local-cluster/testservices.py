@@ -1,0 +1,181 @@
+"""An API server with its etcd and a PostgreSQL on loopback, for component tests: no controllers, no nodes.
+
+A scratch place: `down` throws the data away. Certificates, passwords and ports stay, so that `up` answers the
+same each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pwd
+import secrets
+import shutil
+import signal
+from pathlib import Path
+
+import binaries
+import packages
+import probes
+from common import Problem, cache_dir, locked, run, say, write
+from pki import Authority
+from processes import Component, Processes, as_user
+
+_POSTGRES_USER = "postgres"
+_PORTS = {
+    "etcd": "etcd",
+    "etcd-peer": "etcd",
+    "etcd-health": "etcd",
+    "apiserver": "kube-apiserver",
+    "postgres": "postgres",
+}
+"""Which component listens on each port."""
+
+
+def default_dir() -> Path:
+    """Where the services live unless the command line says otherwise."""
+    return cache_dir() / "test-services"
+
+
+def up(directory: Path) -> dict[str, str]:
+    """Starts what is not running and returns `kubeconfig` (path) and `database_url` (of the superuser)."""
+    packages.ensure(packages.TEST_SERVICES)
+    programs = binaries.ensure(binaries.TEST_SERVICES)
+    with locked(directory / ".lock"):
+        processes = Processes(directory)
+        ports = _ports(directory, processes)
+        postgres, database_url = _postgres(directory, ports["postgres"])
+        etcd = _etcd(directory, programs["etcd"], ports)
+        apiserver, kubeconfig = _apiserver(directory, programs["kube-apiserver"], ports)
+        processes.ensure(etcd, postgres)
+        processes.ensure(apiserver)
+        return {"kubeconfig": str(kubeconfig), "database_url": database_url}
+
+
+def down(directory: Path) -> None:
+    """Stops the services and removes their data."""
+    with locked(directory / ".lock"):
+        processes = Processes(directory)
+        for name in ("kube-apiserver", "etcd"):
+            processes.stop(name)
+        processes.stop("postgres", signal.SIGINT)
+        for data in (directory / "etcd", _postgres_dir(directory)):
+            shutil.rmtree(data, ignore_errors=True)
+
+
+def _ports(directory: Path, processes: Processes) -> dict[str, int]:
+    """Free ports, chosen once and chosen again only when somebody else took one meanwhile."""
+    path = directory / "ports.json"
+    ports: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+    for name, owner in _PORTS.items():
+        known = ports.get(name)
+        if known is None or (processes.pid(owner) is None and not probes.is_free(known)):
+            ports[name] = probes.free_port()
+    write(path, json.dumps(ports))
+    return ports
+
+
+def _etcd(directory: Path, program: Path, ports: dict[str, int]) -> Component:
+    data = directory / "etcd"
+    data.mkdir(mode=0o700, exist_ok=True)
+    client, peer, metrics = (
+        f"http://127.0.0.1:{ports[name]}" for name in ("etcd", "etcd-peer", "etcd-health")
+    )
+    argv = [
+        program,
+        f"--data-dir={data}",
+        "--name=test",
+        f"--listen-client-urls={client}",
+        f"--advertise-client-urls={client}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=test={peer}",
+        f"--listen-metrics-urls={metrics}",
+        "--log-level=warn",
+        "--unsafe-no-fsync",
+    ]  # scratch data: nothing here has to survive a power cut
+    return Component("etcd", argv, probes.http(metrics + "/health"))
+
+
+def _apiserver(directory: Path, program: Path, ports: dict[str, int]) -> tuple[Component, Path]:
+    authority = Authority(directory / "pki")
+    serving = authority.issue("apiserver", "kube-apiserver", sans=("IP:127.0.0.1", "DNS:localhost"))
+    admin = authority.issue("admin", "admin", "system:masters")
+    private, public = authority.signing_key("service-accounts")
+    server = f"https://127.0.0.1:{ports['apiserver']}"
+    kubeconfig = authority.kubeconfig(directory / "kubeconfig", server, admin)
+    argv = [
+        program,
+        f"--etcd-servers=http://127.0.0.1:{ports['etcd']}",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={ports['apiserver']}",
+        f"--tls-cert-file={serving.crt}",
+        f"--tls-private-key-file={serving.key}",
+        f"--client-ca-file={authority.crt}",
+        "--authorization-mode=RBAC",
+        "--service-cluster-ip-range=10.97.0.0/24",
+        "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+        f"--service-account-key-file={public}",
+        f"--service-account-signing-key-file={private}",
+        "--endpoint-reconciler-type=none",
+        "--allow-privileged=true",
+        # Nobody makes the `default` service accounts here, and without them no pod would be admitted.
+        "--disable-admission-plugins=ServiceAccount",
+    ]
+    health = probes.http(server + "/readyz", authority.crt)
+    return Component("kube-apiserver", argv, health, config=(serving.crt, public)), kubeconfig
+
+
+def _postgres_dir(directory: Path) -> Path:
+    """Not in `directory`: PostgreSQL refuses to run as root, and its user cannot enter /root."""
+    name = hashlib.sha256(str(directory).encode()).hexdigest()[:12]
+    return Path("/var/tmp") / f"study-operator-postgres-{name}"
+
+
+def _postgres(directory: Path, port: int) -> tuple[Component, str]:
+    data = _postgres_dir(directory)
+    secret = directory / "postgres-password"
+    if not secret.exists():
+        write(secret, secrets.token_hex(16))
+    password = secret.read_text()
+    data.mkdir(mode=0o700, exist_ok=True)
+    if as_user(_POSTGRES_USER):
+        if data.stat().st_uid not in (0, pwd.getpwnam(_POSTGRES_USER).pw_uid):
+            raise Problem(f"{data} belongs to somebody else; remove it and try again")
+        shutil.chown(data, _POSTGRES_USER, _POSTGRES_USER)
+    cluster = data / "data"
+    if not (cluster / "ready").exists():  # written last: a directory without it is from an interrupted start
+        shutil.rmtree(cluster, ignore_errors=True)
+        say("creating the PostgreSQL data directory")
+        password_file = data / "password"
+        write(password_file, password)
+        if as_user(_POSTGRES_USER):
+            shutil.chown(password_file, _POSTGRES_USER)
+        initdb = [
+            packages.POSTGRES_BIN / "initdb",
+            f"--pgdata={cluster}",
+            "--username=postgres",
+            f"--pwfile={password_file}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--no-instructions",
+        ]
+        run([*as_user(_POSTGRES_USER), *initdb], cwd=Path("/"))
+        password_file.unlink()
+        (cluster / "ready").touch()
+    argv = [packages.POSTGRES_BIN / "postgres", "-D", cluster]
+    for setting in (
+        "listen_addresses=127.0.0.1",
+        f"port={port}",
+        f"unix_socket_directories={data}",
+        "max_connections=300",
+        "shared_buffers=128MB",
+    ):
+        argv += ["-c", setting]
+
+    def health() -> None:
+        run([packages.POSTGRES_BIN / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)])
+
+    component = Component("postgres", argv, health, user=_POSTGRES_USER, stop_signal=signal.SIGINT)
+    return component, f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
