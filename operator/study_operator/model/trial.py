@@ -47,6 +47,26 @@ class BestTrial:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Why a trial failed: a reason in CamelCase, the exit code where a container ended, a sentence, and the
+    last line that it logged."""
+
+    reason: str
+    message: str = ""
+    exit_code: int | None = None
+    last_log_line: str = ""
+
+    def detail(self) -> str:
+        """Message and last log line in one text, either of which may be missing."""
+        last = f"last log line: {self.last_log_line}" if self.last_log_line else ""
+        return "; ".join(part for part in (self.message, last) if part)
+
+    def sentence(self) -> str:
+        head = self.reason if self.exit_code is None else f"{self.reason}, exit code {self.exit_code}"
+        return ": ".join(part for part in (head, self.detail()) if part)
+
+
+@dataclass(frozen=True)
 class Rows:
     """A study's trials, in one snapshot: how many there are by state, and the open ones whole.
 
@@ -56,6 +76,7 @@ class Rows:
     counts: dict[TrialState, int]
     open: dict[int, TrialRow]
     best: BestTrial | None = None
+    recent_failures: tuple[tuple[int, Failure], ...] = ()  # (trial number, why), the latest first
 
     def count(self, *states: TrialState) -> int:
         return sum(self.counts.get(state, 0) for state in states)
@@ -83,28 +104,13 @@ class JobState:
     name: str
     uid: str
     number: int
+    trial_id: int
     phase: JobPhase
     created_at: datetime  # UTC, aware
     ready: int = 0
     deleting: bool = False
     reason: str = ""
     message: str = ""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a trial failed: a reason in CamelCase, the exit code where a container ended, a sentence, and the
-    last line that it logged."""
-
-    reason: str
-    message: str = ""
-    exit_code: int | None = None
-    last_log_line: str = ""
-
-    def sentence(self) -> str:
-        head = self.reason if self.exit_code is None else f"{self.reason}, exit code {self.exit_code}"
-        last = f"last log line: {self.last_log_line}" if self.last_log_line else ""
-        return ": ".join(part for part in (head, self.message, last) if part)
 
 
 @dataclass(frozen=True)

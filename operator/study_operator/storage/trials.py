@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from psycopg2.extensions import cursor
 from psycopg2.extras import execute_values
 
-from study_operator.model.trial import BestTrial, Report, Result, Rows, TrialRow
+from study_operator.model.trial import BestTrial, Failure, Report, Result, Rows, TrialRow
 from study_operator.storage.database import Database
 
 JOB_ATTR = "study_operator:job"
@@ -65,7 +65,7 @@ class Trials:
                 )
                 for trial_id, number, state, completed, job, values, pruned, reports in found
             }
-            return Rows(counts, rows, _best(cursor, study_id))
+            return Rows(counts, rows, _best(cursor, study_id), _recent_failures(cursor, study_id))
 
     def history(self, study_id: int) -> tuple[list[FrozenTrial], dict[str, Any]]:
         """Every trial of a study as Optuna's own, in order of number, and the study's system attributes."""
@@ -335,6 +335,15 @@ def _best(cursor: cursor, study_id: int) -> BestTrial | None:
         params=_params(cursor, [trial_id])[trial_id][0],
         job=json.loads(job) if job else None,
     )
+
+
+def _recent_failures(cursor: cursor, study_id: int, most: int = 5) -> tuple[tuple[int, Failure], ...]:
+    cursor.execute(
+        "SELECT t.number, a.value_json FROM trials t JOIN trial_user_attributes a USING (trial_id)"
+        " WHERE t.study_id = %s AND t.state = 'FAIL' AND a.key = %s ORDER BY t.datetime_complete DESC LIMIT %s",
+        (study_id, FAILURE_ATTR, most),
+    )
+    return tuple((number, Failure(**json.loads(text))) for number, text in cursor.fetchall())
 
 
 def _stored(value: float) -> tuple[float | None, str]:

@@ -1,0 +1,214 @@
+"""The few Kubernetes calls there are. JSON in and out: building the client's model objects costs more than the call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from study_operator.model.job import TRIAL_ID_ANNOTATION
+from study_operator.model.study import GROUP, PLURAL, STUDY_LABEL, TRIAL_LABEL, VERSION
+from study_operator.model.trial import JobPhase, JobState
+
+_TIMEOUT = 30.0  # seconds; a call that hangs must not hold its study for ever
+_MERGE_PATCH = "application/merge-patch+json"
+
+
+class ApiError(Exception):
+    """The API server refused a call, or could not be reached (`status` 0). `message` is its own sentence."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{status} {reason}: {message}" if status else message)
+        self.status, self.reason, self.message = status, reason, message
+
+
+class Cluster:
+    """Calls to one API server. Close it at the end.
+
+    Args:
+        configuration: of the kubernetes client; `connect` makes it from the pod's service account or KUBECONFIG.
+    """
+
+    def __init__(self, configuration: client.Configuration) -> None:
+        self._client = client.ApiClient(configuration)
+
+    @classmethod
+    async def connect(cls) -> Cluster:
+        configuration = client.Configuration()
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException:
+            await config.load_kube_config(client_configuration=configuration)
+        return cls(configuration)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def cluster_id(self) -> str:
+        """The UID of kube-system, which is as old as the cluster and tells it from others."""
+        return (await self._call("GET", "/api/v1/namespaces/kube-system"))["metadata"]["uid"]
+
+    # Studies
+
+    async def list_studies(self, namespace: str | None = None) -> list[dict[str, Any]]:
+        return (await self._call("GET", _studies(namespace)))["items"]
+
+    async def get_study(self, namespace: str, name: str) -> dict[str, Any] | None:
+        try:
+            return await self._call("GET", f"{_studies(namespace)}/{quote(name)}")
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def patch_status(self, namespace: str, name: str, uid: str, status: Mapping[str, Any]) -> None:
+        """Merges into a Study's status. With another UID in place, a re-created Study, it fails with 409 or 422."""
+        body = {"metadata": {"uid": uid}, "status": status}
+        await self._call("PATCH", f"{_studies(namespace)}/{quote(name)}/status", body=body, content=_MERGE_PATCH)
+
+    # Jobs and their pods
+
+    async def list_jobs(self, namespace: str, study: str, uid: str) -> dict[int, JobState]:
+        """The Jobs of one Study by trial number, read from the store, not from a cache that may lag behind.
+
+        Jobs of another owner are left out: of a Study of the same name that was deleted, or of nobody's."""
+        query = {"labelSelector": f"{STUDY_LABEL}={study}"}
+        found = await self._call("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs", query)
+        jobs = (_job_state(item) for item in found["items"] if owner_uid(item) == uid)
+        return {job.number: job for job in jobs if job is not None}
+
+    async def get_job(self, namespace: str, name: str) -> dict[str, Any] | None:
+        try:
+            return await self._call("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs/{quote(name)}")
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def create_job(self, manifest: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any]:
+        query = {"fieldManager": "study-operator", **({"dryRun": "All"} if dry_run else {})}
+        namespace = manifest["metadata"]["namespace"]
+        return await self._call("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", query, manifest)
+
+    async def delete_job(self, namespace: str, name: str, uid: str) -> None:
+        """Deletes a Job and its pods; the Job is gone when they are, so that its slot is free only then."""
+        body = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
+        try:
+            await self._call("DELETE", f"/apis/batch/v1/namespaces/{namespace}/jobs/{quote(name)}", body=body)
+        except ApiError as error:
+            if error.status not in (404, 409):  # gone, or another Job of that name stands there by now
+                raise
+
+    async def list_pods(self, namespace: str, study: str, number: int | None = None, pending: bool = False) -> list[dict]:
+        selector = f"{STUDY_LABEL}={study}" + ("" if number is None else f",{TRIAL_LABEL}={number}")
+        query = {"labelSelector": selector, "limit": "20"}
+        if pending:
+            query["fieldSelector"] = "status.phase=Pending"
+        return (await self._call("GET", f"/api/v1/namespaces/{namespace}/pods", query))["items"]
+
+    async def last_log_line(self, namespace: str, pod: str, container: str) -> str:
+        """The last line of a container's log; empty when there is none or no kubelet to ask."""
+        query = {"container": container, "tailLines": "1", "limitBytes": "2048"}
+        try:
+            text = await self._call_text("GET", f"/api/v1/namespaces/{namespace}/pods/{quote(pod)}/log", query)
+        except ApiError:
+            return ""  # the failure is told without it
+        return " ".join(text.split())
+
+    # What a study needs beside Jobs
+
+    async def create_secret(self, manifest: Mapping[str, Any]) -> None:
+        """Creates a Secret; one of that name is left as it is, for the name says what is in it."""
+        try:
+            await self._call("POST", f"/api/v1/namespaces/{manifest['metadata']['namespace']}/secrets", body=manifest)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+
+    async def create_event(self, manifest: Mapping[str, Any]) -> bool:
+        """Creates an Event; False when there is one of that name."""
+        try:
+            await self._call("POST", f"/api/v1/namespaces/{manifest['metadata']['namespace']}/events", body=manifest)
+        except ApiError as error:
+            if error.status == 409:
+                return False
+            raise
+        return True
+
+    async def patch_event(self, namespace: str, name: str, patch: Mapping[str, Any]) -> dict[str, Any]:
+        path = f"/api/v1/namespaces/{namespace}/events/{quote(name)}"
+        return await self._call("PATCH", path, body=patch, content=_MERGE_PATCH)
+
+    async def _call(
+        self, method: str, path: str, query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None, content: str = "application/json",
+    ) -> dict[str, Any]:
+        return json.loads(await self._call_text(method, path, query, body, content))
+
+    async def _call_text(
+        self, method: str, path: str, query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None, content: str = "application/json",
+    ) -> str:
+        headers = {"Accept": "application/json", "Content-Type": content}
+        try:
+            _, url, headers, _, _ = await self._client.param_serialize(
+                method, path, header_params=headers, auth_settings=["BearerToken"]
+            )
+            if query:
+                url = f"{url}?{urlencode(query)}"
+            response = await self._client.call_api(method, url, headers, body, _request_timeout=_TIMEOUT)
+            text = (await response.read()).decode("utf-8", "replace")
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:  # asyncio's TimeoutError is an OSError's sibling
+            raise ApiError(0, "Unreachable", f"the API server cannot be reached: {error or type(error).__name__}") from None
+        if response.status >= 300:
+            raise _error(response.status, text)
+        return text
+
+
+def _studies(namespace: str | None) -> str:
+    where = f"namespaces/{namespace}/" if namespace else ""
+    return f"/apis/{GROUP}/{VERSION}/{where}{PLURAL}"
+
+
+def _error(status: int, text: str) -> ApiError:
+    try:
+        found = json.loads(text)
+        return ApiError(status, found.get("reason", ""), found.get("message", text))
+    except (ValueError, AttributeError):
+        return ApiError(status, "", text[:500])
+
+
+def owner_uid(manifest: Mapping[str, Any]) -> str | None:
+    """The UID of an object's controller."""
+    references = manifest["metadata"].get("ownerReferences") or ()
+    return next((reference["uid"] for reference in references if reference.get("controller")), None)
+
+
+def _job_state(manifest: Mapping[str, Any]) -> JobState | None:
+    meta, status = manifest["metadata"], manifest.get("status") or {}
+    number = (meta.get("labels") or {}).get(TRIAL_LABEL, "")
+    trial_id = (meta.get("annotations") or {}).get(TRIAL_ID_ANNOTATION, "")
+    if not (number.isdecimal() and trial_id.isdecimal()):
+        return None  # not made by the operator, whatever its owner says
+    phase, reason, message = JobPhase.ACTIVE, "", ""
+    for condition in status.get("conditions") or ():
+        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
+            phase = JobPhase(condition["type"])
+            reason, message = condition.get("reason", ""), condition.get("message", "")
+    return JobState(
+        name=meta["name"],
+        uid=meta["uid"],
+        number=int(number),
+        trial_id=int(trial_id),
+        phase=phase,
+        created_at=datetime.fromisoformat(meta["creationTimestamp"].replace("Z", "+00:00")),
+        ready=status.get("ready") or 0,
+        deleting="deletionTimestamp" in meta,
+        reason=reason,
+        message=message,
+    )

@@ -1,0 +1,66 @@
+"""What a pod's status says about why it waits or how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from study_operator.model.trial import Failure, JobState
+
+# A container that waits with one of these is on its way, not in trouble.
+_STARTING = ("", "ContainerCreating", "PodInitializing")
+
+
+def waiting_for(pod: Mapping[str, Any]) -> str | None:
+    """Why a pending pod does not run, in the scheduler's or the kubelet's own words; None when it is just starting."""
+    status = pod.get("status") or {}
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"{condition.get('reason', 'Unschedulable')}: {condition.get('message', 'not scheduled yet')}"
+    for container in _statuses(status):
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason", "") not in _STARTING:
+            return f"{waiting['reason']}: {waiting.get('message') or 'container ' + container['name']}"
+    return None
+
+
+def failed_container(pods: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], str] | None:
+    """The pod and the name of the container that failed, of the pods of one Job; None when none has ended so."""
+    latest_first = sorted(pods, key=lambda pod: pod["metadata"].get("creationTimestamp") or "", reverse=True)
+    for pod in latest_first:
+        for container in _statuses(pod.get("status") or {}):
+            if _terminated(container).get("exitCode", 0) != 0:
+                return pod, container["name"]
+    return None
+
+
+def failure(job: JobState, pods: Iterable[Mapping[str, Any]], last_log_line: str = "") -> Failure:
+    """Why a Job failed: the Job's own time limit, what the kubelet did to the pod, or how the container ended."""
+    pods = list(pods)
+    if job.reason == "DeadlineExceeded":
+        return Failure("DeadlineExceeded", job.message, last_log_line=last_log_line)
+    found = failed_container(pods)
+    for pod in pods:
+        status = pod.get("status") or {}
+        if status.get("reason") and status.get("phase") == "Failed":  # Evicted, NodeLost, ...
+            return Failure(status["reason"], status.get("message", ""), last_log_line=last_log_line)
+    if found is None:
+        return Failure(job.reason or "JobFailed", job.message)
+    pod, name = found
+    ended = next(
+        _terminated(container) for container in _statuses(pod["status"]) if container["name"] == name
+    )
+    return Failure(
+        ended.get("reason") or "Error",
+        ended.get("message") or "",
+        exit_code=ended["exitCode"],
+        last_log_line=last_log_line,
+    )
+
+
+def _statuses(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+
+
+def _terminated(container: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (container.get("state") or {}).get("terminated") or {}

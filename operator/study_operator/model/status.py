@@ -1,0 +1,192 @@
+"""A Study's status, computed from what was observed. All of it can be computed again; nothing in it is the truth.
+
+It has the same size at ten trials and at a hundred thousand: counts, the best trial, the last few failures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from optuna.trial import TrialState
+
+from study_operator.model.plan import Outcome
+from study_operator.model.search_space import as_text
+from study_operator.model.study import Study
+from study_operator.model.trial import BestTrial, Rows
+
+_MESSAGE, _FAILURE_MESSAGE, _PARAMETER = 2048, 256, 128  # bounds of the CRD, in characters
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition: True, False or Unknown, with a reason in CamelCase and a sentence."""
+
+    type: str
+    status: bool | None
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the status is computed from. `rows` is None when the database could not be read."""
+
+    accepted: Condition
+    storage: Condition
+    progressing: Condition
+    rows: Rows | None = None
+    outcome: Outcome | None = None
+
+
+def accepted() -> Condition:
+    return Condition("Accepted", True, "Accepted", "the Study can be run as it is written")
+
+
+def refused(reason: str, message: str) -> Condition:
+    return Condition("Accepted", False, reason, message)
+
+
+def storage_ready() -> Condition:
+    return Condition("StorageReady", True, "Connected", "the database answers")
+
+
+def storage_down(message: str) -> Condition:
+    return Condition("StorageReady", False, "Unavailable", f"the database cannot be used: {message}")
+
+
+def status(
+    manifest: Mapping[str, Any], study: Study | None, situation: Situation, now: datetime
+) -> dict[str, Any]:
+    """The new status of a Study.
+
+    Args:
+        manifest: the object as read, with the status it has now.
+        study: None when the spec could not be parsed.
+        now: aware, UTC.
+    """
+    old = manifest.get("status") or {}
+    new = {**old, "observedGeneration": manifest["metadata"]["generation"]}
+    outcome, rows = situation.outcome, situation.rows
+    if study is not None:
+        new["studyName"] = study.optuna_name
+    if rows is not None:
+        new.update(_trials(study, rows))
+        if rows.total and "startTime" not in old:
+            new["startTime"] = _time(now)
+        new["phase"] = _phase(situation)
+    elif "phase" not in old:
+        new["phase"] = "Pending"
+    if outcome is not None:
+        new.setdefault("completionTime", _time(now))
+    elif rows is not None:
+        new["completionTime"] = None  # a merge patch removes it: the study goes on, for example with more trials
+    conditions = [situation.accepted, situation.storage, situation.progressing]
+    if rows is not None:
+        conditions += _ended(outcome)
+    new["conditions"] = _merge(old.get("conditions") or [], conditions, new["observedGeneration"], now)
+    return new
+
+
+def _phase(situation: Situation) -> str:
+    if situation.outcome is not None:
+        return "Succeeded" if situation.outcome.succeeded else "Failed"
+    assert situation.rows is not None
+    return "Running" if situation.rows.total else "Pending"
+
+
+def _ended(outcome: Outcome | None) -> list[Condition]:
+    if outcome is None:
+        going_on = ("NotFinished", "the study has not ended")
+        return [Condition("Complete", False, *going_on), Condition("Failed", False, *going_on)]
+    yes, no = ("Complete", "Failed") if outcome.succeeded else ("Failed", "Complete")
+    return [
+        Condition(yes, True, outcome.reason, outcome.message),
+        Condition(no, False, outcome.reason, outcome.message),
+    ]
+
+
+def _trials(study: Study | None, rows: Rows) -> dict[str, Any]:
+    best = rows.best
+    found: dict[str, Any] = {
+        "trials": {
+            "total": rows.total,
+            "running": rows.count(TrialState.RUNNING),
+            "complete": rows.count(TrialState.COMPLETE),
+            "pruned": rows.count(TrialState.PRUNED),
+            "failed": rows.count(TrialState.FAIL),
+        },
+        "recentFailures": [
+            {
+                "trial": number,
+                "reason": failure.reason,
+                "message": shorten(failure.detail(), _FAILURE_MESSAGE),
+                **({} if failure.exit_code is None else {"exitCode": failure.exit_code}),
+            }
+            for number, failure in rows.recent_failures
+        ]
+        or None,
+        "bestTrial": None if best is None else _best(best),
+        "bestValue": None if best is None else f"{best.values[0]:.6g}",
+    }
+    if study is not None:
+        found["progress"] = f"{rows.finished}/{study.max_trials}"
+    return found
+
+
+def _best(best: BestTrial) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "number": best.number,
+        "values": [repr(value) for value in best.values],
+        "parameters": {name: shorten(as_text(value), _PARAMETER) for name, value in best.params.items()},
+    }
+    if best.job:
+        found["jobName"] = best.job
+    return found
+
+
+def _merge(
+    old: list[Mapping[str, Any]], conditions: list[Condition], generation: int, now: datetime
+) -> list[dict[str, Any]]:
+    """The conditions as metav1.Condition; a transition time changes only with the condition's status."""
+    before = {condition["type"]: condition for condition in old}
+    merged = dict(before)
+    for condition in conditions:
+        text = {True: "True", False: "False", None: "Unknown"}[condition.status]
+        previous = before.get(condition.type)
+        same = previous is not None and previous["status"] == text
+        merged[condition.type] = {
+            "type": condition.type,
+            "status": text,
+            "reason": condition.reason,
+            "message": shorten(condition.message, _MESSAGE),
+            "observedGeneration": generation,
+            "lastTransitionTime": previous["lastTransitionTime"] if same else _time(now),
+        }
+    return [dict(condition) for condition in merged.values()]
+
+
+def shorten(text: str, most: int) -> str:
+    """The text, or its beginning and an ellipsis, in at most `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The merge patch that turns one status into the other; empty when they are the same."""
+    patch: dict[str, Any] = {}
+    for key, value in new.items():
+        before = old.get(key)
+        if before == value:
+            continue
+        if key == "bestTrial" and isinstance(before, Mapping) and isinstance(value, Mapping):
+            # A merge patch merges objects: parameters of the previous best trial must be taken away by name.
+            gone = {name: None for name in before.get("parameters") or {} if name not in value["parameters"]}
+            value = {**value, "parameters": {**gone, **value["parameters"]}}
+        patch[key] = value
+    return patch
