@@ -1,0 +1,222 @@
+{{- define "study-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 42 | trimSuffix "-" }}
+{{- end }}
+
+{{/* At most 42 characters: "<fullname>-database-<hash>" must still fit into a label of 63. */}}
+{{- define "study-operator.fullname" -}}
+{{- $name := include "study-operator.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 42 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 42 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 42 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/*
+Labels that never change over upgrades: for selectors, which may not, and for pods, which would be restarted for it.
+Call with (dict "root" $ "component" "operator").
+*/}}
+{{- define "study-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "study-operator.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "study-operator.labels" -}}
+{{ include "study-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: study-operator
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* Call with (dict "root" $ "image" .Values.operator.image). */}}
+{{- define "study-operator.image" -}}
+{{- if .image.digest }}
+{{- printf "%s@%s" .image.repository .image.digest }}
+{{- else }}
+{{- printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) }}
+{{- end }}
+{{- end }}
+
+{{- define "study-operator.imagePullSecrets" -}}
+{{- with .Values.imagePullSecrets -}}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* What Pod Security "restricted" asks of every container, and a root file system nobody writes to. */}}
+{{- define "study-operator.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{- define "study-operator.keysSecret" -}}
+{{- .Values.secrets.existingSecret | default (printf "%s-keys" (include "study-operator.fullname" .)) }}
+{{- end }}
+
+{{- define "study-operator.databaseService" -}}
+{{ include "study-operator.fullname" . }}-database
+{{- end }}
+
+{{/*
+Where the operator finds the database, without a password. The name ends in ".svc", which every pod of the cluster
+resolves through its search path, whatever the cluster's domain is: trial pods in other namespaces use the same address.
+*/}}
+{{- define "study-operator.databaseURL" -}}
+{{- if eq .Values.database.mode "embedded" }}
+{{- printf "postgresql://study_operator@%s.%s.svc:5432/studies?sslmode=disable" (include "study-operator.databaseService" .) .Release.Namespace }}
+{{- else }}
+{{- with .Values.database.external }}
+{{- printf "postgresql://%s@%s:%v/%s?sslmode=%s" (urlquery .user | replace "+" "%20") .host .port (urlquery .name | replace "+" "%20") .sslmode }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* "true" if the operator and trial pods are to check the database's certificate. */}}
+{{- define "study-operator.hasCA" -}}
+{{- $ca := .Values.database.external.ca }}
+{{- if and (eq .Values.database.mode "external") (or $ca.secretName $ca.configMapName) }}true{{ end }}
+{{- end }}
+
+{{/* The keys that the Secret of the operator's passwords must have, as a JSON list. */}}
+{{- define "study-operator.keyNames" -}}
+{{- $names := list "study-key-seed" }}
+{{- if or (eq .Values.database.mode "embedded") .Values.database.external.manageReporter }}
+{{- $names = append $names "reporter-password" }}
+{{- end }}
+{{- if eq .Values.database.mode "embedded" }}
+{{- $names = append $names "database-password" }}
+{{- end }}
+{{- $names | toJson }}
+{{- end }}
+
+{{/*
+The data of the generated Secret, as JSON: what the cluster has already, and random values for what it lacks.
+Rendered once and remembered, because the Secret and the Deployment's checksum must see the same random values.
+Nothing already there is dropped: after a change to an external database and back, the embedded one knows its password.
+*/}}
+{{- define "study-operator.generatedKeys" -}}
+{{- if not (hasKey . "generatedKeys") }}
+{{- $found := (lookup "v1" "Secret" .Release.Namespace (include "study-operator.keysSecret" .)).data | default dict }}
+{{- $data := deepCopy $found }}
+{{- range include "study-operator.keyNames" . | fromJsonArray }}
+{{- if not (get $data .) }}
+{{- $_ := set $data . (randAlphaNum 48 | b64enc) }}
+{{- end }}
+{{- end }}
+{{- $_ := set . "generatedKeys" ($data | toJson) }}
+{{- end }}
+{{- .generatedKeys }}
+{{- end }}
+
+{{/*
+Changes when a Secret or ConfigMap that the operator reads at its start has changed, so that `helm upgrade` restarts it.
+Of objects that are not the chart's, only the version goes in: a hash of a short password could be guessed.
+*/}}
+{{- define "study-operator.secretsChecksum" -}}
+{{- $seen := list }}
+{{- if not .Values.secrets.existingSecret }}
+{{- $seen = append $seen (include "study-operator.generatedKeys" .) }}
+{{- end }}
+{{- $ca := .Values.database.external.ca }}
+{{- $refs := list (list "Secret" .Values.secrets.existingSecret) }}
+{{- if eq .Values.database.mode "external" }}
+{{- $refs = append $refs (list "Secret" .Values.database.external.existingSecret) }}
+{{- $refs = append $refs (list "Secret" $ca.secretName) }}
+{{- $refs = append $refs (list "ConfigMap" $ca.configMapName) }}
+{{- end }}
+{{- range $refs }}
+{{- if last . }}
+{{- $object := lookup "v1" (first .) $.Release.Namespace (last .) }}
+{{- $seen = append $seen (dig "metadata" "resourceVersion" "" $object) }}
+{{- end }}
+{{- end }}
+{{- $seen | toJson | sha256sum }}
+{{- end }}
+
+{{/* The operator's whole environment, the same for its init container. */}}
+{{- define "study-operator.env" -}}
+{{- $external := .Values.database.external }}
+{{- $isExternal := eq .Values.database.mode "external" }}
+- name: DATABASE_URL
+  value: {{ include "study-operator.databaseURL" . | quote }}
+- name: DATABASE_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      {{- if $isExternal }}
+      name: {{ $external.existingSecret }}
+      key: password
+      {{- else }}
+      name: {{ include "study-operator.keysSecret" . }}
+      key: database-password
+      {{- end }}
+{{- if include "study-operator.hasCA" . }}
+- name: DATABASE_CA_FILE
+  value: /etc/study-operator/database-ca/ca.crt
+- name: REPORTER_CA_FILE
+  value: /etc/study-operator/database-ca/ca.crt
+{{- end }}
+- name: REPORTER_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      {{- if and $isExternal (not $external.manageReporter) }}
+      name: {{ $external.existingSecret }}
+      {{- else }}
+      name: {{ include "study-operator.keysSecret" . }}
+      {{- end }}
+      key: reporter-password
+{{- if $isExternal }}
+- name: REPORTER_USER
+  value: {{ $external.reporter.user | quote }}
+- name: MANAGE_REPORTER
+  value: {{ $external.manageReporter | quote }}
+{{- with $external.reporter.host }}
+- name: REPORTER_HOST
+  value: {{ . | quote }}
+{{- end }}
+{{- with $external.reporter.port }}
+- name: REPORTER_PORT
+  value: {{ . | quote }}
+{{- end }}
+{{- with $external.reporter.sslmode }}
+- name: REPORTER_SSLMODE
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+- name: STUDY_KEY_SEED
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "study-operator.keysSecret" . }}
+      key: study-key-seed
+{{- with .Values.watchNamespaces }}
+- name: WATCH_NAMESPACES
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with .Values.operator }}
+- name: LOG_FORMAT
+  value: {{ .logFormat | quote }}
+- name: LOG_LEVEL
+  value: {{ .logLevel | quote }}
+- name: WORKERS
+  value: {{ .workers | quote }}
+- name: STORAGE_THREADS
+  value: {{ .storageThreads | quote }}
+- name: RESYNC_SECONDS
+  value: {{ .resyncSeconds | quote }}
+{{- end }}
+{{- end }}
+
+{{/* Where `helm test` runs its Study: a namespace the operator serves. */}}
+{{- define "study-operator.testNamespace" -}}
+{{- if or (not .Values.watchNamespaces) (has .Release.Namespace .Values.watchNamespaces) }}
+{{- .Release.Namespace }}
+{{- else }}
+{{- first .Values.watchNamespaces }}
+{{- end }}
+{{- end }}
