@@ -1,0 +1,169 @@
+"""Delivery through outages, with an injected clock and a scripted database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from study_trial.connection import Call, UnavailableError
+from study_trial.delivery import Delivery
+from study_trial.errors import RefusedError, UndeliveredError
+
+
+class FakeDatabase:
+    """Away by a function of the time; an attempt while it is away takes `hang` seconds of the clock."""
+
+    def __init__(self, away: Callable[[float], bool] = lambda now: False, hang: float = 0.0) -> None:
+        self.now = 1000.0
+        self.away = away
+        self.hang = hang
+        self.stored: list[str] = []
+        self.attempts = 0
+        self.refuse: dict[str, RefusedError] = {}
+        self.closed = 0
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds >= 0
+        self.now += seconds
+
+    def call(self, call: Call, timeout: float) -> Any:
+        assert timeout > 0
+        self.attempts += 1
+        if self.away(self.now):
+            self.now += min(self.hang, timeout)
+            raise UnavailableError("connection refused")
+        if call.what in self.refuse:
+            raise self.refuse[call.what]
+        self.now += 0.001
+        self.stored.append(call.what)
+        return f"answer to {call.what}"
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def delivery(database: FakeDatabase, report: float = 5.0, finish: float = 60.0) -> Delivery:
+    return Delivery(database, report, finish, clock=database.clock, sleep=database.sleep)
+
+
+def call(what: str) -> Call:
+    return Call("SELECT 1", (), what)
+
+
+def test_returns_the_answer():
+    database = FakeDatabase()
+    assert delivery(database).send(call("a")) == "answer to a"
+    assert database.now == pytest.approx(1000.001)
+
+
+def test_a_short_outage_is_waited_for():
+    database = FakeDatabase(away=lambda now: now < 1002)
+    sender = delivery(database)
+    assert sender.send(call("a")) == "answer to a"
+    assert sender.waiting == []
+    assert database.now < 1005
+
+
+@pytest.mark.parametrize("hang", [0.0, 60.0])
+def test_a_report_waits_no_longer_than_its_bound(hang, capsys):
+    database = FakeDatabase(away=lambda now: True, hang=hang)
+    sender = delivery(database)
+    assert sender.send(call("a")) is None
+    assert database.now <= 1005
+    assert sender.waiting == ["a"]
+    assert "the database is away (connection refused); training goes on, a waits" in capsys.readouterr().err
+
+
+def test_in_an_outage_training_goes_on_and_reports_keep_their_order(capsys):
+    database = FakeDatabase(away=lambda now: now < 1060, hang=60.0)
+    sender = delivery(database)
+    waited = 0.0
+    for step in range(120):
+        before = database.now
+        sender.send(call(f"step {step}"))
+        waited += database.now - before
+        database.now += 1.0  # an epoch
+    assert waited <= 35  # of the 60 s away
+    assert database.stored == [f"step {step}" for step in range(120)]
+    errors = capsys.readouterr().err
+    assert errors.count("is away") == 1
+    assert errors.count("is back") == 1
+
+
+def test_final_values_wait_until_the_database_is_back(capsys):
+    database = FakeDatabase(away=lambda now: now < 1200)
+    sender = delivery(database, finish=3600)
+    sender.send(call("a"))
+    assert sender.send_final(call("final")) == "answer to final"
+    assert database.stored == ["a", "final"]
+    assert 1200 <= database.now < 1220
+    assert (
+        6 <= capsys.readouterr().err.count("final waits for the database") <= 8
+    )  # every 30 s, not every attempt
+    assert database.attempts < 60
+    assert database.closed == 1
+
+
+def test_undelivered_final_values_are_said(capsys):
+    database = FakeDatabase(away=lambda now: True, hang=3.0)
+    with pytest.raises(
+        UndeliveredError, match=r"0\.93 could not be delivered within 60 s.*connection refused"
+    ):
+        delivery(database, finish=60).send_final(call("0.93"))
+    assert 1060 <= database.now < 1064
+
+
+def test_a_refused_call_is_raised_and_not_tried_again():
+    database = FakeDatabase()
+    database.refuse["bad"] = RefusedError("no")
+    sender = delivery(database)
+    with pytest.raises(RefusedError, match="no"):
+        sender.send(call("bad"))
+    assert sender.send(call("good")) == "answer to good"
+    assert database.attempts == 2
+
+
+def test_an_earlier_call_that_is_refused_does_not_hold_up_the_final_values(capsys):
+    database = FakeDatabase(away=lambda now: now < 1010)
+    database.refuse["bad"] = RefusedError("the attribute was refused")
+    sender = delivery(database)
+    sender.send(call("bad"))
+    assert sender.send_final(call("final")) == "answer to final"
+    assert "the attribute was refused" in capsys.readouterr().err
+
+
+def test_a_question_that_cannot_be_asked_is_dropped():
+    database = FakeDatabase(away=lambda now: now < 1100)
+    sender = delivery(database)
+    sender.send(call("a"))
+    assert sender.ask(call("stop?")) is None
+    assert sender.waiting == ["a"]
+    database.now = 1100
+    assert sender.ask(call("stop?")) == "answer to stop?"
+    assert database.stored == ["a", "stop?"]
+
+
+@given(
+    outages=st.lists(st.tuples(st.floats(0, 300), st.floats(0, 60)), max_size=5),
+    hang=st.sampled_from([0.0, 1.0, 100.0]),
+    epochs=st.lists(st.floats(0, 20), min_size=1, max_size=40),
+)
+def test_everything_arrives_once_in_order_and_no_report_waits_too_long(outages, hang, epochs):
+    def away(now: float) -> bool:
+        return any(start <= now - 1000 < start + length for start, length in outages)
+
+    database = FakeDatabase(away, hang)
+    sender = delivery(database, finish=1000)
+    for step, seconds in enumerate(epochs):
+        before = database.now
+        sender.send(call(str(step)))
+        assert database.now - before <= 5.1
+        database.now += seconds
+    sender.send_final(call("final"))
+    assert database.stored == [*map(str, range(len(epochs))), "final"]

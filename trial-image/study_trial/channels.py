@@ -1,0 +1,120 @@
+"""Where reports go: to the study's database in a trial's pod, to the screen outside a cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from study_trial.connection import Call
+from study_trial.delivery import Delivery
+from study_trial.errors import TrialFinishedError
+from study_trial.output import say
+
+_ASK_SECONDS = 1.0  # should_prune() asks the database no more often than this
+
+
+class Channel(Protocol):
+    """Takes checked values: finite or not, a value is a float, a step an int >= 0, an attribute JSON text."""
+
+    def report(self, step: int, value: float) -> None:
+        """Stores an intermediate value, at once or when the database is back."""
+
+    def should_stop(self) -> bool:
+        """Whether the operator has pruned the trial, as far as is known."""
+
+    def set_user_attr(self, name: str, text: str) -> None:
+        """Stores an attribute, at once or when the database is back."""
+
+    def finish(self, values: list[float], pruned: bool) -> bool:
+        """Stores the final values; true when the operator had pruned the trial, so that they were not needed.
+
+        Raises:
+            UndeliveredError: not within STUDY_FINISH_TIMEOUT.
+        """
+
+    def waiting(self) -> list[str]:
+        """What was reported but not delivered yet, oldest first."""
+
+
+class PodChannel:
+    """The reporting functions of the study's database."""
+
+    def __init__(
+        self, delivery: Delivery, trial_id: int, number: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._delivery = delivery
+        self._trial_id = trial_id
+        self._number = number
+        self._clock = clock
+        self._stop = False
+        self._answered = float("-inf")  # when the database last said whether to stop, or could not
+
+    def report(self, step: int, value: float) -> None:
+        call = Call(
+            "SELECT study_operator.report(%s, %s, %s, %s::float8)",
+            (self._trial_id, step, value),
+            f"the report {value!r} of step {step}",
+        )
+        self._heard(self._delivery.send(call))
+
+    def should_stop(self) -> bool:
+        # A report brings the answer with it; asking is for scripts that want to know between two reports.
+        if not self._stop and self._clock() - self._answered >= _ASK_SECONDS:
+            query = "SELECT study_operator.should_stop(%s, %s)"
+            self._heard(self._delivery.ask(Call(query, (self._trial_id,), "the question whether to stop")))
+        return self._stop
+
+    def set_user_attr(self, name: str, text: str) -> None:
+        call = Call(
+            "SELECT study_operator.set_user_attr(%s, %s, %s, %s::jsonb)",
+            (self._trial_id, name, text),
+            f"the attribute {name!r}",
+        )
+        try:
+            self._delivery.send(call)
+        except TrialFinishedError:
+            self._answered = float("-inf")
+            if not self.should_stop():
+                raise
+            say(f"the trial has been pruned; {call.what} is not stored")
+
+    def finish(self, values: list[float], pruned: bool) -> bool:
+        what = f"the final value {_text(values)}" if values else "the end"
+        call = Call(
+            "SELECT study_operator.finish(%s, %s, %s::float8[], %s)",
+            (self._trial_id, values, pruned),
+            f"{what} of trial {self._number}",
+        )
+        return bool(self._delivery.send_final(call))
+
+    def waiting(self) -> list[str]:
+        return self._delivery.waiting
+
+    def _heard(self, stop: bool | None) -> None:
+        self._answered = self._clock()
+        self._stop = self._stop or bool(stop)
+
+
+class LocalChannel:
+    """Prints what a trial's pod would send. Nobody prunes."""
+
+    def report(self, step: int, value: float) -> None:
+        say(f"local run: step {step}: {value!r}")
+
+    def should_stop(self) -> bool:
+        return False
+
+    def set_user_attr(self, name: str, text: str) -> None:
+        say(f"local run: attribute {name} = {text}")
+
+    def finish(self, values: list[float], pruned: bool) -> bool:
+        say(f"local run: {'pruned by the script' if pruned else 'final value'} {_text(values)}".rstrip())
+        return False
+
+    def waiting(self) -> list[str]:
+        return []
+
+
+def _text(values: list[float]) -> str:
+    return ", ".join(map(repr, values))

@@ -1,0 +1,137 @@
+"""One short-lived login to the study's PostgreSQL as the reporting role."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import psycopg2
+from psycopg2 import extensions
+
+from study_trial.errors import RefusedError, SetupError, TrialFinishedError, WrongKeyError
+
+# Thousands of pods share one PostgreSQL, so a login is kept only by those that call more often than this. One
+# whose pod then falls silent is ended by the server: the role's idle_session_timeout.
+_KEEP_SECONDS = 5.0
+
+# SQLSTATEs that a later attempt can get past. Whole classes: connection lost, out of resources (too many
+# connections among them), operator intervention (restart, shutdown). Single ones: read-only, as a database is
+# in the middle of a failover; serialisation failure; deadlock; lock not available.
+_PASSING_CLASSES = {"08", "53", "57"}
+_PASSING = {"25006", "40001", "40P01", "55P03"}
+
+
+class Call(NamedTuple):
+    """One call of a reporting function. `query` takes the key and then `args`; `what` names it for people."""
+
+    query: str
+    args: tuple[Any, ...]
+    what: str
+
+
+class UnavailableError(Exception):
+    """The database could not be reached, or not just now; the call may or may not have been carried out."""
+
+
+class Connection:
+    """Runs reporting calls, each within a time limit, on a connection that is opened when needed.
+
+    The driver is used in its asynchronous mode: only so a server that has accepted a connection and then
+    hangs (a stalled disk, a frozen machine) cannot hold up the training for longer than the limit. Only the
+    look-up of the host's name is the system's and may take longer. Not thread-safe.
+    """
+
+    def __init__(self, url: str, key: str) -> None:
+        """`url` is a libpq URL with password.
+
+        Raises:
+            SetupError: the URL cannot be read. The message does not quote it.
+        """
+        try:
+            dsn = extensions.parse_dsn(url)
+        except psycopg2.ProgrammingError:
+            raise SetupError(
+                "STUDY_STORAGE_URL is not a PostgreSQL URL (postgresql://user:password@host:5432/database); "
+                "the operator sets it from the study's Secret, so look for what overwrites it"
+            ) from None
+        self._url = url
+        self._key = key
+        self._address = f"{dsn.get('host', 'localhost')}:{dsn.get('port', '5432')}"
+        password = dsn.get("password", "")
+        self._secrets = [text for text in (url, key, quote(password, safe=""), password) if text]
+        self._connection: extensions.connection | None = None
+        self._owner = 0
+        self._last_call = float("-inf")
+
+    def call(self, call: Call, timeout: float) -> Any:
+        """Runs one call and returns the function's result; `timeout` is in seconds.
+
+        Raises:
+            UnavailableError: the database is away, busy or too slow; worth another attempt.
+            RefusedError: the database answered no (WrongKeyError, TrialFinishedError among them).
+        """
+        now = time.monotonic()
+        often = now - self._last_call < _KEEP_SECONDS
+        self._last_call = now
+        if not often or self._owner != os.getpid():  # a forked child must not write to its parent's socket
+            self.close()
+        try:
+            result = self._run(call, now + timeout)
+        except psycopg2.Error as error:
+            self.close()
+            raise self._translate(call, error) from None  # the driver's text may quote the query with the key
+        except BaseException:
+            self.close()  # an answer is still on its way, so the connection cannot be used again
+            raise
+        if not often:
+            self.close()
+        return result
+
+    def close(self) -> None:
+        """Closes the connection if there is one; the next call opens another."""
+        if self._connection is not None and self._owner == os.getpid():
+            self._connection.close()
+        self._connection = None
+
+    def _run(self, call: Call, deadline: float) -> Any:
+        if self._connection is None:
+            self._connection = psycopg2.connect(self._url, async_=True)
+            self._owner = os.getpid()
+            self._wait(deadline, "the connection")
+        with self._connection.cursor() as cursor:
+            cursor.execute(call.query, (self._key, *call.args))
+            self._wait(deadline, "an answer")
+            row = cursor.fetchone()
+        return row[0] if row else None
+
+    def _wait(self, deadline: float, what: str) -> None:
+        assert self._connection is not None
+        while (state := self._connection.poll()) != extensions.POLL_OK:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise UnavailableError(f"{self._address}: timed out waiting for {what}")
+            poller = select.poll()
+            poller.register(
+                self._connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT
+            )
+            poller.poll(remaining * 1000)
+
+    def _translate(self, call: Call, error: psycopg2.Error) -> Exception:
+        code = error.pgcode or ""
+        message = " ".join((error.diag.message_primary or str(error)).split())
+        for secret in self._secrets:
+            message = message.replace(secret, "***")
+        if code == "SO001":
+            return WrongKeyError(
+                f"{call.what} was refused: {message}. STUDY_STORAGE_KEY and STUDY_TRIAL_ID must be those "
+                "that the operator set in this very pod; a study deleted or re-created has another key"
+            )
+        if code == "SO002":
+            return TrialFinishedError(f"{call.what} was refused: {message}; what has ended stays as it is")
+        passing = isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
+        if passing or code[:2] in _PASSING_CLASSES or code in _PASSING:
+            return UnavailableError(f"{self._address}: {message or type(error).__name__}")
+        return RefusedError(f"{call.what} was refused: {message} (SQLSTATE {code or 'unknown'})")

@@ -1,0 +1,173 @@
+"""Gets calls to the database in order, through its restarts, without holding up the training.
+
+Every call joins a queue and the queue is sent from its head. A report waits for the database no longer than
+its bound; what could not be sent stays in the queue and goes ahead of the next call. The final values wait
+much longer.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from study_trial.connection import Call, UnavailableError
+from study_trial.errors import RefusedError, UndeliveredError
+from study_trial.output import say
+
+_FIRST_DELAY = 0.1
+_LONGEST_DELAY = 15.0
+_ATTEMPT_SECONDS = 15.0  # of one attempt at the final values
+_PROGRESS_SECONDS = 30.0  # between two lines that say that the final values still wait
+
+
+class Caller(Protocol):
+    """What `Delivery` needs of a connection."""
+
+    def call(self, call: Call, timeout: float) -> Any:
+        """See `study_trial.connection.Connection.call`."""
+
+    def close(self) -> None:
+        """Releases what is held until the next call."""
+
+
+class Delivery:
+    """An ordered queue of calls in front of a connection. All times are in seconds."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        report_timeout: float,
+        finish_timeout: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._caller = caller
+        self._report_timeout = report_timeout
+        self._finish_timeout = finish_timeout
+        self._clock = clock
+        self._sleep = sleep
+        self._waiting: deque[Call] = deque()
+        self._away = False  # whether the last attempt found the database away
+        self._quiet_until = float("-inf")
+
+    @property
+    def waiting(self) -> list[str]:
+        """What was not delivered yet, in people's words, oldest first."""
+        return [call.what for call in self._waiting]
+
+    def send(self, call: Call) -> Any | None:
+        """Delivers a call after all that wait before it, or leaves it in the queue when the bound is over.
+
+        The bound is spent on retries once per outage. While it lasts, calls are only queued for a time as
+        long as the bound, then there is one attempt: training goes at half its speed at worst.
+
+        Returns:
+            The function's result; None also when the call is still waiting.
+
+        Raises:
+            RefusedError: the database refused this call. (An earlier one that is refused is only reported on
+            stderr.)
+        """
+        self._waiting.append(call)
+        return self._try_for_bound()
+
+    def ask(self, call: Call) -> Any | None:
+        """As `send`, for a question: one that cannot be asked now is dropped, and the answer is None."""
+        self._waiting.append(call)
+        answer = self._try_for_bound()
+        if self._waiting:
+            self._waiting.pop()
+        return answer
+
+    def send_final(self, call: Call) -> Any:
+        """Delivers everything that waits and then this call, retrying with back-off for the long timeout.
+
+        Raises:
+            RefusedError: the database refused this call.
+            UndeliveredError: the timeout is over.
+        """
+        self._waiting.append(call)
+        started = self._clock()
+        deadline = started + self._finish_timeout
+        next_line = started
+        delays = _delays()
+        while True:
+            try:
+                answer = self._drain(deadline, _ATTEMPT_SECONDS)
+            except UnavailableError as error:
+                now = self._clock()
+                if next_line <= now < deadline:
+                    next_line = now + _PROGRESS_SECONDS
+                    say(
+                        f"{call.what} waits for the database, {now - started:.0f} s of at most "
+                        f"{self._finish_timeout:g} s so far: {error}"
+                    )
+                if now < deadline:
+                    self._sleep(min(next(delays), deadline - now))
+                if self._clock() >= deadline:
+                    raise UndeliveredError(
+                        f"{call.what} could not be delivered within {self._finish_timeout:g} s and is "
+                        f"NOT stored; the last attempt: {error}"
+                    ) from None
+            else:
+                self._caller.close()
+                return answer
+
+    def _try_for_bound(self) -> Any | None:
+        now = self._clock()
+        if now < self._quiet_until:
+            return None
+        deadline = now + self._report_timeout
+        delays = _delays()
+        while True:
+            try:
+                return self._drain(deadline, self._report_timeout)
+            except UnavailableError as error:
+                delay = next(delays)
+                now = self._clock()
+                if not self._away and now + delay < deadline:
+                    self._sleep(delay)
+                    continue
+                if not self._away:
+                    say(f"the database is away ({error}); training goes on, {self._waiting[0].what} waits")
+                self._away = True
+                self._quiet_until = now + self._report_timeout
+                return None
+
+    def _drain(self, deadline: float, attempt_seconds: float) -> Any:
+        """Sends the queue from its head; returns the result of its last call.
+
+        Raises:
+            UnavailableError: the rest of the queue waits.
+            RefusedError: the last call was refused; the queue is empty.
+        """
+        answer = None
+        while self._waiting:
+            call = self._waiting[0]
+            timeout = min(attempt_seconds, deadline - self._clock())
+            if timeout <= 0:
+                raise UnavailableError(f"{len(self._waiting)} calls are left after the time allowed")
+            try:
+                answer = self._caller.call(call, timeout)
+            except RefusedError as error:
+                self._waiting.popleft()
+                if not self._waiting:
+                    raise
+                say(str(error))
+                continue
+            self._waiting.popleft()
+            if self._away:
+                self._away = False
+                say(f"the database is back: {call.what} is stored")
+        return answer
+
+
+def _delays() -> Iterator[float]:
+    """Exponential back-off with jitter, without which all pods would come back at the same moment."""
+    delay = _FIRST_DELAY
+    while True:
+        yield delay * random.uniform(0.5, 1.0)
+        delay = min(2 * delay, _LONGEST_DELAY)

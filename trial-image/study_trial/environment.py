@@ -1,0 +1,101 @@
+"""The environment of a trial's pod: read once, checked as a whole, with secrets kept out of `repr`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from study_trial.errors import SetupError
+
+# The operator sets all of these in every container of a trial. STUDY_PARAMS alone means a local run with
+# given parameters; any other one without the rest is a container whose environment got lost on the way.
+_POD_VARIABLES = (
+    "STUDY_NAME",
+    "STUDY_NAMESPACE",
+    "STUDY_TRIAL_NUMBER",
+    "STUDY_TRIAL_ID",
+    "STUDY_PARAMS",
+    "STUDY_SEARCH_SPACE",
+    "STUDY_STORAGE_URL",
+    "STUDY_STORAGE_KEY",
+)
+
+
+@dataclass(frozen=True)
+class PodEnvironment:
+    """What the operator tells a trial's pod. Timeouts are in seconds."""
+
+    study: str
+    namespace: str
+    number: int
+    trial_id: int
+    params: dict[str, Any]
+    search_space: list[dict[str, Any]]
+    url: str = field(repr=False)
+    key: str = field(repr=False)
+    report_timeout: float
+    finish_timeout: float
+
+
+def read_pod_environment(env: Mapping[str, str]) -> PodEnvironment | None:
+    """The pod's environment, or None outside a cluster.
+
+    Raises:
+        SetupError: some of the variables are missing, or one cannot be read.
+    """
+    if not any(env.get(name) for name in _POD_VARIABLES if name != "STUDY_PARAMS"):
+        return None
+    if missing := [name for name in _POD_VARIABLES if not env.get(name)]:
+        raise SetupError(
+            f"{', '.join(missing)} not set, although other STUDY_* variables are. In a trial's pod the "
+            "operator sets all of them in every container: pass the whole environment on to the process that "
+            "reports (sudo, ssh, mpirun and `env -i` drop it). For a local run unset every STUDY_* variable."
+        )
+    return PodEnvironment(
+        study=env["STUDY_NAME"],
+        namespace=env["STUDY_NAMESPACE"],
+        number=_integer(env, "STUDY_TRIAL_NUMBER"),
+        trial_id=_integer(env, "STUDY_TRIAL_ID"),
+        params=_json(env, "STUDY_PARAMS", dict),
+        search_space=_json(env, "STUDY_SEARCH_SPACE", list),
+        url=env["STUDY_STORAGE_URL"],
+        key=env["STUDY_STORAGE_KEY"],
+        report_timeout=_seconds(env, "STUDY_REPORT_TIMEOUT", 5.0),
+        finish_timeout=_seconds(env, "STUDY_FINISH_TIMEOUT", 3600.0),
+    )
+
+
+def read_given_params(env: Mapping[str, str]) -> dict[str, Any]:
+    """The parameters given for a local run in STUDY_PARAMS, empty when it is not set."""
+    return _json(env, "STUDY_PARAMS", dict) if env.get("STUDY_PARAMS") else {}
+
+
+def _integer(env: Mapping[str, str], name: str) -> int:
+    try:
+        return int(env[name])
+    except ValueError:
+        raise SetupError(f"{name} is {env[name]!r}, which is not a whole number") from None
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name) or str(default)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise SetupError(f"{name} is {text!r}; write a number of seconds above 0, for example {default:g}")
+    return seconds
+
+
+def _json(env: Mapping[str, str], name: str, kind: type) -> Any:
+    try:
+        value = json.loads(env[name])
+    except json.JSONDecodeError as error:
+        raise SetupError(f"{name} is not valid JSON ({error}); it is {env[name][:200]!r}") from None
+    if not isinstance(value, kind):
+        wanted = "a JSON object" if kind is dict else "a JSON list"
+        raise SetupError(f"{name} must be {wanted}; it is {env[name][:200]!r}")
+    return value

@@ -1,0 +1,248 @@
+"""The trial that this process runs, in Optuna's own vocabulary."""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from study_trial.channels import Channel, LocalChannel, PodChannel
+from study_trial.connection import Connection
+from study_trial.delivery import Delivery
+from study_trial.environment import read_given_params, read_pod_environment
+from study_trial.errors import InvalidValueError, SearchSpaceError, is_pruned
+from study_trial.output import say
+from study_trial.search_space import Choices, LocalSpace, Params, Range, Space, StudySpace
+
+_LARGEST_STEP = 2**31 - 1
+_LONGEST_ATTRIBUTE_NAME = 512
+_LARGEST_ATTRIBUTE = 64 * 1024
+
+_current: Trial | None = None
+
+
+class Trial:
+    """One trial. Get it from `study_trial.current()` or as the argument of an objective. Not thread-safe.
+
+    The methods behave as those of `optuna.Trial`, with two differences that follow from the operator having
+    chosen the parameters and being the one that prunes: a suggest call returns the value chosen, and
+    `should_prune` may become true one report later than it would in a process that prunes itself.
+    """
+
+    def __init__(self, number: int, space: Space, channel: Channel) -> None:
+        self._number = number
+        self._space = space
+        self._channel = channel
+        self._user_attrs: dict[str, Any] = {}
+        self._finished = False
+
+    @property
+    def number(self) -> int:
+        """The trial's number in its study, from 0; 0 outside a cluster."""
+        return self._number
+
+    @property
+    def params(self) -> Params:
+        """All parameters by name. A categorical one is a text until `suggest_categorical` gives it the
+        script's type.
+
+        Outside a cluster: those given, and those suggested so far.
+        """
+        return self._space.params
+
+    @property
+    def user_attrs(self) -> dict[str, Any]:
+        """The attributes set by this process."""
+        return dict(self._user_attrs)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """The value of a float parameter.
+
+        Raises:
+            UnknownParameterError: the study has no such parameter.
+            SearchSpaceError: the study has another range, step or log for it.
+        """
+        step = None if step is None else float(step)
+        return self._suggest(name, lambda: Range("float", float(low), float(high), step, log))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """The value of an int parameter. Raises as `suggest_float`."""
+        return self._suggest(
+            name, lambda: Range("int", operator.index(low), operator.index(high), operator.index(step), log)
+        )
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """The value of a categorical parameter: one of `choices`, in its type there. Raises as
+        `suggest_float`.
+
+        A Study's choices are texts: "32" there is 32 here, "true" is True, "null" or "None" is None.
+        """
+        return self._suggest(name, lambda: Choices(tuple(choices)))
+
+    def _suggest(self, name: str, asked: Callable[[], Range | Choices]) -> Any:
+        try:
+            wanted = asked()
+        except SearchSpaceError as error:
+            raise SearchSpaceError(f"parameter {name!r}: {error}") from None
+        return self._space.value(name, wanted)
+
+    def report(self, value: float, step: int) -> None:
+        """Reports an intermediate value, for example the validation accuracy after an epoch.
+
+        Returns after STUDY_REPORT_TIMEOUT seconds (5) at the latest; what could not be sent is sent before
+        the next report. The first value of a step stands. NaN and infinities are stored as such.
+
+        Args:
+            value: anything that `float()` takes, except text.
+            step: a whole number from 0 to 2147483647, for example the epoch.
+
+        Raises:
+            InvalidValueError: value or step cannot be reported; nothing was sent.
+            RefusedError: the database refused it: a wrong key, or a trial that has ended.
+        """
+        self._channel.report(_step(step), _number(value, "the reported value"))
+
+    def should_prune(self) -> bool:
+        """Whether to stop: true once the operator has pruned the trial. Always false outside a cluster."""
+        return self._channel.should_stop()
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Stores an attribute that shows in Optuna's tools, for example a checkpoint's path.
+
+        Args:
+            key: at most 512 characters.
+            value: anything that JSON can hold, at most 64 KiB of it.
+
+        Raises:
+            InvalidValueError: the attribute cannot be stored; nothing was sent.
+            RefusedError: the database refused it: a wrong key, or a trial that has ended.
+        """
+        if not isinstance(key, str) or not 0 < len(key) <= _LONGEST_ATTRIBUTE_NAME or "\0" in key:
+            raise InvalidValueError(f"an attribute's name is a text of 1 to 512 characters, not {key!r:.100}")
+        try:
+            text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+            size = len(text.encode())
+        except (TypeError, ValueError) as error:
+            raise InvalidValueError(f"attribute {key!r} cannot be stored as JSON: {error}") from None
+        if size > _LARGEST_ATTRIBUTE:
+            raise InvalidValueError(f"attribute {key!r} is larger than 64 KiB; store a file's path instead")
+        self._channel.set_user_attr(key, text)
+        self._user_attrs[key] = value
+
+    def finish(self, value: float | Sequence[float] | None = None, *, pruned: bool = False) -> None:
+        """Stores the final value and returns when it is stored; `study_trial.run` does it with what is
+        returned.
+
+        A database that is away is waited for, up to STUDY_FINISH_TIMEOUT seconds (3600).
+
+        Args:
+            value: the objective's value, or one value per objective.
+            pruned: the script itself ended the trial early; then the value may be left out.
+
+        Raises:
+            InvalidValueError: not a number; nothing was sent.
+            RefusedError: the database refused it: a wrong key, another final value before, a trial that has
+            ended. UndeliveredError: the database was away for too long; the message holds the value.
+        """
+        values = _values(value)
+        if not values and not pruned:
+            raise InvalidValueError("a trial ends with a final value, or as pruned; nothing was sent")
+        if any(map(math.isnan, values)):
+            say("warning: the final value is NaN, so this trial will count as failed (reason InvalidValue)")
+        unneeded = self._channel.finish(values, pruned)
+        self._finished = True
+        if unneeded:
+            say("the trial has been pruned by the study; its final value was not needed")
+
+    @property
+    def finished(self) -> bool:
+        """Whether `finish` has stored a final value in this process."""
+        return self._finished
+
+    @property
+    def undelivered(self) -> list[str]:
+        """What was reported but has not reached the database yet, in words, oldest first."""
+        return self._channel.waiting()
+
+
+def current() -> Trial:
+    """The trial of this pod, or outside a cluster a local one that prints; the same object at every call.
+
+    Raises:
+        SetupError: a part of the environment that the operator sets is missing or cannot be read.
+    """
+    global _current
+    if _current is None:
+        _current = _open()
+    return _current
+
+
+def run(objective: Callable[[Trial], float | Sequence[float] | None]) -> None:
+    """Runs an Optuna objective as this pod's trial and stores what it returns as the final value.
+
+    Raising `study_trial.TrialPruned` or `optuna.TrialPruned` ends the trial as pruned, and `run` returns. Any
+    other exception is the caller's: nothing is stored, and the trial fails with the process.
+
+    Raises:
+        InvalidValueError: the objective returned no number and had not called `finish` either.
+        StudyTrialError: as `current` and `Trial.finish`.
+    """
+    trial = current()
+    try:
+        value = objective(trial)
+    except Exception as error:
+        if not is_pruned(error):
+            raise
+        trial.finish(pruned=True)
+        return
+    if value is None and trial.finished:
+        return
+    if value is None:
+        raise InvalidValueError(
+            "the objective returned None and did not call trial.finish(value); return the value to optimise"
+        )
+    trial.finish(value)
+
+
+def _open() -> Trial:
+    pod = read_pod_environment(os.environ)
+    if pod is None:
+        say("local run (this is no trial's pod): parameters are given or defaults, reports are printed")
+        return Trial(0, LocalSpace(read_given_params(os.environ)), LocalChannel())
+    delivery = Delivery(Connection(pod.url, pod.key), pod.report_timeout, pod.finish_timeout)
+    channel = PodChannel(delivery, pod.trial_id, pod.number)
+    return Trial(pod.number, StudySpace(pod.params, pod.search_space), channel)
+
+
+def _number(value: Any, what: str) -> float:
+    if not isinstance(value, str | bytes | bytearray):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    kind = type(value).__name__
+    raise InvalidValueError(f"{what} must be a number, not {value!r:.100} ({kind}); nothing was sent")
+
+
+def _values(value: Any) -> list[float]:
+    if value is None:
+        return []
+    several = value if isinstance(value, list | tuple) else [value]
+    return [_number(one, "the final value") for one in several]
+
+
+def _step(step: Any) -> int:
+    try:
+        index = operator.index(step)
+    except TypeError:
+        index = -1
+    if not 0 <= index <= _LARGEST_STEP:
+        raise InvalidValueError(
+            f"step must be a whole number from 0 to {_LARGEST_STEP}, not {step!r:.100}; nothing was sent"
+        )
+    return index
