@@ -1,22 +1,11 @@
 """kubectl, run as a user would, for tests about what a user sees."""
 
-import os
-import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-
-def _binary() -> str:
-    """The kubectl of PATH, or else the one that hack/local-cluster keeps in its cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "study-operator"
-    kept = Path(os.environ.get("STUDY_OPERATOR_CACHE") or cache) / "cluster" / "bin" / "kubectl"
-    binary = shutil.which("kubectl") or shutil.which(str(kept))
-    assert binary, (
-        f"kubectl is neither on PATH nor at {kept}: `python3 hack/local-cluster test-services up` makes it"
-    )
-    return binary
+from chart import program
 
 
 class Kubectl:
@@ -24,14 +13,12 @@ class Kubectl:
 
     def __init__(self, kubeconfig: str, cache: Path, namespace: str = "default") -> None:
         self.kubeconfig, self.cache, self.namespace = kubeconfig, cache, namespace
-        self.binary = _binary()
+        self.binary = program("kubectl")
 
     def run(self, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Runs `kubectl ARGS`; the caller judges its exit status."""
         options = ["--kubeconfig", self.kubeconfig, "--cache-dir", str(self.cache), "-n", self.namespace]
-        return subprocess.run(
-            [self.binary, *options, *args], input=stdin, capture_output=True, text=True, timeout=60
-        )
+        return subprocess.run([self.binary, *options, *args], input=stdin, capture_output=True, text=True, timeout=60)
 
     def ok(self, *args: str, stdin: str | None = None) -> str:
         """Standard output of a command that must succeed."""
