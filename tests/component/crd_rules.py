@@ -16,9 +16,7 @@ def minimal(name: str = "digits") -> Study:
         "spec": {
             "objectives": [{"name": "accuracy", "direction": "Maximize"}],
             "parameters": [{"name": "lr", "float": {"low": 0.001, "high": 1, "log": True}}],
-            "jobTemplate": {
-                "spec": {"template": {"spec": {"containers": [{"name": "trial", "image": "train:1"}]}}}
-            },
+            "jobTemplate": {"spec": {"template": {"spec": {"containers": [{"name": "trial", "image": "train:1"}]}}}},
         },
     }
 

@@ -74,9 +74,7 @@ def wait_until_served(kubectl: Kubectl, crd: dict[str, Any]) -> None:
 
 def try_create(kubectl: Kubectl, study: Study) -> Study:
     """All of creating a Study but the writing; the Study as it would be stored."""
-    return json.loads(
-        kubectl.ok("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(study))
-    )
+    return json.loads(kubectl.ok("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(study)))
 
 
 def refuse_create(kubectl: Kubectl, study: Study) -> str:
@@ -107,9 +105,7 @@ def walk(schema: dict[str, Any], path: str = "study") -> Iterator[tuple[str, dic
 
 def test_every_rule_is_tried() -> None:
     tried = [message for *_, message in RULES.values()] + [message for _, message in FIXED.values()]
-    rules = [
-        rule["message"] for _, schema in walk(SCHEMA) for rule in schema.get("x-kubernetes-validations", [])
-    ]
+    rules = [rule["message"] for _, schema in walk(SCHEMA) for rule in schema.get("x-kubernetes-validations", [])]
     assert [rule for rule in rules if not any(rule.split(":")[0] in said for said in tried)] == []
 
 
@@ -132,9 +128,7 @@ def test_unknown_fields_are_refused(shared: Kubectl, change: Change, field: str)
 
 
 def test_several_mistakes_are_named_at_once(shared: Kubectl) -> None:
-    study = changed(
-        parameters({"float": {"low": 2, "high": 1}}, {"int": {"low": 1}}, parallelism=0, maxTrials=0)
-    )
+    study = changed(parameters({"float": {"low": 2, "high": 1}}, {"int": {"low": 1}}, parallelism=0, maxTrials=0))
     answer = refuse_create(shared, study)
     for field in ("spec.maxTrials", "spec.parallelism", "spec.parameters[1].int.high"):
         assert field in answer
@@ -194,9 +188,7 @@ OPTIONS = {"n_startup_trials": 10, "x0": {"lr": 0.1}}
 @pytest.fixture(scope="module")
 def existing(shared: Kubectl) -> Study:
     """A Study that exists, with one parameter of each kind."""
-    study = changed(
-        parameters(FLOAT, INT, CATEGORICAL, sampler={"seed": 7, "options": OPTIONS}, maxTrials=20)
-    )
+    study = changed(parameters(FLOAT, INT, CATEGORICAL, sampler={"seed": 7, "options": OPTIONS}, maxTrials=20))
     shared.ok("create", "-f", "-", stdin=json.dumps(study))
     return study
 
@@ -266,9 +258,7 @@ def test_mutable_while_the_study_exists(shared: Kubectl, existing: Study, what: 
 
 
 def test_applying_a_study_again_changes_nothing(kubectl: Kubectl) -> None:
-    study = json.dumps(
-        changed(parameters(FLOAT, INT, CATEGORICAL, sampler={"seed": 7}, pruner={"name": "Median"}))
-    )
+    study = json.dumps(changed(parameters(FLOAT, INT, CATEGORICAL, sampler={"seed": 7}, pruner={"name": "Median"})))
     assert "created" in kubectl.ok("apply", "-f", "-", stdin=study)
     assert "unchanged" in kubectl.ok("apply", "-f", "-", stdin=study)
 
@@ -308,9 +298,7 @@ def set_status(kubectl: Kubectl, status: dict[str, Any]) -> str:
 
 def test_status_is_a_subresource_and_keeps_every_field(kubectl: Kubectl) -> None:
     created = minimal() | {"status": STATUS}
-    assert "status" not in json.loads(
-        kubectl.ok("create", "-o", "json", "-f", "-", stdin=json.dumps(created))
-    )
+    assert "status" not in json.loads(kubectl.ok("create", "-o", "json", "-f", "-", stdin=json.dumps(created)))
     set_status(kubectl, STATUS)
     stored = json.loads(kubectl.ok("get", "study", "digits", "-o", "json"))
     assert stored["status"] == STATUS
