@@ -104,7 +104,9 @@ class Cluster:
             if error.status not in (404, 409):  # gone, or another Job of that name stands there by now
                 raise
 
-    async def list_pods(self, namespace: str, study: str, number: int | None = None, pending: bool = False) -> list[dict]:
+    async def list_pods(
+        self, namespace: str, study: str, number: int | None = None, pending: bool = False
+    ) -> list[dict]:
         selector = f"{STUDY_LABEL}={study}" + ("" if number is None else f",{TRIAL_LABEL}={number}")
         query = {"labelSelector": selector, "limit": "20"}
         if pending:
@@ -145,14 +147,22 @@ class Cluster:
         return await self._call("PATCH", path, body=patch, content=_MERGE_PATCH)
 
     async def _call(
-        self, method: str, path: str, query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None, content: str = "application/json",
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content: str = "application/json",
     ) -> dict[str, Any]:
         return json.loads(await self._call_text(method, path, query, body, content))
 
     async def _call_text(
-        self, method: str, path: str, query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None, content: str = "application/json",
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content: str = "application/json",
     ) -> str:
         headers = {"Accept": "application/json", "Content-Type": content}
         try:
@@ -163,8 +173,10 @@ class Cluster:
                 url = f"{url}?{urlencode(query)}"
             response = await self._client.call_api(method, url, headers, body, _request_timeout=_TIMEOUT)
             text = (await response.read()).decode("utf-8", "replace")
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:  # asyncio's TimeoutError is an OSError's sibling
-            raise ApiError(0, "Unreachable", f"the API server cannot be reached: {error or type(error).__name__}") from None
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ApiError(
+                0, "Unreachable", f"the API server cannot be reached: {error or type(error).__name__}"
+            ) from None
         if response.status >= 300:
             raise _error(response.status, text)
         return text

@@ -24,9 +24,7 @@ class Queue(Generic[Key]):
         first, most: the first and the longest delay after failures, in seconds; each failure doubles it.
     """
 
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, first: float = 0.5, most: float = 30.0
-    ) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, first: float = 0.5, most: float = 30.0) -> None:
         self._clock, self._first, self._most = clock, first, most
         self._ready: dict[Key, float] = {}  # in order of arrival, with the time of it
         self._working: dict[Key, float] = {}  # with the time at which work began
@@ -81,7 +79,7 @@ class Queue(Generic[Key]):
             timeout = max(0.0, self._delayed[0][0] - self._clock()) if self._delayed else None
             try:
                 await asyncio.wait_for(self._changed.wait(), timeout)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 continue
 
     def done(self, key: Key) -> None:

@@ -17,9 +17,7 @@ TRIAL_ID_ANNOTATION = f"{GROUP}/trial-id"
 CA_VOLUME = "study-storage-ca"
 CA_DIRECTORY = f"/var/run/secrets/{GROUP}"
 # Disruptions (eviction, preemption, a lost node) are not the program's fault: the pod runs again, same parameters.
-_FAILURE_POLICY = {
-    "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
-}
+_FAILURE_POLICY = {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]}
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,10 @@ def _check(spec: Mapping[str, Any]) -> None:
         for variable in container.get("env") or ():
             name = variable.get("name", "")
             if name.startswith(("STUDY_STORAGE_", "STUDY_TRIAL_", "PARAM_")) or name in (
-                "STUDY_NAME", "STUDY_NAMESPACE", "STUDY_PARAMS", "STUDY_SEARCH_SPACE",
+                "STUDY_NAME",
+                "STUDY_NAMESPACE",
+                "STUDY_PARAMS",
+                "STUDY_SEARCH_SPACE",
             ):
                 raise Refused(
                     "JobTemplateInvalid",
@@ -170,8 +171,8 @@ def _environment(
     }
     secret_name = reporting.secret_name(study)
     return [
-        # Kubernetes would expand $(...) in a value; doubled, the dollar sign is only that.
-        *({"name": name, "value": value.replace("$(", "$$(")} for name, value in plain.items()),
+        # Kubernetes expands $(...) in a value; doubled, a dollar sign is only that.
+        *({"name": name, "value": value.replace("$", "$$")} for name, value in plain.items()),
         *(
             {"name": f"STUDY_STORAGE_{key.upper()}", "valueFrom": {"secretKeyRef": {"name": secret_name, "key": key}}}
             for key in ("url", "key")

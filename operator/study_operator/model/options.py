@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
-import typing
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
-_JSON_TYPES = (bool, int, float, str, type(None))
+_VALUES = (bool, int, float, str)
+_JSON_TYPES = (*_VALUES, type(None))
 
 
 def valid_options(cls: type, reserved: Collection[str] = ()) -> dict[str, Any]:
@@ -18,14 +19,24 @@ def valid_options(cls: type, reserved: Collection[str] = ()) -> dict[str, Any]:
     Returns:
         The type of each argument by name.
     """
-    hints = typing.get_type_hints(cls.__init__)
-    return {
-        name: hints.get(name, Any)
-        for name, parameter in inspect.signature(cls).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        and name not in reserved
-        and _expressible(hints.get(name, Any))
-    }
+    found = {}
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name not in reserved:
+            hint = _resolve(parameter.annotation, cls)
+            if any(member in _VALUES or get_origin(member) is Literal for member in _members(hint)):
+                found[name] = hint
+    return found
+
+
+def _resolve(annotation: Any, cls: type) -> Any:
+    """The type that an annotation names. Optuna imports some types for type checkers alone: callables, arrays and
+    other samplers, none of which JSON can express; such an annotation is None here."""
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, vars(sys.modules[cls.__init__.__module__]))  # Optuna's own source
+    except NameError:
+        return None
 
 
 def check_options(kind: str, cls: type, options: Mapping[str, Any], reserved: Collection[str] = ()) -> None:
@@ -40,19 +51,13 @@ def check_options(kind: str, cls: type, options: Mapping[str, Any], reserved: Co
     valid = valid_options(cls, reserved)
     for name, value in options.items():
         if name not in valid:
-            raise ValueError(
-                f"{kind} has no option {name!r}; its options are {', '.join(sorted(valid)) or 'none'}"
-            )
+            raise ValueError(f"{kind} has no option {name!r}; its options are {', '.join(sorted(valid)) or 'none'}")
         if not _fits(value, valid[name]):
             raise ValueError(f"option {name!r} of {kind} is {value!r}; it must be {_describe(valid[name])}")
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _expressible(hint: Any) -> bool:
-    return any(member in _JSON_TYPES or get_origin(member) is Literal for member in _members(hint))
 
 
 def _fits(value: Any, hint: Any) -> bool:

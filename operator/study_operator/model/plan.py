@@ -3,7 +3,7 @@
 The rules, in the order in which they apply:
 
 1. A running trial whose final values are stored is told. A finished value is never lost, whatever else is true.
-2. A running trial that the pruner gave up is told PRUNED; its Job may end by itself for a short while, then it is deleted.
+2. A running trial that the pruner gave up is told PRUNED; its Job may end by itself for a while, then it is deleted.
 3. A running trial whose Job has failed, ended without a value or vanished is told FAIL.
 4. A running trial that never had a Job gets it: the operator stopped between the two writes.
 5. Free slots are filled while trials are left to start.
@@ -135,9 +135,7 @@ def plan(observed: Observed) -> Plan:
     return Plan(tuple(actions), min(waits, default=None))
 
 
-def _running_trial(
-    row: TrialRow, job: JobState | None, observed: Observed, stopping: bool
-) -> Tell | Launch | None:
+def _running_trial(row: TrialRow, job: JobState | None, observed: Observed, stopping: bool) -> Tell | Launch | None:
     if row.result is not None:
         return _tell_result(row)
     if stopping:

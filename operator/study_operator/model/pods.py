@@ -24,32 +24,43 @@ def waiting_for(pod: Mapping[str, Any]) -> str | None:
     return None
 
 
-def failed_container(pods: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], str] | None:
-    """The pod and the name of the container that failed, of the pods of one Job; None when none has ended so."""
-    latest_first = sorted(pods, key=lambda pod: pod["metadata"].get("creationTimestamp") or "", reverse=True)
+def last_container(pods: Iterable[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """Pod and container whose log says most about the end of a Job: the one that failed, or else the first of the
+    latest pod; None when there is no pod any more."""
+    latest_first = _latest_first(pods)
+    failed = _failed_container(latest_first)
+    if failed is not None:
+        return failed[0]["metadata"]["name"], failed[1]["name"]
+    if not latest_first:
+        return None
+    return latest_first[0]["metadata"]["name"], latest_first[0]["spec"]["containers"][0]["name"]
+
+
+def _latest_first(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(pods, key=lambda pod: pod["metadata"].get("creationTimestamp") or "", reverse=True)
+
+
+def _failed_container(latest_first: list[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
     for pod in latest_first:
         for container in _statuses(pod.get("status") or {}):
             if _terminated(container).get("exitCode", 0) != 0:
-                return pod, container["name"]
+                return pod, container
     return None
 
 
 def failure(job: JobState, pods: Iterable[Mapping[str, Any]], last_log_line: str = "") -> Failure:
     """Why a Job failed: the Job's own time limit, what the kubelet did to the pod, or how the container ended."""
-    pods = list(pods)
+    pods = _latest_first(pods)
     if job.reason == "DeadlineExceeded":
         return Failure("DeadlineExceeded", job.message, last_log_line=last_log_line)
-    found = failed_container(pods)
     for pod in pods:
         status = pod.get("status") or {}
         if status.get("reason") and status.get("phase") == "Failed":  # Evicted, NodeLost, ...
             return Failure(status["reason"], status.get("message", ""), last_log_line=last_log_line)
+    found = _failed_container(pods)
     if found is None:
-        return Failure(job.reason or "JobFailed", job.message)
-    pod, name = found
-    ended = next(
-        _terminated(container) for container in _statuses(pod["status"]) if container["name"] == name
-    )
+        return Failure(job.reason or "JobFailed", job.message, last_log_line=last_log_line)
+    ended = _terminated(found[1])
     return Failure(
         ended.get("reason") or "Error",
         ended.get("message") or "",

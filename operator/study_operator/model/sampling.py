@@ -7,7 +7,6 @@ it writes here too. Nothing in here is the truth: on any doubt it is dropped and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,8 +57,14 @@ class Sampling:
     """
 
     def __init__(
-        self, name: str, direction: str, sampler: BaseSampler, pruner: BasePruner | None,
-        trials: Iterable[FrozenTrial], study_attrs: Mapping[str, Any], replay: Iterable[int] = (),
+        self,
+        name: str,
+        direction: str,
+        sampler: BaseSampler,
+        pruner: BasePruner | None,
+        trials: Iterable[FrozenTrial],
+        study_attrs: Mapping[str, Any],
+        replay: Iterable[int] = (),
     ) -> None:
         self._storage = InMemoryStorage()
         self._storage.create_new_study([StudyDirection[direction]], name)
@@ -135,12 +140,6 @@ class Sampling:
     def system_attrs(self, trial_id: int) -> dict[str, Any]:
         """A trial's system attributes as they are now, the pruner's among them."""
         return dict(self._storage.get_trial_system_attrs(self._numbers[trial_id]))
-
-    def last_value(self, trial_id: int) -> float | None:
-        """The value of the last step fed, which Optuna takes as a pruned trial's own; None if none or NaN."""
-        trial = self._storage.get_trial(self._numbers[trial_id])
-        value = None if trial.last_step is None else trial.intermediate_values[trial.last_step]
-        return None if value is None or math.isnan(value) else value
 
     def tell(self, trial_id: int, state: TrialState, values: Iterable[float] | None) -> None:
         """Ends a trial here as it was ended in the database."""

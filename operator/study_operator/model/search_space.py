@@ -46,6 +46,15 @@ def _distribution(parameter: Mapping[str, Any]) -> BaseDistribution:
     return CategoricalDistribution(tuple(parameter["categorical"]["choices"]))
 
 
+def example_params(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """A value for each parameter: the lowest, or the first choice."""
+    return {
+        name: distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low
+        for name, distribution in space.items()
+        if isinstance(distribution, CategoricalDistribution | FloatDistribution | IntDistribution)
+    }
+
+
 def grid(space: Mapping[str, BaseDistribution], most: int = 1_000_000) -> dict[str, list[Any]]:
     """Every value of every parameter, for a grid.
 

@@ -5,6 +5,7 @@ It has the same size at ten trials and at a hundred thousand: counts, the best t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,12 +13,13 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from study_operator.model.plan import Outcome
+from study_operator.model.plan import Observed, Outcome
 from study_operator.model.search_space import as_text
 from study_operator.model.study import Study
-from study_operator.model.trial import BestTrial, Rows
+from study_operator.model.trial import BestTrial, JobPhase, Rows
 
-_MESSAGE, _FAILURE_MESSAGE, _PARAMETER = 2048, 256, 128  # bounds of the CRD, in characters
+_MESSAGE, _FAILURE_MESSAGE, _PARAMETER, _REASON = 2048, 256, 128, 64  # bounds of the CRD, in characters
+_SIZE = 15_000  # of the whole status as JSON, in bytes: 16 KiB with what the API server adds
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,18 @@ class Condition:
 
 @dataclass(frozen=True)
 class Situation:
-    """What the status is computed from. `rows` is None when the database could not be read."""
+    """What the status is computed from.
+
+    `observed` is None when nothing could be observed: the Study cannot be understood, or the database does not answer.
+    `pending` says why a trial's pod does not run, `troubles` what went wrong while acting, in sentences.
+    """
 
     accepted: Condition
-    storage: Condition
-    progressing: Condition
-    rows: Rows | None = None
+    storage: Condition | None = None
+    observed: Observed | None = None
     outcome: Outcome | None = None
+    pending: str | None = None
+    troubles: tuple[str, ...] = ()
 
 
 def accepted() -> Condition:
@@ -57,9 +64,7 @@ def storage_down(message: str) -> Condition:
     return Condition("StorageReady", False, "Unavailable", f"the database cannot be used: {message}")
 
 
-def status(
-    manifest: Mapping[str, Any], study: Study | None, situation: Situation, now: datetime
-) -> dict[str, Any]:
+def status(manifest: Mapping[str, Any], study: Study | None, situation: Situation, now: datetime) -> dict[str, Any]:
     """The new status of a Study.
 
     Args:
@@ -69,32 +74,71 @@ def status(
     """
     old = manifest.get("status") or {}
     new = {**old, "observedGeneration": manifest["metadata"]["generation"]}
-    outcome, rows = situation.outcome, situation.rows
+    outcome, rows = situation.outcome, situation.observed and situation.observed.rows
     if study is not None:
         new["studyName"] = study.optuna_name
     if rows is not None:
         new.update(_trials(study, rows))
         if rows.total and "startTime" not in old:
             new["startTime"] = _time(now)
-        new["phase"] = _phase(situation)
+        new["phase"] = _phase(rows, outcome)
     elif "phase" not in old:
         new["phase"] = "Pending"
     if outcome is not None:
         new.setdefault("completionTime", _time(now))
     elif rows is not None:
         new["completionTime"] = None  # a merge patch removes it: the study goes on, for example with more trials
-    conditions = [situation.accepted, situation.storage, situation.progressing]
+    conditions = [situation.accepted, *([situation.storage] if situation.storage else []), _progressing(situation)]
     if rows is not None:
         conditions += _ended(outcome)
     new["conditions"] = _merge(old.get("conditions") or [], conditions, new["observedGeneration"], now)
-    return new
+    return _fit(new)
 
 
-def _phase(situation: Situation) -> str:
+def _fit(status: dict[str, Any]) -> dict[str, Any]:
+    """Shortens messages and parameters until the whole is small enough: a hundred parameters with long values, or
+    messages in a script of several bytes a character, would be too much together."""
+    most = _MESSAGE
+    while len(json.dumps(status, ensure_ascii=False).encode()) > _SIZE and most > 16:
+        most //= 2
+        for condition in status["conditions"]:
+            condition["message"] = shorten(condition["message"], max(most, 64))
+        if best := status.get("bestTrial"):
+            best["parameters"] = {name: shorten(value, most) for name, value in best["parameters"].items()}
+    return status
+
+
+def _phase(rows: Rows, outcome: Outcome | None) -> str:
+    if outcome is not None:
+        return "Succeeded" if outcome.succeeded else "Failed"
+    return "Running" if rows.total else "Pending"
+
+
+def _progressing(situation: Situation) -> Condition:
+    """What the study does, or what keeps it from doing anything: the answer to "why is nothing happening?"."""
+    observed, troubles = situation.observed, situation.troubles
+    if situation.storage is not None and situation.storage.status is not True:
+        waiting = "waiting for the database; trials that run go on, and report when it is back"
+        return Condition("Progressing", False, "WaitingForStorage", waiting)
+    if observed is None:
+        return Condition("Progressing", False, "NotAccepted", situation.accepted.message)
+    if troubles:
+        more = f" (and {len(troubles) - 1} more like it)" if len(troubles) > 1 else ""
+        return Condition("Progressing", False, "TrialsCannotStart", troubles[0] + more)
+    rows, study = observed.rows, observed.study
+    running = rows.count(TrialState.RUNNING)
     if situation.outcome is not None:
-        return "Succeeded" if situation.outcome.succeeded else "Failed"
-    assert situation.rows is not None
-    return "Running" if situation.rows.total else "Pending"
+        return Condition("Progressing", False, "Finished", f"{rows.finished} trials have ended")
+    if situation.accepted.status is not True:
+        message = f"no new trials are started, {running} still run: {situation.accepted.message}"
+        return Condition("Progressing", False, "NotAccepted", message)
+    if situation.pending:
+        return Condition("Progressing", False, "TrialPending", situation.pending)
+    message = f"{running} trials run, {rows.finished} of {study.max_trials} have ended"
+    active = [job.name for job in observed.jobs.values() if job.phase is JobPhase.ACTIVE]
+    if running == 0 and active:
+        message += f"; waiting for the pods of Job {active[0]} to end"
+    return Condition("Progressing", True, "TrialsRunning", message)
 
 
 def _ended(outcome: Outcome | None) -> list[Condition]:
@@ -121,7 +165,7 @@ def _trials(study: Study | None, rows: Rows) -> dict[str, Any]:
         "recentFailures": [
             {
                 "trial": number,
-                "reason": failure.reason,
+                "reason": shorten(failure.reason, _REASON),
                 "message": shorten(failure.detail(), _FAILURE_MESSAGE),
                 **({} if failure.exit_code is None else {"exitCode": failure.exit_code}),
             }

@@ -58,15 +58,16 @@ def _open(database: Database) -> connection:
 async def _receive(opened: connection, reported: Callable[[int], None]) -> None:
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
-    loop.add_reader(opened.fileno(), readable.set)
+    descriptor = opened.fileno()  # cannot be asked for any more once the connection is lost
+    loop.add_reader(descriptor, readable.set)
     try:
         while True:
-            await readable.wait()
-            readable.clear()
             opened.poll()  # raises when the server has gone
             # Many reports of one study are one reason to look at it.
             for study_id in {int(notice.payload) for notice in opened.notifies if notice.payload.isdecimal()}:
                 reported(study_id)
             opened.notifies.clear()
+            await readable.wait()
+            readable.clear()
     finally:
-        loop.remove_reader(opened.fileno())
+        loop.remove_reader(descriptor)

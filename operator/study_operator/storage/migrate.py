@@ -116,14 +116,10 @@ def _manage_reporter(cursor: cursor, settings: Settings) -> None:
     """Creates the reporter's login, or sets its password and limits anew."""
     role = sql.Identifier(settings.reporter_user)
     # The verifier is computed here, so that the password itself never reaches the server's log.
-    verifier = encrypt_password(
-        settings.reporter_password, settings.reporter_user, cursor.connection, "scram-sha-256"
-    )
+    verifier = encrypt_password(settings.reporter_password, settings.reporter_user, cursor.connection, "scram-sha-256")
     cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (settings.reporter_user,))
     verb = sql.SQL("ALTER" if cursor.fetchone() else "CREATE")
-    cursor.execute(
-        sql.SQL("{} ROLE {} WITH LOGIN NOINHERIT PASSWORD {}").format(verb, role, sql.Literal(verifier))
-    )
+    cursor.execute(sql.SQL("{} ROLE {} WITH LOGIN NOINHERIT PASSWORD {}").format(verb, role, sql.Literal(verifier)))
     # A pod that hangs, on purpose or not, must not hold locks or connections for long.
     for name, value in {
         "statement_timeout": "10s",
@@ -131,9 +127,7 @@ def _manage_reporter(cursor: cursor, settings: Settings) -> None:
         "idle_in_transaction_session_timeout": "10s",
         "idle_session_timeout": "60s",
     }.items():
-        cursor.execute(
-            sql.SQL("ALTER ROLE {} SET {} = {}").format(role, sql.Identifier(name), sql.Literal(value))
-        )
+        cursor.execute(sql.SQL("ALTER ROLE {} SET {} = {}").format(role, sql.Identifier(name), sql.Literal(value)))
 
 
 def _restrict_public(cursor: cursor) -> None:

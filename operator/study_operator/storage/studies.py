@@ -11,8 +11,12 @@ from study_operator.storage.migrate import check_versions
 
 # Children before parents: Optuna's foreign keys do not cascade.
 _TRIAL_TABLES = (
-    "trial_heartbeats", "trial_intermediate_values", "trial_params", "trial_system_attributes",
-    "trial_user_attributes", "trial_values",
+    "trial_heartbeats",
+    "trial_intermediate_values",
+    "trial_params",
+    "trial_system_attributes",
+    "trial_user_attributes",
+    "trial_values",
 )
 _STUDY_TABLES = ("trials", "study_directions", "study_system_attributes", "study_user_attributes")
 
@@ -45,7 +49,13 @@ class Studies:
             check_versions(cursor)
 
     def ensure(
-        self, study_name: str, directions: list[str], namespace: str, name: str, uid: str, deletion_policy: str,
+        self,
+        study_name: str,
+        directions: list[str],
+        namespace: str,
+        name: str,
+        uid: str,
+        deletion_policy: str,
         key_hash: bytes,
     ) -> int:
         """Creates the study with its access row, or brings the access row up to date.
@@ -114,8 +124,8 @@ class Studies:
 def _delete_rows(cursor: cursor, study_id: int) -> None:
     for table in _TRIAL_TABLES:
         cursor.execute(
-            f"DELETE FROM {table} WHERE trial_id IN (SELECT trial_id FROM trials WHERE study_id = %s)",  # noqa: S608
+            f"DELETE FROM {table} WHERE trial_id IN (SELECT trial_id FROM trials WHERE study_id = %s)",
             (study_id,),
         )
     for table in (*_STUDY_TABLES, "studies"):
-        cursor.execute(f"DELETE FROM {table} WHERE study_id = %s", (study_id,))  # noqa: S608 - names of this file
+        cursor.execute(f"DELETE FROM {table} WHERE study_id = %s", (study_id,))

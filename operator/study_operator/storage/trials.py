@@ -8,8 +8,9 @@ refuses any other schema. Stock Optuna sees these trials as its own.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from datetime import timezone
+from datetime import UTC
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
@@ -59,7 +60,7 @@ class Trials:
                     state=TrialState[state],
                     params=params[trial_id][0],
                     job=json.loads(job) if job else None,
-                    completed_at=completed and completed.replace(tzinfo=timezone.utc),
+                    completed_at=completed and completed.replace(tzinfo=UTC),
                     result=None if values is None else Result(tuple(values), pruned),
                     reports=reports,
                 )
@@ -120,8 +121,14 @@ class Trials:
             return _reports(cursor, list(after.items()))
 
     def create(
-        self, study_id: int, number: int, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution],
-        system_attrs: Mapping[str, Any], study_attrs: Mapping[str, Any], max_trials: int,
+        self,
+        study_id: int,
+        number: int,
+        params: Mapping[str, Any],
+        distributions: Mapping[str, BaseDistribution],
+        system_attrs: Mapping[str, Any],
+        study_attrs: Mapping[str, Any],
+        max_trials: int,
     ) -> int | None:
         """Stores a suggestion as a RUNNING trial, whole or not at all.
 
@@ -149,7 +156,7 @@ class Trials:
                 raise StaleHistory(f"the next trial's number is {existing}, not {number}")
             cursor.execute(
                 "INSERT INTO trials (number, study_id, state, datetime_start)"
-                f" VALUES (%s, %s, 'RUNNING', {_NOW}) RETURNING trial_id",  # noqa: S608
+                f" VALUES (%s, %s, 'RUNNING', {_NOW}) RETURNING trial_id",
                 (number, study_id),
             )
             (trial_id,) = cursor.fetchone()
@@ -158,8 +165,14 @@ class Trials:
             return trial_id
 
     def start_waiting(
-        self, study_id: int, trial_id: int, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution],
-        system_attrs: Mapping[str, Any], study_attrs: Mapping[str, Any], max_trials: int,
+        self,
+        study_id: int,
+        trial_id: int,
+        params: Mapping[str, Any],
+        distributions: Mapping[str, BaseDistribution],
+        system_attrs: Mapping[str, Any],
+        study_attrs: Mapping[str, Any],
+        max_trials: int,
     ) -> int | None:
         """As `create`, for a trial that `enqueue_trial` put into the queue: it becomes RUNNING with all parameters.
 
@@ -171,7 +184,7 @@ class Trials:
             if not _may_start(cursor, study_id, max_trials):
                 return None
             cursor.execute(
-                f"UPDATE trials SET state = 'RUNNING', datetime_start = {_NOW}"  # noqa: S608
+                f"UPDATE trials SET state = 'RUNNING', datetime_start = {_NOW}"
                 " WHERE trial_id = %s AND state = 'WAITING'",
                 (trial_id,),
             )
@@ -182,8 +195,12 @@ class Trials:
             return trial_id
 
     def tell(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None,
-        user_attrs: Mapping[str, Any] | None = None, system_attrs: Mapping[str, Any] | None = None,
+        self,
+        trial_id: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+        user_attrs: Mapping[str, Any] | None = None,
+        system_attrs: Mapping[str, Any] | None = None,
         despite_result: bool = False,
     ) -> bool:
         """Ends a trial.
@@ -215,10 +232,22 @@ class Trials:
             _set_attributes(cursor, "trial_user_attributes", "trial_id", trial_id, user_attrs or {})
             _set_attributes(cursor, "trial_system_attributes", "trial_id", trial_id, system_attrs or {})
             cursor.execute(
-                f"UPDATE trials SET state = %s, datetime_complete = {_NOW} WHERE trial_id = %s",  # noqa: S608
+                f"UPDATE trials SET state = %s, datetime_complete = {_NOW} WHERE trial_id = %s",
                 (state.name, trial_id),
             )
             return True
+
+    def last_value(self, trial_id: int) -> float | None:
+        """The value reported for the highest step, which Optuna takes as a pruned trial's own; None if none or NaN."""
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "SELECT intermediate_value, intermediate_value_type::text FROM trial_intermediate_values"
+                " WHERE trial_id = %s ORDER BY step DESC LIMIT 1",
+                (trial_id,),
+            )
+            found = cursor.fetchone()
+            value = None if found is None else _INFINITIES.get(found[1], found[0])
+            return None if value is None or math.isnan(value) else value
 
     def set_system_attrs(self, trial_id: int, attrs: Mapping[str, Any]) -> None:
         """Sets system attributes of a trial: the rungs that a pruner has booked for it."""
@@ -233,7 +262,10 @@ def _may_start(cursor: cursor, study_id: int, max_trials: int) -> bool:
 
 
 def _store_suggestion(
-    cursor: cursor, trial_id: int, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution],
+    cursor: cursor,
+    trial_id: int,
+    params: Mapping[str, Any],
+    distributions: Mapping[str, BaseDistribution],
     system_attrs: Mapping[str, Any],
 ) -> None:
     execute_values(
@@ -251,7 +283,7 @@ def _set_attributes(cursor: cursor, table: str, owner: str, owner_id: int, attrs
     if attrs:
         execute_values(
             cursor,
-            f"INSERT INTO {table} ({owner}, key, value_json) VALUES %s"  # noqa: S608 - both are literals of this file
+            f"INSERT INTO {table} ({owner}, key, value_json) VALUES %s"
             f" ON CONFLICT ({owner}, key) DO UPDATE SET value_json = excluded.value_json",
             [(owner_id, key, json.dumps(value)) for key, value in attrs.items()],
         )
@@ -284,7 +316,7 @@ def _values(cursor: cursor, ids: list[int]) -> dict[int, list[float]]:
 
 
 def _attributes(cursor: cursor, table: str, ids: list[int]) -> dict[int, dict[str, Any]]:
-    cursor.execute(f"SELECT trial_id, key, value_json FROM {table} WHERE trial_id = ANY(%s)", (ids,))  # noqa: S608
+    cursor.execute(f"SELECT trial_id, key, value_json FROM {table} WHERE trial_id = ANY(%s)", (ids,))
     found: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in ids}
     for trial_id, key, value in cursor.fetchall():
         found[trial_id][key] = json.loads(value)
@@ -322,7 +354,7 @@ def _best(cursor: cursor, study_id: int) -> BestTrial | None:
         " LEFT JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND a.key = %s"
         " WHERE t.study_id = %s AND t.state = 'COMPLETE'"
         " ORDER BY CASE v.value_type::text WHEN 'INF_NEG' THEN '-Infinity' WHEN 'INF_POS' THEN 'Infinity'"
-        f" ELSE v.value END {order}, t.number LIMIT 1",  # noqa: S608 - one of two literals
+        f" ELSE v.value END {order}, t.number LIMIT 1",
         (JOB_ATTR, study_id),
     )
     row = cursor.fetchone()

@@ -1,0 +1,77 @@
+"""study-operator run | migrate"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+
+from study_operator.logs import configure
+from study_operator.service import run
+from study_operator.settings import Settings, SettingsError
+from study_operator.storage.database import StorageError, StorageUnavailable
+from study_operator.storage.migrate import migrate
+
+_SETTINGS = """\
+settings, read from the environment:
+  DATABASE_URL        postgresql://user@host:5432/database?sslmode=verify-full (required)
+  DATABASE_PASSWORD   password of that user
+  DATABASE_CA_FILE    CA of the database's certificate
+  REPORTER_PASSWORD   password of the role that trials report as (required)
+  REPORTER_USER       that role [study_reporter]
+  MANAGE_REPORTER     whether `migrate` creates that role [true]
+  REPORTER_HOST, REPORTER_PORT, REPORTER_SSLMODE
+                      the database as pods reach it [as in DATABASE_URL]
+  REPORTER_CA_FILE    CA handed to trials
+  STUDY_KEY_SEED      secret that the studies' keys are derived from, at least 32 characters (required)
+  WATCH_NAMESPACES    comma-separated [all]
+  WORKERS             studies looked at at once [8]
+  STORAGE_THREADS     connections to the database [8]
+  RESYNC_SECONDS      how often all studies are looked at although nothing happened [300]
+  HTTP_PORT           /metrics, /healthz and /readyz [8080]
+  LOG_FORMAT          text or json [text]
+  LOG_LEVEL           debug, info, warning or error [info]
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit code: 0, 1 when the database is at fault, 2 when the settings are."""
+    parser = argparse.ArgumentParser(
+        prog="study-operator",
+        description="Hyperparameter optimisation on Kubernetes: serves Study resources.",
+        epilog=_SETTINGS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run | migrate")
+    commands.add_parser("run", help="serve the Studies of this cluster")
+    migration = commands.add_parser("migrate", help="create or migrate what the database must hold, then exit")
+    migration.add_argument(
+        "--patience",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="how long to wait for a database that does not answer [600]",
+    )
+    given = parser.parse_args(arguments)
+    try:
+        settings = Settings.from_environment()
+    except SettingsError as error:
+        print(f"study-operator: {error}", file=sys.stderr)
+        return 2
+    configure(settings.log_format, settings.log_level)
+    try:
+        if given.command == "migrate":
+            migrate(settings, given.patience)
+        else:
+            asyncio.run(run(settings))
+    except (StorageError, StorageUnavailable) as error:
+        logging.getLogger("study_operator").error("%s", error)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

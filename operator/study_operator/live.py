@@ -1,0 +1,175 @@
+"""What the operator holds in memory of a study it serves. Dropped on any doubt, and rebuilt from the rows."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection
+from dataclasses import asdict
+
+from optuna.trial import TrialState
+
+from study_operator.metrics import SUGGEST
+from study_operator.model.job import Reporting
+from study_operator.model.plan import Tell
+from study_operator.model.pruners import build_pruner
+from study_operator.model.samplers import build_sampler
+from study_operator.model.sampling import Sampling
+from study_operator.model.study import Study
+from study_operator.model.trial import Failure, Rows, TrialRow
+from study_operator.storage.studies import Studies
+from study_operator.storage.trials import FAILURE_ATTR, JOB_ATTR, StaleHistory, Trials
+
+log = logging.getLogger(__name__)
+
+
+class LiveStudy:
+    """One study that is being served. Its methods block: call them from the storage threads, one at a time.
+
+    Attributes:
+        launched: numbers of trials whose Job this process has created or seen.
+        prune: numbers of trials that the pruner gave up and that have not been told yet.
+        accepted_generation: the generation of the spec whose Job template the API server has accepted.
+        predecessors_ended: whether the rows of deleted Studies of the same name have been seen to.
+        secret: the name of the Secret that this process has seen to be there.
+    """
+
+    def __init__(self, study: Study, studies: Studies, trials: Trials) -> None:
+        self.study = study
+        self.study_id: int | None = None
+        self.launched: set[int] = set()
+        self.prune: set[int] = set()
+        self.accepted_generation: int | None = None
+        self.predecessors_ended = False
+        self.secret: str | None = None
+        self._studies = studies
+        self._trials = trials
+        self._sampling: Sampling | None = None
+        self._ensured: tuple[str, bytes] | None = None
+
+    def take(self, study: Study) -> None:
+        """The Study was edited: what depends on the spec is built anew."""
+        if (study.sampler, study.pruner) != (self.study.sampler, self.study.pruner):
+            self._sampling = None
+        self.study = study
+
+    def drop(self) -> None:
+        """Forget what came from the database: a write may or may not have happened."""
+        self._sampling = None
+        self._ensured = None
+        self.prune.clear()
+
+    def observe(
+        self, reporting: Reporting, jobs: Collection[int], *, launching: bool, finished: bool
+    ) -> tuple[Rows, bool]:
+        """Reads the study's rows and shows the pruner what its pods have reported.
+
+        Args:
+            jobs: numbers of the trials whose rows are wanted although they may have ended.
+            launching: trials may be started; otherwise the sampler may be one that cannot be built.
+            finished: the status says that the study has ended; then no history is loaded just to look at it.
+
+        Returns:
+            The rows, and whether the sampler has nothing more to suggest.
+        """
+        self._ensure(reporting)
+        assert self.study_id is not None
+        rows = self._trials.observe(self.study_id, list(jobs))
+        running = [row for row in rows.open.values() if row.state is TrialState.RUNNING and row.job]
+        idle = not running and (finished or rows.total >= self.study.max_trials)
+        if not launching or idle:
+            self._sampling = None  # hundreds of finished studies must not keep their histories in memory
+            return rows, False
+        sampling = self._loaded(rows)
+        self._feed(sampling, running)
+        return rows, sampling.exhausted
+
+    def start(self) -> TrialRow | None:
+        """Asks the sampler for one trial and stores it; None when no more may be started."""
+        assert self.study_id is not None
+        for _ in range(5):
+            sampling = self._sampling or self._load()
+            begun = time.perf_counter()
+            suggestion = sampling.ask(self.study.distributions)
+            SUGGEST.observe(time.perf_counter() - begun)
+            job = self.study.job_name(suggestion.number)
+            attrs = {**suggestion.system_attrs, JOB_ATTR: job}
+            stored = (suggestion.params, suggestion.distributions, attrs, suggestion.study_attrs, self.study.max_trials)
+            try:
+                if suggestion.waiting is None:
+                    trial_id = self._trials.create(self.study_id, suggestion.number, *stored)
+                else:
+                    trial_id = self._trials.start_waiting(self.study_id, suggestion.waiting, *stored)
+            except StaleHistory as error:
+                log.info("loading the study's history again: %s", error)
+                self._sampling = None
+                continue
+            except BaseException:
+                self._sampling = None  # it holds a trial that may not be stored
+                raise
+            if trial_id is None:
+                self._sampling = None
+                return None
+            sampling.confirm(suggestion, trial_id)
+            return TrialRow(trial_id, suggestion.number, TrialState.RUNNING, dict(suggestion.params), job)
+        raise StaleHistory("other programs keep adding trials to this study; the next attempt comes in a moment")
+
+    def tell(self, told: Tell, failure: Failure | None) -> bool:
+        """Ends a trial in the database and in memory. False when it had ended already, or a result has just arrived."""
+        row, values = told.row, told.values
+        if told.state is TrialState.PRUNED and values is None:
+            value = self._trials.last_value(row.trial_id)
+            values = None if value is None else (value,)
+        known = self._sampling is not None and self._sampling.knows(row.trial_id)
+        done = self._trials.tell(
+            row.trial_id,
+            told.state,
+            values,
+            user_attrs={FAILURE_ATTR: asdict(failure)} if failure else None,
+            system_attrs=self._sampling.system_attrs(row.trial_id) if known and self._sampling else None,
+            despite_result=row.result is not None,
+        )
+        self.prune.discard(row.number)
+        self.launched.discard(row.number)
+        if done and known and self._sampling:
+            self._sampling.tell(row.trial_id, told.state, values)
+        elif not done:
+            self._sampling = None
+        return done
+
+    def _ensure(self, reporting: Reporting) -> None:
+        """Creates the study's rows, and keeps its key and deletion policy as they should be."""
+        wanted = (self.study.deletion_policy, reporting.key_hash)
+        if self._ensured != wanted:
+            study = self.study
+            self.study_id = self._studies.ensure(
+                study.optuna_name, [study.direction], study.namespace, study.name, study.uid, *wanted
+            )
+            self._ensured = wanted
+
+    def _loaded(self, rows: Rows) -> Sampling:
+        # Another number of trials: somebody has enqueued or added some.
+        if self._sampling is None or self._sampling.size != sum(rows.counts.values()):
+            return self._load()
+        return self._sampling
+
+    def _load(self) -> Sampling:
+        assert self.study_id is not None
+        trials, attrs = self._trials.history(self.study_id)
+        # The pruner sees the reports of our running trials again, in order; other trials keep what they have.
+        replay = {t._trial_id for t in trials if t.state is TrialState.RUNNING and JOB_ATTR in t.system_attrs}
+        sampler, pruner = build_sampler(self.study, len(trials)), build_pruner(self.study)
+        self._sampling = Sampling(self.study.optuna_name, self.study.direction, sampler, pruner, trials, attrs, replay)
+        return self._sampling
+
+    def _feed(self, sampling: Sampling, running: Collection[TrialRow]) -> None:
+        rows = {row.trial_id: row for row in running if row.number not in self.prune}
+        before = {trial_id: sampling.system_attrs(trial_id) for trial_id in rows if sampling.knows(trial_id)}
+        for report in self._trials.reports(sampling.cursors(rows)):
+            number = rows[report.trial_id].number
+            if number not in self.prune and sampling.feed(report):
+                self.prune.add(number)
+        for trial_id, attrs in before.items():
+            changed = {k: v for k, v in sampling.system_attrs(trial_id).items() if attrs.get(k) != v}
+            if changed and rows[trial_id].number not in self.prune:  # what leads to an end is stored with the end
+                self._trials.set_system_attrs(trial_id, changed)

@@ -1,0 +1,26 @@
+"""What Prometheus scrapes. Durations in seconds."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+RECONCILE = Histogram("study_operator_reconcile_seconds", "One look at one study, with all it led to.", buckets=_FAST)
+SUGGEST = Histogram("study_operator_suggest_seconds", "One suggestion of a sampler.", buckets=_FAST)
+REPORT_TO_DECISION = Histogram(
+    "study_operator_report_to_decision_seconds",
+    "From the notification of a report to the pruner's decision about it.",
+    buckets=_FAST,
+)
+SLOT_FREE_TO_JOB = Histogram(
+    "study_operator_slot_free_to_job_seconds",
+    "From the event that a trial's Job has ended to the creation of the next trial's Job.",
+    buckets=_FAST,
+)
+TRIALS = Gauge("study_operator_trials", "Trials of the studies being served.", ["namespace", "study", "state"])
+FAILURES = Counter("study_operator_trial_failures_total", "Failed trials.", ["reason"])
+QUEUE_DEPTH = Gauge("study_operator_queue_depth", "Studies that wait to be looked at.")
+LAST_PROGRESS = Gauge(
+    "study_operator_last_progress_timestamp_seconds", "When the event loop last made progress, seconds since 1970."
+)

@@ -1,0 +1,76 @@
+"""/metrics, /healthz and /readyz, served from a thread of their own: they answer even when the event loop does not."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from study_operator import metrics
+
+# The event loop shows a sign of life every second; one look at one study never takes minutes.
+LOOP_LIMIT, WORK_LIMIT = 30.0, 300.0  # seconds
+
+
+class Health:
+    """Whether the operator is alive (its loop and its work make progress) and ready (the database answers).
+
+    Args:
+        longest_work: for how many seconds the oldest piece of work has been going on.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, longest_work: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
+        self._longest_work, self._clock = longest_work, clock
+        self._progress = clock()
+        self.not_ready: str | None = "starting"
+
+    def progress(self) -> None:
+        """The event loop is alive; called from inside it."""
+        self._progress = self._clock()
+        metrics.LAST_PROGRESS.set_to_current_time()
+
+    def not_alive(self) -> str | None:
+        """Why the process should be restarted; None while it is well."""
+        silent = self._clock() - self._progress
+        if silent > LOOP_LIMIT:
+            return f"the event loop has made no progress for {silent:.0f} s"
+        if (working := self._longest_work()) > WORK_LIMIT:
+            return f"one study has been worked on for {working:.0f} s"
+        return None
+
+
+def serve(health: Health, port: int) -> ThreadingHTTPServer:
+    """Starts serving in a thread; `shutdown` and `server_close` of the result end it.
+
+    Args:
+        port: TCP port on all addresses; 0 for any free one.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._answer(200, generate_latest(), CONTENT_TYPE_LATEST)
+            elif self.path in ("/healthz", "/readyz"):
+                trouble = health.not_alive() if self.path == "/healthz" else health.not_ready
+                self._answer(503 if trouble else 200, (trouble or "ok").encode() + b"\n", "text/plain; charset=utf-8")
+            else:
+                self._answer(404, b"there are /metrics, /healthz and /readyz\n", "text/plain")
+
+        def _answer(self, status: int, body: bytes, content_type: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Probes come every few seconds; they are no news."""
+
+    server = ThreadingHTTPServer(("", port), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, name="probes", daemon=True).start()
+    return server

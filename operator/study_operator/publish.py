@@ -1,0 +1,114 @@
+"""Writes what people see: the status, at most once a second, and the Events that follow from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from study_operator import metrics
+from study_operator.cluster import ApiError, Cluster
+from study_operator.events import Events
+from study_operator.model import status
+from study_operator.model.status import Situation
+from study_operator.model.study import Study
+from study_operator.model.trial import Failure, TrialRow
+
+# The shortest time between two writes that only bring counts up to date, in seconds.
+STATUS_INTERVAL = 1.0
+# Conditions that are worth an Event when they become so: its reason, and whether it is a warning.
+_NEWS = {
+    ("Complete", "True"): ("Completed", False),
+    ("Failed", "True"): ("Failed", True),
+    ("Accepted", "False"): ("Refused", True),
+    ("StorageReady", "False"): ("StorageUnavailable", True),
+}
+
+
+class Publisher:
+    """One status write per look at the most; Events only after it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._events = Events(cluster)
+        self._written: dict[tuple[str, str], float] = {}
+
+    def forget(self, key: tuple[str, str]) -> None:
+        """The Study is gone: so are its time stamps and gauges."""
+        self._written.pop(key, None)
+        for state in ("running", "complete", "pruned", "failed"):
+            try:
+                metrics.TRIALS.remove(*key, state)
+            except KeyError:
+                return
+
+    async def publish(
+        self,
+        manifest: dict[str, Any],
+        study: Study | None,
+        situation: Situation,
+        now: datetime,
+        failures: Sequence[tuple[TrialRow, Failure]] = (),
+    ) -> float | None:
+        """Brings status and Events up to date with the situation.
+
+        Returns:
+            After how many seconds a write that would come too soon is to be made up for; None when all is written.
+        """
+        meta, old = manifest["metadata"], manifest.get("status") or {}
+        key = (meta["namespace"], meta["name"])
+        new = status.status(manifest, study, situation, now)
+        for state, count in (new.get("trials") or {}).items():
+            if state != "total":
+                metrics.TRIALS.labels(*key, state).set(count)
+        wait = await self._write(key, manifest, old, new, now)
+        for row, failure in failures:
+            message = f"trial {row.number} failed: {failure.sentence()}"
+            await self._events.record(manifest, f"Trial{failure.reason}", message, now, warning=True)
+        return wait
+
+    async def _write(
+        self, key: tuple[str, str], manifest: dict[str, Any], old: dict[str, Any], new: dict[str, Any], now: datetime
+    ) -> float | None:
+        patch = status.difference(old, new)
+        if not patch:
+            return None
+        wait = self._written.get(key, float("-inf")) + STATUS_INTERVAL - time.monotonic()
+        if wait > 0 and not _urgent(old, new):
+            return wait
+        try:
+            await self._cluster.patch_status(*key, manifest["metadata"]["uid"], patch)
+        except ApiError as error:
+            if error.status == 404:
+                return None  # deleted meanwhile
+            raise
+        self._written[key] = time.monotonic()
+        await self._tell_news(manifest, old, new, now)
+        return None
+
+    async def _tell_news(
+        self, manifest: dict[str, Any], old: dict[str, Any], new: dict[str, Any], now: datetime
+    ) -> None:
+        if "startTime" in new and "startTime" not in old:
+            await self._events.record(manifest, "Started", "the first trials were started", now)
+        best, before = new.get("bestTrial"), old.get("bestTrial") or {}
+        if best and best["number"] != before.get("number"):
+            message = f"trial {best['number']} is the best so far: {', '.join(best['values'])}"
+            await self._events.record(manifest, "NewBest", message, now)
+        before_conditions = {(c["type"], c["status"]) for c in old.get("conditions") or ()}
+        for condition in new["conditions"]:
+            state = (condition["type"], condition["status"])
+            if state in _NEWS and state not in before_conditions:
+                reason, warning = _NEWS[state]
+                await self._events.record(manifest, reason, condition["message"], now, warning=warning)
+
+
+def _urgent(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether people or `kubectl wait` look for this change: all but counts, the best trial and words."""
+    flags = {(c["type"], c["status"], c["reason"]) for c in old.get("conditions") or ()}
+    return (
+        old.get("phase") != new.get("phase")
+        or old.get("observedGeneration") != new["observedGeneration"]
+        or any((c["type"], c["status"], c["reason"]) not in flags for c in new["conditions"])
+    )

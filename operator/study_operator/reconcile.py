@@ -1,0 +1,251 @@
+"""One look at one study: observe, plan, act, and say what is so.
+
+Nothing here remembers anything that a decision depends on: a look that is lost, repeated or cut off at any point is
+made good by the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from study_operator import metrics
+from study_operator.act import Actor
+from study_operator.cluster import ApiError, Cluster
+from study_operator.gone import Gone
+from study_operator.live import LiveStudy
+from study_operator.model import pods
+from study_operator.model.job import Reporting, job
+from study_operator.model.plan import Observed, outcome, plan
+from study_operator.model.pruners import build_pruner
+from study_operator.model.samplers import build_sampler
+from study_operator.model.search_space import example_params
+from study_operator.model.status import Condition, Situation, accepted, refused, storage_down, storage_ready
+from study_operator.model.study import TRIAL_LABEL, Refused, Study, parse
+from study_operator.model.trial import Failure, JobPhase, TrialRow
+from study_operator.publish import Publisher
+from study_operator.settings import Settings
+from study_operator.storage.database import Database, StorageError, StorageUnavailable
+from study_operator.storage.studies import Studies
+from study_operator.storage.threads import StorageThreads
+from study_operator.storage.trials import Trials
+
+# A pod that has not become ready after this time is asked why; while one is not, it is asked again after that time.
+PENDING_AFTER, PENDING_AGAIN = timedelta(seconds=3), 10.0
+# A Job that the API server refused is shown to it again after this time: quotas and policies change, in seconds.
+REFUSED_AGAIN = 60.0
+
+Manifest = dict[str, Any]
+
+log = logging.getLogger(__name__)
+
+
+class Key(NamedTuple):
+    """Which study."""
+
+    namespace: str
+    name: str
+
+
+@dataclass
+class Look:
+    """What came of one look: when to look again though nothing happens, in seconds; whether to look again soon
+    because something went wrong, and what, in sentences for people."""
+
+    again: float | None = None
+    failed: bool = False
+    troubles: list[str] = field(default_factory=list)
+
+    def sooner(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self.again = seconds if self.again is None else min(self.again, seconds)
+
+
+class Reconciler:
+    """Serves the studies of one cluster.
+
+    Args:
+        cluster_id: the UID of the cluster's kube-system namespace.
+        threads: where everything that blocks is done.
+        now: the time, aware, UTC.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        cluster: Cluster,
+        cluster_id: str,
+        database: Database,
+        threads: StorageThreads,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._settings, self._cluster, self._cluster_id = settings, cluster, cluster_id
+        self._threads, self._now = threads, now
+        self._studies, self._trials = Studies(database, cluster_id), Trials(database)
+        self.gone = Gone(self._studies, self._trials, threads, settings.watch_namespaces)
+        self._publisher = Publisher(cluster)
+        self._live: dict[Key, LiveStudy] = {}
+        self._keys: dict[int, Key] = {}
+        self._reported: dict[Key, float] = {}
+
+    def served(self) -> list[Key]:
+        """The studies that this process has looked at."""
+        return list(self._live)
+
+    def reported(self, study_id: int) -> Key | None:
+        """A pod of this study has reported. Returns which study that is, None if it is not served here."""
+        key = self._keys.get(study_id)
+        if key is not None:
+            self._reported.setdefault(key, time.perf_counter())
+        return key
+
+    async def reconcile(self, key: Key, noticed: float) -> Look:
+        """Looks at one study and does what is to be done.
+
+        Args:
+            noticed: when the reason to look became known, in seconds of `time.monotonic`.
+
+        Raises:
+            ApiError: the API server did not answer as it must; look again.
+        """
+        manifest = await self._cluster.get_study(*key)
+        if manifest is None or "deletionTimestamp" in manifest["metadata"]:
+            return await self._farewell(key)
+        look = Look()
+        try:
+            study = parse(manifest)
+        except Refused as refusal:
+            await self._publish(manifest, None, look, Situation(refused(refusal.reason, refusal.message)))
+            return look
+        live = self._holder(key, study)
+        judgement = await self._judge(live, manifest, look)
+        try:
+            if not live.predecessors_ended:
+                await self.gone.end(*key, but=study.uid)
+                live.predecessors_ended = True
+            await self._serve(key, live, manifest, judgement, noticed, look)
+        except (StorageUnavailable, StorageError) as error:
+            log.warning("the database cannot be used: %s", error)
+            live.drop()
+            look.failed = True
+            await self._publish(manifest, study, look, Situation(judgement, storage_down(str(error))))
+        return look
+
+    async def _serve(
+        self, key: Key, live: LiveStudy, manifest: Manifest, judgement: Condition, noticed: float, look: Look
+    ) -> None:
+        observed = await self._observe(key, live, manifest, launching=judgement.status is True)
+        todo = plan(observed)
+        look.sooner(todo.look_again.total_seconds() if todo.look_again else None)
+        actor = Actor(self._cluster, self._threads, live, self._reporting(live.study), self._now)
+        done = await actor.act(todo.actions, noticed)
+        if todo.actions:
+            rows = await self._threads.run(self._trials.observe, live.study_id, list(observed.jobs))
+            observed = replace(observed, rows=rows, jobs={**observed.jobs, **done.created})
+        look.troubles, look.failed = done.troubles, bool(done.troubles)
+        end = outcome(observed)
+        pending = None if end or done.troubles else await self._why_pending(observed, look)
+        situation = Situation(judgement, storage_ready(), observed, end, pending, tuple(done.troubles))
+        await self._publish(manifest, live.study, look, situation, done.failures)
+
+    def _holder(self, key: Key, study: Study) -> LiveStudy:
+        live = self._live.get(key)
+        if live is None or live.study.uid != study.uid:
+            live = self._live[key] = LiveStudy(study, self._studies, self._trials)
+        live.take(study)
+        return live
+
+    async def _judge(self, live: LiveStudy, manifest: Manifest, look: Look) -> Condition:
+        """Whether the Study can be run as it is written. What only the API server can judge, the Job, is sent to it
+        once for each generation, as a dry run."""
+        study = live.study
+        try:
+            build_sampler(study, 0)
+            build_pruner(study)
+            example = job(study, self._reporting(study), 0, 0, example_params(study.distributions))
+        except Refused as refusal:
+            return refused(refusal.reason, refusal.message)
+        if live.accepted_generation != study.generation and not _accepted_before(manifest):
+            example["metadata"]["name"] = f"{study.name}-dry-run"
+            try:
+                await self._cluster.create_job(example, dry_run=True)
+            except ApiError as error:
+                if error.status not in (400, 403, 422):
+                    raise
+                look.sooner(REFUSED_AGAIN)
+                return refused("JobTemplateRefused", f"the API server refuses the Job: {error.message}")
+        live.accepted_generation = study.generation
+        return accepted()
+
+    async def _observe(self, key: Key, live: LiveStudy, manifest: Manifest, launching: bool) -> Observed:
+        """Jobs first, rows second: a Job seen finished has had its last word in the rows that are read after it."""
+        study = live.study
+        found = await self._cluster.list_jobs(key.namespace, key.name, study.uid)
+        active = [number for number, job in found.items() if job.phase is JobPhase.ACTIVE]
+        finished = (manifest.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+        reported = self._reported.pop(key, None)
+        rows, exhausted = await self._threads.run(
+            live.observe, self._reporting(study), active, launching=launching, finished=finished
+        )
+        if reported is not None:
+            metrics.REPORT_TO_DECISION.observe(time.perf_counter() - reported)
+        assert live.study_id is not None
+        self._keys[live.study_id] = key
+        live.launched.update(number for number in found if number in rows.open)
+        launched, prune = frozenset(live.launched), frozenset(live.prune)
+        return Observed(study, rows, found, self._now(), launched, prune, exhausted, launching)
+
+    async def _why_pending(self, observed: Observed, look: Look) -> str | None:
+        """Why a trial's pod does not run, in the scheduler's or the kubelet's own words."""
+        young = [j for j in observed.jobs.values() if j.phase is JobPhase.ACTIVE and not j.ready and not j.deleting]
+        if not young:
+            return None
+        if all(observed.now - job.created_at < PENDING_AFTER for job in young):
+            look.sooner(PENDING_AFTER.total_seconds())
+            return None
+        look.sooner(PENDING_AGAIN)
+        study = observed.study
+        for pod in await self._cluster.list_pods(study.namespace, study.name, pending=True):
+            if reason := pods.waiting_for(pod):
+                return f"the pod of trial {pod['metadata']['labels'][TRIAL_LABEL]} waits: {reason}"
+        return None
+
+    async def _publish(
+        self,
+        manifest: Manifest,
+        study: Study | None,
+        look: Look,
+        situation: Situation,
+        failures: Sequence[tuple[TrialRow, Failure]] = (),
+    ) -> None:
+        look.sooner(await self._publisher.publish(manifest, study, situation, self._now(), failures))
+
+    async def _farewell(self, key: Key) -> Look:
+        """The Study is deleted. Nothing waits for this: what it misses, the next sweep does."""
+        self._live.pop(key, None)
+        self._publisher.forget(key)
+        try:
+            await self.gone.end(*key, but=None)
+        except StorageUnavailable as error:
+            log.warning("what the deleted Study left is removed by a later sweep: %s", error)
+        return Look()
+
+    def _reporting(self, study: Study) -> Reporting:
+        settings = self._settings
+        return Reporting.of(
+            study, self._cluster_id, settings.study_key_seed, settings.reporter_url, settings.reporter_ca
+        )
+
+
+def _accepted_before(manifest: Manifest) -> bool:
+    """Whether the API server has accepted this very generation, according to the status."""
+    return any(
+        c["type"] == "Accepted"
+        and c["status"] == "True"
+        and c.get("observedGeneration") == manifest["metadata"]["generation"]
+        for c in (manifest.get("status") or {}).get("conditions") or ()
+    )

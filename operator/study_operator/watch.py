@@ -1,0 +1,63 @@
+"""The only module that knows kopf: events in, study keys out.
+
+kopf watches and nothing more: raw events write nothing to the objects and add no finalizers. An event says which study
+to look at, never what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+
+import kopf
+
+from study_operator.model.study import GROUP, PLURAL, STUDY_LABEL, VERSION
+from study_operator.reconcile import Key
+
+
+async def watch(changed: Callable[[Key], None], namespaces: Collection[str], stop: asyncio.Event) -> None:
+    """Watches Studies and their Jobs until `stop` is set.
+
+    Args:
+        changed: called in the event loop with the study that an event is about.
+        namespaces: those to watch; empty for all.
+    """
+    registry = kopf.OperatorRegistry()
+
+    seen: dict[Key, tuple[str, int, bool]] = {}
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    async def study_event(namespace: str, name: str, type: str | None, meta: kopf.Meta, **_: object) -> None:
+        key = Key(namespace, name)
+        version = (meta["uid"], meta["generation"], "deletionTimestamp" in meta)
+        if type == "DELETED":
+            seen.pop(key, None)
+        elif type is not None and seen.get(key) == version:
+            return  # the operator's own write of the status
+        else:
+            seen[key] = version
+        changed(key)
+
+    @kopf.on.event("batch", "v1", "jobs", registry=registry)
+    async def job_event(namespace: str, labels: kopf.Labels, **_: object) -> None:
+        if study := labels.get(STUDY_LABEL):
+            changed(Key(namespace, study))
+
+    await kopf.operator(
+        registry=registry,
+        settings=_settings(),
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=sorted(namespaces),
+        stop_flag=stop,
+    )
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True  # with peering, two operators of one priority pause each other
+    settings.scanning.disabled = True  # needs no right to watch namespaces and definitions
+    settings.posting.enabled = False  # this operator writes its own Events
+    # Only trials' Jobs leave the API server: a cluster may have thousands of others.
+    settings.watching.label_selectors["batch", "v1", "jobs"] = STUDY_LABEL
+    return settings
