@@ -208,7 +208,6 @@ class TestRights:
             "pods/log": "get",
             "secrets": "create",
             "events": "create patch",
-            "events.events.k8s.io": "create patch",
         }.items()
         for verb in verbs.split()
     )
