@@ -1,0 +1,92 @@
+"""A PostgreSQL of a test's own, which the test may stop, restart and freeze."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+_BIN = Path("/usr/lib/postgresql/15/bin")
+
+
+class PostgresServer:
+    """Stopped at first. Listens on loopback; the superuser is `postgres` with `password`."""
+
+    password = "super-secret"
+
+    def __init__(self) -> None:
+        # Not below pytest's own directory: PostgreSQL refuses to run as root, and its user cannot enter that.
+        self._directory = Path(tempfile.mkdtemp(prefix="postgres-"))
+        self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+        self._data = self._directory / "data"
+        shutil.chown(self._directory, self._user)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        password_file = self._directory / "password"
+        password_file.write_text(self.password)
+        shutil.chown(password_file, self._user)
+        self._run(
+            "initdb", "-U", "postgres", f"--pwfile={password_file}", "-A", "scram-sha-256", "-E", "UTF8"
+        )
+
+    def url(self, database: str = "postgres") -> str:
+        """The superuser's URL."""
+        return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Starts it and returns when it answers."""
+        settings = f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self._directory}"
+        self._run("pg_ctl", "start", "-w", "-s", "-l", str(self._directory / "log"), "-o", settings)
+
+    def stop(self) -> None:
+        """Stops it at once, ending every connection."""
+        self._run("pg_ctl", "stop", "-w", "-s", "-m", "fast")
+
+    def runs(self) -> bool:
+        """Whether it has been started and not stopped."""
+        return (self._data / "postmaster.pid").exists()
+
+    def freeze(self) -> None:
+        """Suspends it with all its connections: it accepts new ones and answers nobody."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Ends what `freeze` began."""
+        self._signal(signal.SIGCONT)
+
+    def remove(self) -> None:
+        """Stops it if it runs, and removes its data."""
+        if self.runs():
+            self.thaw()
+            self._run("pg_ctl", "stop", "-w", "-s", "-m", "immediate")
+        shutil.rmtree(self._directory)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [_BIN / program, "-D", self._data, *arguments],
+            user=self._user if os.geteuid() == 0 else None,
+            cwd=self._directory,
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+
+    def _signal(self, number: signal.Signals) -> None:
+        postmaster = int((self._data / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        processes = [postmaster, *map(int, children)]
+        for pid in processes:
+            os.kill(pid, number)
+        while any(_is_stopped(pid) != (number == signal.SIGSTOP) for pid in processes):
+            time.sleep(0.01)
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

@@ -1,0 +1,466 @@
+"""`study_trial` and `study-trial` against a real PostgreSQL that restarts, hangs and refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+import textwrap
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import optuna
+import psycopg2
+import pytest
+import study_trial
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
+from postgres_server import PostgresServer
+from study_operator.settings import Settings
+from study_operator.storage.migrate import migrate
+from study_trial.channels import PodChannel
+from study_trial.connection import Call, Connection, UnavailableError
+from study_trial.delivery import Delivery
+from study_trial.search_space import StudySpace
+from study_trial.trial import Trial
+
+PASSWORD = "pass:w@rd/%20"
+PARAMETERS = [
+    {"name": "lr", "float": {"low": 0.001, "high": 0.1, "log": True}},
+    {"name": "batch", "categorical": {"choices": ["16", "32"]}},
+]
+PARAMS = {"lr": 0.01, "batch": "32"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A running PostgreSQL, migrated as the operator does it."""
+    server = PostgresServer()
+    try:
+        server.start()
+        migrate(
+            Settings.from_environment(
+                {
+                    "DATABASE_URL": server.url(),
+                    "REPORTER_PASSWORD": PASSWORD,
+                    "STUDY_KEY_SEED": "seed" * 8,
+                }
+            )
+        )
+        yield server
+    finally:
+        server.remove()
+
+
+@dataclass
+class Pod:
+    """A running trial of a study of its own, as a pod and as Optuna see it."""
+
+    server: PostgresServer
+    study: optuna.Study
+    trial_id: int
+    key: str
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://study_reporter:{quote(PASSWORD, safe='')}@127.0.0.1:{self.server.port}/postgres"
+
+    @property
+    def env(self) -> dict[str, str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("STUDY_")}
+        return clean | {
+            "STUDY_NAME": "digits",
+            "STUDY_NAMESPACE": "team-a",
+            "STUDY_TRIAL_NUMBER": "0",
+            "STUDY_TRIAL_ID": str(self.trial_id),
+            "STUDY_PARAMS": json.dumps(PARAMS),
+            "STUDY_SEARCH_SPACE": json.dumps(PARAMETERS),
+            "STUDY_STORAGE_URL": self.url,
+            "STUDY_STORAGE_KEY": self.key,
+        }
+
+    def trial(self, report: float = 5.0, finish: float = 30.0, key: str | None = None) -> Trial:
+        delivery = Delivery(Connection(self.url, key or self.key), report, finish)
+        return Trial(0, StudySpace(PARAMS, PARAMETERS), PodChannel(delivery, self.trial_id, 0))
+
+    def command(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "study_trial", *arguments],
+            env=self.env | env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def stored(self) -> FrozenTrial:
+        return self.study.get_trials()[0]
+
+    def result(self) -> tuple[list[float], bool] | None:
+        with psycopg2.connect(self.server.url()) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT vals, pruned FROM study_operator.results WHERE trial_id = %s", (self.trial_id,)
+            )
+            return cursor.fetchone()
+
+    def end(self, state: TrialState) -> None:
+        """What the operator does when it prunes or fails a trial."""
+        self.study.tell(0, state=state)
+
+
+@pytest.fixture
+def pod(server, request) -> Iterator[Pod]:
+    storage = optuna.storages.RDBStorage(
+        server.url().replace("postgresql:", "postgresql+psycopg2:"), engine_kwargs={"pool_pre_ping": True}
+    )
+    study = optuna.create_study(storage=storage, study_name=request.node.name, direction="maximize")
+    study.enqueue_trial(PARAMS)
+    trial = study.ask(
+        {"lr": FloatDistribution(0.001, 0.1, log=True), "batch": CategoricalDistribution(["16", "32"])}
+    )
+    key = hashlib.sha256(request.node.name.encode()).hexdigest()
+    with psycopg2.connect(server.url()) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO study_operator.access VALUES (%s, sha256(%s), 'cluster', 'team-a', 'digits', %s, 'Retain')",
+            (study._study_id, key.encode(), request.node.name),
+        )
+    yield Pod(server, study, trial._trial_id, key)
+    storage.engine.dispose()
+
+
+@pytest.fixture
+def stopped(server) -> Iterator[PostgresServer]:
+    """The server, which the test stops; running again afterwards."""
+    yield server
+    if not server.runs():
+        server.start()
+
+
+def sessions(server: PostgresServer) -> list[str]:
+    """The last statement of every session of the reporter."""
+    with psycopg2.connect(server.url()) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT query FROM pg_stat_activity WHERE usename = 'study_reporter'")
+        return [row[0] for row in cursor.fetchall()]
+
+
+def wait_for_sessions(server: PostgresServer, count: int) -> None:
+    """A server process outlives its client's goodbye by a moment."""
+    deadline = time.monotonic() + 10
+    while len(sessions(server)) != count:
+        assert time.monotonic() < deadline, sessions(server)
+        time.sleep(0.02)
+
+
+def write_script(directory: Path, body: str) -> str:
+    path = directory / "train.py"
+    path.write_text("import study_trial\n" + textwrap.dedent(body))
+    return f"{path}:objective"
+
+
+def test_an_objective_runs_as_a_trial(pod, tmp_path):
+    script = write_script(
+        tmp_path,
+        """
+        def objective(trial):
+            lr = trial.suggest_float("lr", 0.001, 0.1, log=True)
+            batch = trial.suggest_categorical("batch", [16, 32])
+            for epoch in range(3):
+                trial.report(lr * batch * epoch, epoch)
+                assert not trial.should_prune()
+            trial.set_user_attr("path", {"weights": "/tmp/ü"})
+            return lr * batch
+        """,
+    )
+    done = pod.command("run", script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert pod.stored().intermediate_values == {0: 0.0, 1: 0.32, 2: 0.64}
+    assert pod.stored().user_attrs == {"path": {"weights": "/tmp/ü"}}
+    assert pod.result() == ([0.32], False)
+
+
+def test_every_float_arrives_as_it_is(pod):
+    values = [0.1 + 0.2, -1e-300, 5e-324, 1.7976931348623157e308, math.inf, -math.inf, math.nan, 0.0]
+    trial = pod.trial()
+    for step, value in enumerate(values):
+        trial.report(value, step)
+    assert str(list(pod.stored().intermediate_values.values())) == str(values)
+    trial.finish(math.nan)
+    assert str(pod.result()) == str(([math.nan], False))
+
+
+def test_the_first_value_of_a_step_stands(pod):
+    trial = pod.trial()
+    trial.report(0.1, 2**31 - 1)
+    trial.report(0.2, 2**31 - 1)
+    assert pod.stored().intermediate_values == {2**31 - 1: 0.1}
+
+
+def test_a_pruned_trial_stops(pod):
+    trial = pod.trial()
+    trial.report(0.5, 0)
+    assert not trial.should_prune()
+    pod.end(TrialState.PRUNED)
+    trial.report(0.6, 1)
+    assert trial.should_prune()
+    trial.set_user_attr("late", 1)  # no error: it may come between any two reports
+    trial.finish(0.6)
+    assert pod.stored().intermediate_values == {0: 0.5}
+    assert pod.stored().user_attrs == {}
+    assert pod.result() is None
+
+
+def test_should_prune_asks_when_no_report_has_just_answered(pod):
+    trial = pod.trial()
+    assert not trial.should_prune()
+    pod.end(TrialState.PRUNED)
+    assert pod.trial().should_prune()
+
+
+def test_an_objective_that_is_pruned_ends_well(pod, tmp_path):
+    script = write_script(
+        tmp_path,
+        """
+        def objective(trial):
+            trial.report(0.5, 0)
+            if trial.should_prune():
+                raise study_trial.TrialPruned
+            return 0.5
+        """,
+    )
+    pod.end(TrialState.PRUNED)
+    done = pod.command("run", script)
+    assert (done.returncode, pod.result()) == (0, None), done.stderr
+
+
+def test_an_objective_may_prune_itself(pod, tmp_path):
+    done = pod.command(
+        "run", write_script(tmp_path, "def objective(trial):\n    raise study_trial.TrialPruned\n")
+    )
+    assert (done.returncode, done.stderr, pod.result()) == (0, "", ([], True))
+
+
+def test_an_objective_that_fails_finishes_nothing(pod, tmp_path):
+    done = pod.command("run", write_script(tmp_path, "def objective(trial):\n    return 1 / 0\n"))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "ZeroDivisionError: division by zero"
+    assert pod.result() is None
+
+
+def test_finish_may_be_repeated_but_not_changed(pod):
+    pod.trial().finish(0.5)
+    pod.trial().finish(0.5)
+    with pytest.raises(study_trial.TrialFinishedError, match=r"the final value 0\.6"):
+        pod.trial().finish(0.6)
+    assert pod.result() == ([0.5], False)
+
+
+def test_a_trial_that_has_ended_takes_nothing(pod):
+    pod.end(TrialState.FAIL)
+    for write in (
+        lambda trial: trial.report(0.5, 0),
+        lambda trial: trial.finish(0.5),
+        lambda trial: trial.set_user_attr("a", 1),
+    ):
+        started = time.monotonic()
+        with pytest.raises(study_trial.TrialFinishedError, match="FAIL"):
+            write(pod.trial())
+        assert time.monotonic() - started < 2  # refused, so not retried
+
+
+def test_another_studys_key_is_refused(pod, server):
+    trial = pod.trial(key="0" * 64)
+    for write in (
+        lambda: trial.report(0.5, 0),
+        lambda: trial.finish(0.5),
+        lambda: trial.set_user_attr("a", 1),
+    ):
+        with pytest.raises(study_trial.WrongKeyError, match="STUDY_STORAGE_KEY"):
+            write()
+    assert pod.stored().intermediate_values == {}
+    assert pod.result() is None
+
+
+def test_what_the_database_refuses_is_said_in_its_words(pod):
+    trial = pod.trial()
+    with pytest.raises(study_trial.RefusedError, match=r"1 objective\(s\), but 2 final value\(s\)"):
+        trial.finish([0.1, 0.2])
+    with pytest.raises(study_trial.RefusedError, match="study_operator:"):
+        trial.set_user_attr("study_operator:failure", "none")
+    with pytest.raises(study_trial.RefusedError, match="attribute 'a' was refused"):
+        trial.set_user_attr("a", "\0")
+
+
+def test_reports_survive_a_restart_of_the_database(pod, stopped, capsys):
+    trial = pod.trial(report=0.5)
+    trial.report(0.0, 0)
+    stopped.stop()
+    for step in range(1, 6):
+        started = time.monotonic()
+        trial.report(step / 10, step)
+        assert time.monotonic() - started < 1.0
+        assert not trial.should_prune()
+    assert len(trial.undelivered) == 5
+    stopped.start()
+    trial.finish(0.5)
+    assert pod.stored().intermediate_values == {step: step / 10 for step in range(6)}
+    assert pod.result() == ([0.5], False)
+    assert trial.undelivered == []
+    errors = capsys.readouterr().err
+    assert errors.count("the database is away") == 1
+    assert "the database is back: the report 0.1 of step 1 is stored" in errors
+
+
+def test_a_connection_that_the_server_has_ended_goes_unnoticed(pod, server, capsys):
+    trial = pod.trial()
+    for step in range(3):
+        trial.report(0.5, step)
+    server.stop()
+    server.start()
+    trial.report(0.5, 3)
+    assert list(pod.stored().intermediate_values) == [0, 1, 2, 3]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_final_value_waits_for_the_database(pod, stopped):
+    stopped.stop()
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "study_trial", "finish", "0.93"],
+        env=pod.env,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    line = waiting.stderr.readline()
+    assert "the final value 0.93 of trial 0 waits for the database" in line
+    assert "Connection refused" in line
+    stopped.start()
+    assert waiting.wait(timeout=30) == 0
+    waiting.stderr.close()
+    assert pod.result() == ([0.93], False)
+
+
+def test_a_final_value_is_never_lost_in_silence(pod, stopped):
+    stopped.stop()
+    done = pod.command("finish", "0.93", STUDY_FINISH_TIMEOUT="1")
+    assert done.returncode == 1
+    assert "the final value 0.93 of trial 0 could not be delivered within 1 s" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_a_database_that_hangs_holds_up_no_report(pod, server, connected, capsys):
+    trial = pod.trial(report=0.5)
+    if connected:
+        trial.report(0.0, 0)
+        trial.report(0.1, 1)
+    server.freeze()
+    try:
+        started = time.monotonic()
+        trial.report(0.2, 2)
+        assert time.monotonic() - started < 1.0
+    finally:
+        server.thaw()
+    trial.finish(0.5)
+    assert pod.stored().intermediate_values[2] == 0.2
+    assert "timed out waiting for" in capsys.readouterr().err
+
+
+def test_logins_are_short_unless_calls_are_frequent(pod, server):
+    trial = pod.trial()
+    trial.report(0.1, 0)
+    wait_for_sessions(server, 0)
+    trial.report(0.2, 1)
+    assert len(sessions(server)) == 1
+    trial.finish(0.2)
+    wait_for_sessions(server, 0)
+
+
+def test_a_forked_child_leaves_its_parents_connection_alone(pod):
+    trial = pod.trial()
+    trial.report(0.0, 0)
+    trial.report(0.1, 1)
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            trial.report(0.2, 2)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    trial.report(0.3, 3)
+    trial.finish(0.3)
+    assert list(pod.stored().intermediate_values) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("wrong", ["nothing", "database", "role", "password", "key", "port"])
+def test_no_error_shows_the_password_or_the_key(pod, wrong):
+    url = {
+        "database": pod.url.replace("/postgres", "/nowhere"),
+        "role": pod.url.replace("study_reporter", "nobody"),
+        "password": pod.url.replace("%20@", "%20%20@"),
+        "port": pod.url.replace(str(pod.server.port), "1"),
+    }.get(wrong, pod.url)
+    key = pod.key[::-1] if wrong == "key" else pod.key
+    connection = Connection(url, key)
+    for query, arguments in (
+        ("SELECT study_operator.finish(%s, %s, %s::float8[])", (pod.trial_id, [1.0, 2.0])),
+        ("SELECT study_operator.set_user_attr(%s, %s, 'a', %s::jsonb)", (pod.trial_id, '"\\u0000"')),
+        ("SELECT study_operator.nothing(%s, %s)", (1,)),
+    ):
+        with pytest.raises((study_trial.RefusedError, UnavailableError)) as caught:
+            connection.call(Call(query, arguments, "the call"), 5)
+        text = "".join(traceback.format_exception(caught.value)) + repr(caught.value.args)
+        for secret in (PASSWORD, quote(PASSWORD, safe=""), key):
+            assert secret not in text
+
+
+def test_a_url_that_cannot_be_read_is_not_shown(pod):
+    done = pod.command("finish", "1", STUDY_STORAGE_URL="postgres//user:hunter2@host/db")
+    assert done.returncode == 1
+    assert "STUDY_STORAGE_URL" in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_the_command_reports_and_answers(pod):
+    done = pod.command("report", "--step", "3", "-1e-5", "--exit-code")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "continue\n", "")
+    assert pod.stored().intermediate_values == {3: -1e-5}
+    pod.end(TrialState.PRUNED)
+    done = pod.command("report", "--step", "4", "0.5")
+    assert (done.returncode, done.stdout) == (0, "stop\n")
+    assert pod.command("report", "--step", "5", "0.5", "--exit-code").returncode == 3
+
+
+def test_the_command_stores_attributes_and_ends_the_trial(pod):
+    assert pod.command("attr", "path", "/tmp/model").returncode == 0
+    assert pod.command("attr", "f1", "0.5").returncode == 0
+    assert pod.command("finish", "nan").returncode == 0
+    assert pod.stored().user_attrs == {"path": "/tmp/model", "f1": 0.5}
+    assert str(pod.result()) == str(([math.nan], False))
+    late = pod.command("finish", "0.5")
+    assert late.returncode == 1
+    assert "was refused" in late.stderr
+
+
+def test_the_command_gives_the_parameters(pod):
+    assert json.loads(pod.command("params").stdout) == PARAMS
+    assert pod.command("params", "batch").stdout == "32\n"
+
+
+def test_text_for_a_number_sends_nothing(pod):
+    done = pod.command("report", "--step", "0", "high")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "must be a number, not 'high'; nothing was sent" in done.stderr
+    assert pod.stored().intermediate_values == {}
+
+
+def test_a_single_report_that_is_lost_does_not_end_the_training(pod, stopped):
+    stopped.stop()
+    done = pod.command("report", "--step", "0", "0.5", "--exit-code", STUDY_REPORT_TIMEOUT="0.5")
+    assert (done.returncode, done.stdout) == (0, "continue\n")
+    assert "the report 0.5 of step 0 is NOT stored" in done.stderr
