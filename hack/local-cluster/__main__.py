@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 
+import binaries
+import cluster
+import images
+import testservices
 from common import Problem
 
 
@@ -14,6 +19,22 @@ def main() -> int:
     """Runs one command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="local-cluster", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("up", help="start the cluster, or what of it is not running")
+    down = commands.add_parser("down", help="end the cluster; its objects come back with the next `up`")
+    down.add_argument("--purge", action="store_true", help="forget its objects, volumes and certificates as well")
+    commands.add_parser("status", help="each component's process id and health; exit status 1 when not all is well")
+    commands.add_parser("env", help='shell lines that point kubectl and helm at it: eval "$(... env)"')
+    build = commands.add_parser(
+        "images",
+        help="build the project's images and bring them to the cluster",
+        description="Builds and imports what has changed; prints {name: image} as its last line.",
+    )
+    build.add_argument("name", nargs="*", help=f"one of {', '.join(images.PROJECT)} (default: all)")
+    build.add_argument(
+        "--push",
+        metavar="REGISTRY",
+        help="instead, build on published base images with docker, podman or buildah, and push to REGISTRY",
+    )
     services = commands.add_parser(
         "test-services",
         help="an API server, its etcd and a PostgreSQL on loopback, for component tests",
@@ -21,9 +42,7 @@ def main() -> int:
         " `down` stops them and removes their data.",
     )
     services.add_argument("action", choices=["up", "down"])
-    services.add_argument(
-        "--dir", type=Path, help="where they live (default: test-services in the cache directory)"
-    )
+    services.add_argument("--dir", type=Path, help="where they live (default: test-services in the cache directory)")
     arguments = parser.parse_args()
     try:
         return _run(arguments)
@@ -35,15 +54,43 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.command == "test-services":
-        import testservices
-
+    if arguments.command == "up":
+        cluster.up()
+        print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig()))}")
+    elif arguments.command == "down":
+        cluster.down(arguments.purge)
+    elif arguments.command == "status":
+        return _status()
+    elif arguments.command == "env":
+        binaries.ensure(("kubectl", "helm", "kubeconform"))
+        print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig()))}")
+        print(f"export PATH={shlex.quote(str(binaries.path_dir()))}:$PATH")
+    elif arguments.command == "images":
+        print(json.dumps(_images(arguments.name or list(images.PROJECT), arguments.push)))
+    elif arguments.command == "test-services":
         directory = (arguments.dir or testservices.default_dir()).absolute()
         if arguments.action == "up":
             print(json.dumps(testservices.up(directory)))
         else:
             testservices.down(directory)
     return 0
+
+
+def _status() -> int:
+    rows, well = cluster.status()
+    for name, pid, state in rows:
+        print(f"{name:<26}{pid:>9}  {state}")
+    print(f"kubeconfig: {cluster.kubeconfig()}" if well else "not up: `up` starts what is missing")
+    return 0 if well else 1
+
+
+def _images(names: list[str], registry: str | None) -> dict[str, str]:
+    unknown = sorted(set(names) - set(images.PROJECT))
+    if unknown:
+        raise Problem(f"no such image: {', '.join(unknown)}. There are: {', '.join(images.PROJECT)}")
+    if registry:
+        return images.push(names, registry)
+    return images.ensure(names, cluster.directory() / "containerd")
 
 
 if __name__ == "__main__":

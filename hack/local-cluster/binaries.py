@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,7 +48,6 @@ _SOURCES = {
     "kubelet": _Source("k8s.io/kubernetes/cmd/kubelet", None, 1),
     "kube-proxy": _Source("k8s.io/kubernetes/cmd/kube-proxy", None, 0.5),
     "coredns": _Source("github.com/coredns/coredns", "v1.14.5", 3),
-    "crictl": _Source("sigs.k8s.io/cri-tools/cmd/crictl", "v1.34.0", 1),
     "local-path-provisioner": _Source("github.com/rancher/local-path-provisioner", "v0.0.30", 2),
     "helm": _Source("helm.sh/helm/v3/cmd/helm", "v3.19.5", 2),
     "kubeconform": _Source("github.com/yannh/kubeconform/cmd/kubeconform", "v0.8.0", 0.5),
@@ -63,28 +63,35 @@ def path_dir() -> Path:
 def ensure(names: Iterable[str] = tuple(_SOURCES)) -> dict[str, Path]:
     """Finds or builds these programs and returns where each is.
 
-    A program in the directory `KUBE_BIN_DIR` is used as it is. All others are built once into the cache, in a
-    directory named after all that decides what they are. Raises Problem when a build fails or Go is missing.
+    A program in the directory `KUBE_BIN_DIR` is used as it is. All others are built once into the cache, each under
+    a name that tells all that decides what it is. Raises Problem when a build fails or Go is missing.
     """
     found: dict[str, Path] = {}
     given = os.environ.get("KUBE_BIN_DIR")
-    store = cache_dir() / "bin" / _key()
     for name in names:
         mine = Path(given).absolute() / name if given else None
-        found[name] = mine if mine and os.access(mine, os.X_OK) else store / name
+        found[name] = mine if mine and os.access(mine, os.X_OK) else _built(name)
     if not all(path.exists() for path in found.values()):
         with locked(cache_dir() / "bin" / ".lock"):
-            _build([name for name, path in found.items() if not path.exists()], store)
+            # Once more: another command may have built some of them while this one waited.
+            _build([name for name, path in found.items() if not path.exists()])
     for name, path in found.items():
         _link(path, path_dir() / name)
     return found
 
 
-def _key() -> str:
-    digest = hashlib.sha256(f"{_kubernetes_flags()} {_SOURCES}".encode())
-    for file in ("go.mod", "go.sum"):
-        digest.update((_TOOLS / file).read_bytes())
-    return digest.hexdigest()[:12]
+def _flags(name: str) -> str:
+    return _kubernetes_flags() if _SOURCES[name].package.startswith("k8s.io/") else _PLAIN
+
+
+def _built(name: str) -> Path:
+    """Where the cache has a program: the name contains a hash of what decides its content."""
+    source = _SOURCES[name]
+    digest = hashlib.sha256(f"{source.package} {source.version} {_flags(name)}".encode())
+    if source.version is None:
+        for file in ("go.mod", "go.sum"):
+            digest.update((_TOOLS / file).read_bytes())
+    return cache_dir() / "bin" / f"{name}-{digest.hexdigest()[:12]}"
 
 
 def _link(target: Path, link: Path) -> None:
@@ -96,7 +103,9 @@ def _link(target: Path, link: Path) -> None:
     fresh.replace(link)
 
 
-def _build(names: list[str], store: Path) -> None:
+def _build(names: list[str]) -> None:
+    if not names:
+        return
     if not shutil.which("go"):
         raise Problem(
             f"Go is needed to build {', '.join(names)} and is not on PATH. Install it (https://go.dev/dl), or"
@@ -105,24 +114,16 @@ def _build(names: list[str], store: Path) -> None:
     minutes = sum(_SOURCES[name].minutes for name in names)
     say(f"building {', '.join(names)} from source: about {minutes:.0f} minutes on two cores")
     say("(once; Go's build cache shortens it, KUBE_BIN_DIR=<directory with released binaries> avoids it)")
-    store.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names, 1):
-        if (store / name).exists():
-            continue  # another command built it while this one waited
         source = _SOURCES[name]
-        flags = _kubernetes_flags() if source.package.startswith("k8s.io/") else _PLAIN
-        fresh = store / f".building-{name}"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        environment = {**os.environ, "CGO_ENABLED": "0", "GOBIN": str(fresh), "GOWORK": "off"}
-        argv = ["go", "build" if source.version is None else "install", "-v", "-trimpath", "-ldflags", flags]
-        if source.version is None:
-            argv += ["-o", str(fresh) + "/" + name, source.package]
-        else:
-            argv += [f"{source.package}@{source.version}"]
-        _go(argv, environment, f"{name} ({number}/{len(names)})")
-        (fresh / name).replace(store / name)
-        fresh.rmdir()
+        with tempfile.TemporaryDirectory(dir=cache_dir() / "bin") as scratch:
+            argv = ["go", "build" if source.version is None else "install", "-v", "-trimpath", "-ldflags", _flags(name)]
+            if source.version is None:
+                argv += ["-o", f"{scratch}/{name}", source.package]
+            else:
+                argv += [f"{source.package}@{source.version}"]
+            _go(argv, {"CGO_ENABLED": "0", "GOBIN": scratch, "GOWORK": "off"}, f"{name} ({number}/{len(names)})")
+            Path(scratch, name).replace(_built(name))
 
 
 def _go(argv: list[str], environment: dict[str, str], what: str) -> None:
@@ -130,7 +131,7 @@ def _go(argv: list[str], environment: dict[str, str], what: str) -> None:
     process = subprocess.Popen(
         argv,
         cwd=_TOOLS,
-        env=environment,
+        env={**os.environ, **environment},
         text=True,
         errors="replace",
         stdout=subprocess.PIPE,

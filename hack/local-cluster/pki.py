@@ -53,9 +53,7 @@ class Authority:
             fresh.replace(self.crt)
         self._key = key
 
-    def issue(
-        self, name: str, common_name: str, organization: str = "", sans: tuple[str, ...] = ()
-    ) -> Certificate:
+    def issue(self, name: str, common_name: str, organization: str = "", sans: tuple[str, ...] = ()) -> Certificate:
         """A certificate for client and server use; made anew when subject, names or authority changed.
 
         `sans` are in openssl's notation: `IP:127.0.0.1`, `DNS:localhost`.

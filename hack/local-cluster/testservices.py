@@ -78,9 +78,7 @@ def _ports(directory: Path, processes: Processes) -> dict[str, int]:
 def _etcd(directory: Path, program: Path, ports: dict[str, int]) -> Component:
     data = directory / "etcd"
     data.mkdir(mode=0o700, exist_ok=True)
-    client, peer, metrics = (
-        f"http://127.0.0.1:{ports[name]}" for name in ("etcd", "etcd-peer", "etcd-health")
-    )
+    client, peer, metrics = (f"http://127.0.0.1:{ports[name]}" for name in ("etcd", "etcd-peer", "etcd-health"))
     argv = [
         program,
         f"--data-dir={data}",

@@ -1,0 +1,103 @@
+"""The node's network: a bridge for pods, and leaving no trace of it behind."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import shutil
+from pathlib import Path
+
+from common import run, say, write
+
+BRIDGE = "study-cni0"
+POD_NETWORK = "10.244.0.0/24"
+SERVICE_NETWORK = "10.96.0.0/16"
+SERVICE_ADDRESS = "10.96.0.1"
+# The node's own address is the bridge's: pods reach it, it stays when the machine's other addresses change, and
+# what listens on it cannot be reached from outside the machine.
+NODE_ADDRESS = str(ipaddress.ip_network(POD_NETWORK)[1])
+CNI_BIN = Path("/usr/lib/cni")
+
+# Forwarding between pods and the world; and bridged packets pass iptables, or the answer of a Service's pod to
+# another pod on this bridge would skip kube-proxy's address translation. The second comes with a kernel module.
+_SYSCTLS = {"net/ipv4/ip_forward": "1", "net/bridge/bridge-nf-call-iptables": "1"}
+_CHAINS = ("KUBE-", "CNI-")
+
+
+def write_cni(directory: Path) -> Path:
+    """Writes the network configuration for pods and returns the directory it lies in."""
+    bridge = {
+        "type": "bridge",
+        "bridge": BRIDGE,
+        "isGateway": True,
+        "ipMasq": True,
+        "hairpinMode": True,  # a pod may reach itself through its own Service
+        "ipam": {
+            "type": "host-local",
+            "dataDir": str(_leases(directory)),
+            "ranges": [[{"subnet": POD_NETWORK}]],
+            "routes": [{"dst": "0.0.0.0/0"}],
+        },
+    }
+    # `firewall` lets pods' packets pass on machines whose FORWARD policy is to drop, as Docker's is.
+    plugins = [bridge, {"type": "firewall"}]
+    content = {"cniVersion": "1.0.0", "name": "local-cluster", "plugins": plugins}
+    write(directory / "net.d" / "10-local-cluster.conflist", json.dumps(content, indent=1))
+    return directory / "net.d"
+
+
+def up(directory: Path) -> None:
+    """Makes the bridge, which daemons bind to before the first pod exists, and remembers changed kernel settings."""
+    before = directory / "sysctls-before.json"
+    if not Path("/proc/sys/net/bridge").exists():
+        run(["modprobe", "br_netfilter"])
+    current = {name: Path("/proc/sys", name).read_text().strip() for name in _SYSCTLS}
+    if not before.exists():
+        write(before, json.dumps(current))
+    for name, value in _SYSCTLS.items():
+        if current[name] != value:
+            Path("/proc/sys", name).write_text(value)
+    if not Path("/sys/class/net", BRIDGE).exists():
+        run(["ip", "link", "add", BRIDGE, "type", "bridge"])
+    prefix = ipaddress.ip_network(POD_NETWORK).prefixlen
+    run(["ip", "address", "replace", f"{NODE_ADDRESS}/{prefix}", "dev", BRIDGE])
+    run(["ip", "link", "set", BRIDGE, "up"])
+
+
+def down(directory: Path) -> None:
+    """Removes the bridge, all pods' addresses and firewall rules, and restores the kernel settings."""
+    if Path("/sys/class/net", BRIDGE).exists():
+        say("removing the pods' network")
+        run(["ip", "link", "delete", BRIDGE])
+    shutil.rmtree(_leases(directory), ignore_errors=True)
+    for family in ("iptables", "ip6tables"):
+        _remove_rules(family)
+    before = directory / "sysctls-before.json"
+    if before.exists():
+        for name, value in json.loads(before.read_text()).items():
+            Path("/proc/sys", name).write_text(value)
+        before.unlink()
+
+
+def _leases(directory: Path) -> Path:
+    return directory / "leases"
+
+
+def _remove_rules(family: str) -> None:
+    """Removes the chains of kubelet, kube-proxy and the CNI plugins, and the rules that lead to them."""
+    saved = run([f"{family}-save"], check=False).stdout
+    commands: list[str] = []
+    for table in re.findall(r"^\*\w+$.*?^COMMIT$", saved, re.MULTILINE | re.DOTALL):
+        lines = table.splitlines()
+        ours = [line[1:].split()[0] for line in lines if line.startswith(tuple(":" + name for name in _CHAINS))]
+        if not ours:
+            continue
+        leads = re.compile(r" -[jg] (?:" + "|".join(map(re.escape, ours)) + r")(?: |$)")
+        foreign = [line for line in lines if line.startswith("-A") and line.split()[1] not in ours]
+        commands += [lines[0]]
+        commands += ["-D" + line[2:] for line in foreign if leads.search(line)]
+        commands += [f"{action} {chain}" for action in ("-F", "-X") for chain in ours]
+        commands += ["COMMIT"]
+    if commands:
+        run([f"{family}-restore", "--noflush"], stdin="\n".join(commands) + "\n")
