@@ -1,0 +1,86 @@
+"""One API server, etcd and PostgreSQL for all component tests; each test has a namespace and a database of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+import pytest
+from database import TestDatabase, settings_for
+from psycopg2 import sql
+from world import World
+
+from study_operator.storage.migrate import migrate
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class ApiServer:
+    """The API server of the component tests."""
+
+    kubeconfig: str
+
+
+@pytest.fixture(scope="session")
+def services() -> dict[str, str]:
+    """`python3 hack/local-cluster test-services up`: starts what is not running yet."""
+    command = [sys.executable, str(ROOT / "hack/local-cluster"), "test-services", "up"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def api_server(services: dict[str, str]) -> ApiServer:
+    return ApiServer(services["kubeconfig"])
+
+
+@pytest.fixture(scope="session")
+def template_database(services: dict[str, str]) -> Iterator[TestDatabase]:
+    """A migrated database that the tests' own are copied from."""
+    server = services["database_url"]
+    name = f"template_{uuid.uuid4().hex[:8]}"
+    with _autocommit(server) as cursor:
+        cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    template = TestDatabase(server, name)
+    migrate(settings_for(template), patience=60)
+    yield template
+    with _autocommit(server) as cursor:
+        cursor.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database(template_database: TestDatabase) -> Iterator[TestDatabase]:
+    """A migrated database of the test's own."""
+    name = f"test_{uuid.uuid4().hex[:8]}"
+    with _autocommit(template_database.server) as cursor:
+        cursor.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(template_database.name)
+            )
+        )
+    yield TestDatabase(template_database.server, name)
+    with _autocommit(template_database.server) as cursor:
+        cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+async def world(api_server: ApiServer, database: TestDatabase) -> AsyncIterator[World]:
+    """A reconciler on the API server and the test's database; the test plays kubelet and Job controller."""
+    world = await World.create(api_server.kubeconfig, database)
+    yield world
+    await world.close()
+
+
+def _autocommit(url: str):
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    return connection.cursor()
+
+

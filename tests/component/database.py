@@ -1,0 +1,76 @@
+"""A migrated database, and what a test does in it as a trial's pod would."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg2
+
+from study_operator.settings import Settings
+from study_operator.storage.database import Database
+from study_operator.storage.studies import Studies
+from study_operator.storage.trials import Trials
+
+SEED = "the seed of the component tests, long enough"
+REPORTER_PASSWORD = "reporter of the component tests"
+
+
+@dataclass(frozen=True)
+class TestDatabase:
+    """`server` is the superuser's url of the server's maintenance database, `name` the database's."""
+
+    __test__ = False
+    server: str
+    name: str
+
+    @property
+    def url(self) -> str:
+        """The superuser's url of this database."""
+        return urlunsplit(urlsplit(self.server)._replace(path=f"/{self.name}"))
+
+    @property
+    def reporter_url(self) -> str:
+        return settings_for(self).reporter_url
+
+    def trials(self) -> Trials:
+        return Trials(Database(settings_for(self).dsn))
+
+    def studies(self, cluster_id: str = "test-cluster") -> Studies:
+        return Studies(Database(settings_for(self).dsn), cluster_id)
+
+    def running_trial(self, key: str = "the key", study_name: str = "team/study", directions: int = 1) -> int:
+        """A new RUNNING trial of the study of that name, which is made if need be. Returns its trial_id."""
+        key_hash = hashlib.sha256(key.encode()).digest()
+        study_id = self.studies().ensure(
+            study_name, ["MAXIMIZE"] * directions, "team", study_name, study_name, "Retain", key_hash
+        )
+        number = sum(self.trials().observe(study_id).counts.values())
+        trial_id = self.trials().create(study_id, number, {}, {}, {"study_operator:job": f"job-{number}"}, {}, 1000)
+        assert trial_id is not None
+        return trial_id
+
+    def query(self, text: str, *values: Any) -> list[tuple]:
+        """Rows of one statement, run as the superuser."""
+        connection = psycopg2.connect(self.url)
+        try:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(text, values)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+
+def settings_for(database: TestDatabase, **more: str) -> Settings:
+    """The operator's settings for a database."""
+    return Settings.from_environment(
+        {
+            "DATABASE_URL": database.url,
+            "REPORTER_PASSWORD": REPORTER_PASSWORD,
+            "STUDY_KEY_SEED": SEED,
+            "HTTP_PORT": "0",
+            **more,
+        }
+    )

@@ -1,0 +1,28 @@
+"""A Study from its creation to its end, with the test in the place of pods, kubelet and Job controller."""
+
+from __future__ import annotations
+
+import json
+
+
+async def test_a_study_runs_to_its_best_trial(world):
+    await world.apply()
+    await world.settle()
+    jobs = await world.jobs()
+    assert [job["metadata"]["name"] for job in jobs] == ["study-0", "study-1"]
+    environment = {e["name"]: e.get("value") for e in jobs[0]["spec"]["template"]["spec"]["containers"][0]["env"]}
+    params = json.loads(environment["STUDY_PARAMS"])
+    assert environment["PARAM_x"] == str(params["x"])
+    assert environment["PARAM_kind"] in ("a", "b")
+
+    await world.run_trials(lambda number: number / 10)
+
+    status = (await world.study())["status"]
+    assert status["phase"] == "Succeeded"
+    assert status["progress"] == "4/4"
+    assert status["trials"] == {"total": 4, "running": 0, "complete": 4, "pruned": 0, "failed": 0}
+    assert status["bestValue"] == "0.3"
+    assert status["bestTrial"]["number"] == 3
+    assert status["bestTrial"]["jobName"] == "study-3"
+    assert (await world.condition("Complete"))["status"] == "True"
+    assert {"Started", "NewBest", "Completed"} <= set(await world.events())
