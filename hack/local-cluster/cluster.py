@@ -60,13 +60,11 @@ def down(purge: bool) -> None:
     with locked(directory() / ".lock"):
         processes = _processes()
         if processes.running() or _shims():
-            processes.stop("kubelet")  # first, or it would start the pods again
-            processes.stop("local-path-provisioner")
+            processes.stop("kubelet", "local-path-provisioner")  # first, or they would start pods again
             _end_pods(processes)
-            for name in ("coredns", "kube-proxy", "kube-scheduler", "kube-controller-manager", "kube-apiserver"):
-                processes.stop(name)
+            processes.stop("coredns", "kube-proxy", "kube-scheduler", "kube-controller-manager")
+            processes.stop("kube-apiserver", "containerd")
             processes.stop("etcd")
-            processes.stop("containerd")
         _unmount()
         network.down(directory() / "cni")
         _remove_cgroups()

@@ -31,7 +31,6 @@ class Component:
     """System user to run as (needs root); None: as the tool."""
     start_seconds: float = 60
     stop_signal: signal.Signals = signal.SIGTERM
-    stop_seconds: float = 20
 
     def fingerprint(self) -> str:
         """Identifies this command line and the content of its files."""
@@ -86,21 +85,18 @@ class Processes:
             return str(error) or type(error).__name__
         return None
 
-    def stop(self, name: str, stop_signal: signal.Signals = signal.SIGTERM, seconds: float = 20) -> None:
-        """Ends a component if it is running: politely, and by force after that many seconds."""
-        pid = self.pid(name)
-        if pid is not None:
-            say(f"stopping {name} (pid {pid})")
-            for step in (stop_signal, signal.SIGKILL):
-                os.kill(pid, step)
-                deadline = time.monotonic() + seconds
-                while self.pid(name) is not None and time.monotonic() < deadline:
-                    _reap(pid)
-                    time.sleep(0.05)
-                if self.pid(name) is None:
-                    break
-            self._wait_collected(name)
-        self._file(name).unlink(missing_ok=True)
+    def stop(self, *names: str, stop_signal: signal.Signals = signal.SIGTERM, seconds: float = 20) -> None:
+        """Ends those of these components that are running: politely, and by force after that many seconds."""
+        running = {name: pid for name in names if (pid := self.pid(name)) is not None}
+        if running:
+            say(f"stopping {', '.join(f'{name} (pid {pid})' for name, pid in running.items())}")
+        for step in (stop_signal, signal.SIGKILL):
+            for name, pid in running.items():
+                if self.pid(name) is not None:
+                    os.kill(pid, step)
+            deadline = time.monotonic() + seconds
+            while any(self.pid(name) for name in running) and time.monotonic() < deadline:
+                time.sleep(0.05)
 
     def _start(self, component: Component) -> bool:
         fingerprint = component.fingerprint()
@@ -108,7 +104,7 @@ class Processes:
             if (self._record(component.name) or {}).get("fingerprint") == fingerprint:
                 return False
             say(f"{component.name}: its configuration changed")
-            self.stop(component.name, component.stop_signal, component.stop_seconds)
+            self.stop(component.name, stop_signal=component.stop_signal)
         self._wait_collected(component.name)
         self._logs.mkdir(parents=True, exist_ok=True)
         self._run.mkdir(parents=True, exist_ok=True)
@@ -140,9 +136,6 @@ class Processes:
             reason = self.unhealthy(component)
             if reason is None:
                 return
-            pid = (self._record(component.name) or {}).get("pid")
-            if pid:
-                _reap(pid)
             ended = self.pid(component.name) is None
             if ended or time.monotonic() > deadline:
                 late = f"does not work after {component.start_seconds:.0f} s: {reason}"
@@ -189,14 +182,10 @@ def _process(pid: int) -> tuple[str, int | None]:
 
     Both together name one process, even after process ids wrap around.
     """
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)  # a child of this very command would stay as a zombie
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return "X", None
     return after_name[0], int(after_name[19])
-
-
-def _reap(pid: int) -> None:
-    """Collects the process if it is a child of this command and has ended, or it would stay as a zombie."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)

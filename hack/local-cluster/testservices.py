@@ -56,9 +56,9 @@ def down(directory: Path) -> None:
     """Stops the services and removes their data."""
     with locked(directory / ".lock"):
         processes = Processes(directory)
-        for name in ("kube-apiserver", "etcd"):
-            processes.stop(name)
-        processes.stop("postgres", signal.SIGINT)
+        processes.stop("kube-apiserver")
+        processes.stop("etcd")
+        processes.stop("postgres", stop_signal=signal.SIGINT)
         for data in (directory / "etcd", _postgres_dir(directory)):
             shutil.rmtree(data, ignore_errors=True)
 
