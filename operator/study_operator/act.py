@@ -58,45 +58,43 @@ class Actor:
         self._cluster, self._threads, self._live, self._reporting, self._now = cluster, threads, live, reporting, now
         self._done = Done()
 
-    async def act(self, actions: Iterable[Action], noticed: float) -> Done:
+    async def act(self, actions: Iterable[Action], freed_at: float | None) -> Done:
         """Does the actions in their order.
 
         Args:
-            noticed: when the reason to look at the study became known, in seconds of `time.monotonic`.
+            freed_at: when it became known that a slot is free, in seconds of `time.monotonic`; None when none is.
 
         Raises:
             StorageUnavailable: on the way; what was done stays done.
         """
-        freed = False
         for action in actions:
             match action:
                 case Tell():
-                    freed |= await self._tell(action)
+                    await self._tell(action)
                 case EndJob():
                     await self._end_job(action.job)
                 case Launch():
                     await self._launch([action.row])
                 case Ask():
                     await self._start(action.count)
-                    if freed and self._done.created:
-                        metrics.SLOT_FREE_TO_JOB.observe(time.monotonic() - noticed)
+                    if freed_at is not None and self._done.created:
+                        metrics.SLOT_FREE_TO_JOB.observe(time.monotonic() - freed_at)
         return self._done
 
-    async def _tell(self, told: Tell) -> bool:
+    async def _tell(self, told: Tell) -> None:
         failure = told.failure
         if told.state is TrialState.FAIL and told.job is not None:
             failure = await self._explain(told.job, failure)
         with trial_context(told.row.number):
             if not await self._threads.run(self._live.tell, told, failure):
                 log.info("trial %d had ended otherwise before it could be told", told.row.number)
-                return False
+                return
             if failure is None:
                 log.info("trial %d ended: %s %s", told.row.number, told.state.name, list(told.values or ()))
             else:
                 metrics.FAILURES.labels(reason=failure.reason).inc()
                 log.warning("trial %d failed: %s", told.row.number, failure.sentence())
                 self._done.failures.append((told.row, failure))
-        return True
 
     async def _explain(self, ended: JobState, known: Failure | None) -> Failure:
         """Why a Job failed, or, where that is known, what its program said last."""

@@ -28,6 +28,7 @@ class LiveStudy:
 
     Attributes:
         launched: numbers of trials whose Job this process has created or seen.
+        active: numbers of trials whose Job was active when this process last looked.
         prune: numbers of trials that the pruner gave up and that have not been told yet.
         accepted_generation: the generation of the spec whose Job template the API server has accepted.
         predecessors_ended: whether the rows of deleted Studies of the same name have been seen to.
@@ -38,6 +39,7 @@ class LiveStudy:
         self.study = study
         self.study_id: int | None = None
         self.launched: set[int] = set()
+        self.active: set[int] = set()
         self.prune: set[int] = set()
         self.accepted_generation: int | None = None
         self.predecessors_ended = False

@@ -142,7 +142,9 @@ class Reconciler:
         todo = plan(observed)
         look.sooner(todo.look_again.total_seconds() if todo.look_again else None)
         actor = Actor(self._cluster, self._threads, live, self._reporting(live.study), self._now)
-        done = await actor.act(todo.actions, noticed)
+        active = {number for number, job in observed.jobs.items() if job.phase is JobPhase.ACTIVE}
+        done = await actor.act(todo.actions, noticed if live.active - active else None)
+        live.active = active | set(done.created)
         if todo.actions:
             rows = await self._threads.run(self._trials.observe, live.study_id, list(observed.jobs))
             observed = replace(observed, rows=rows, jobs={**observed.jobs, **done.created})

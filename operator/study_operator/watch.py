@@ -24,6 +24,10 @@ async def watch(changed: Callable[[Key], None], namespaces: Collection[str], sto
     """
     registry = kopf.OperatorRegistry()
 
+    @kopf.on.login(registry=registry)
+    async def login(**details: object) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**details) or kopf.login_with_kubeconfig(**details)
+
     seen: dict[Key, tuple[str, int, bool]] = {}
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
