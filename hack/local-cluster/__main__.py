@@ -13,6 +13,7 @@ import cluster
 import images
 import testservices
 from common import Problem
+from recipes import PROJECT
 
 
 def main() -> int:
@@ -29,7 +30,7 @@ def main() -> int:
         help="build the project's images and bring them to the cluster",
         description="Builds and imports what has changed; prints {name: image} as its last line.",
     )
-    build.add_argument("name", nargs="*", help=f"one of {', '.join(images.PROJECT)} (default: all)")
+    build.add_argument("name", nargs="*", help=f"one of {', '.join(PROJECT)} (default: all)")
     build.add_argument(
         "--push",
         metavar="REGISTRY",
@@ -66,7 +67,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig()))}")
         print(f"export PATH={shlex.quote(str(binaries.path_dir()))}:$PATH")
     elif arguments.command == "images":
-        print(json.dumps(_images(arguments.name or list(images.PROJECT), arguments.push)))
+        print(json.dumps(_images(arguments.name or list(PROJECT), arguments.push)))
     elif arguments.command == "test-services":
         directory = (arguments.dir or testservices.default_dir()).absolute()
         if arguments.action == "up":
@@ -85,9 +86,9 @@ def _status() -> int:
 
 
 def _images(names: list[str], registry: str | None) -> dict[str, str]:
-    unknown = sorted(set(names) - set(images.PROJECT))
+    unknown = sorted(set(names) - set(PROJECT))
     if unknown:
-        raise Problem(f"no such image: {', '.join(unknown)}. There are: {', '.join(images.PROJECT)}")
+        raise Problem(f"no such image: {', '.join(unknown)}. There are: {', '.join(PROJECT)}")
     if registry:
         return images.push(names, registry)
     return images.ensure(names, cluster.directory() / "containerd")

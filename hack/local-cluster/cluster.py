@@ -15,7 +15,8 @@ import binaries
 import images
 import network
 import packages
-from common import HERE, Problem, cache_dir, locked, run, say
+import recipes
+from common import HERE, Problem, cache_dir, locked, run, say, unmount_below
 from components import NODE, Components
 from processes import Processes
 
@@ -45,7 +46,7 @@ def up() -> None:
         network.up(directory() / "cni")
         cluster, processes = _components(), _processes()
         started = processes.ensure(cluster.etcd, cluster.containerd)
-        images.ensure(images.NODE, directory() / "containerd")
+        images.ensure(recipes.NODE, directory() / "containerd")
         started |= processes.ensure(cluster.apiserver)
         _apply_addons()
         started |= processes.ensure(*cluster.all())
@@ -65,7 +66,7 @@ def down(purge: bool) -> None:
             processes.stop("coredns", "kube-proxy", "kube-scheduler", "kube-controller-manager")
             processes.stop("kube-apiserver", "containerd")
             processes.stop("etcd")
-        _unmount()
+        unmount_below(directory())
         network.down(directory() / "cni")
         _remove_cgroups()
         if purge:
@@ -98,7 +99,7 @@ def kubectl(*arguments: str, stdin: str | None = None, check: bool = True) -> st
 
 def _components() -> Components:
     programs = binaries.ensure()
-    return Components(directory(), programs, images.reference("study-pause"), images.reference("study-base"))
+    return Components(directory(), programs, images.node_image("study-pause"), images.node_image("study-base"))
 
 
 def _processes() -> Processes:
@@ -194,13 +195,6 @@ def _tasks() -> list[str]:
 def _ctr(*arguments: str) -> str:
     socket = directory() / "containerd" / "containerd.sock"
     return run(["ctr", "--address", socket, "--namespace", "k8s.io", *arguments], check=False).stdout
-
-
-def _unmount() -> None:
-    """Unmounts what containerd and kubelet mounted below the cluster's directory, innermost first."""
-    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for mount in reversed([mount for mount in mounts if mount.startswith(f"{directory()}/")]):
-        run(["umount", "--lazy", mount], check=False)
 
 
 def _remove_cgroups() -> None:

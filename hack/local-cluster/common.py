@@ -72,7 +72,7 @@ def run(
 
 def tail(text: str, lines: int = 20) -> str:
     """The last lines of a text, indented for an error message."""
-    return "\n".join("    " + line for line in text.rstrip().splitlines()[-lines:])
+    return "\n".join("    " + line[:300] for line in text.rstrip().splitlines()[-lines:])
 
 
 def write(path: Path, text: str, mode: int = 0o600) -> bool:
@@ -86,6 +86,13 @@ def write(path: Path, text: str, mode: int = 0o600) -> bool:
     fresh.write_text(text)
     fresh.replace(path)
     return True
+
+
+def unmount_below(directory: Path) -> None:
+    """Unmounts everything that is mounted below a directory, innermost first."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in reversed([mount for mount in mounts if mount.startswith(f"{directory}/")]):
+        run(["umount", "--lazy", mount], check=False)
 
 
 @contextlib.contextmanager

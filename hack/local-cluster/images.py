@@ -7,45 +7,19 @@ that containerd has is never imported again.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import packages
-from common import HERE, REPOSITORY, Problem, cache_dir, locked, run, say, tail
+from common import HERE, Problem, cache_dir, locked, run, say, tail, unmount_below
+from recipes import BASE_PACKAGES, MIRROR, NODE, PROJECT, SUITE, Contexts, node_tag
 
-_SUITE, _MIRROR = "bookworm", "the mirror"
-_BASE_PACKAGES = "python3,python3-pip,python3-venv"
-_IGNORED = ("__pycache__", ".pytest_cache", ".ruff_cache")
 # How the host is trusted and where pip looks, lent to RUN steps: nothing of either stays in the image.
-_LENT = ("/etc/ssl/certs", "/etc/pip.conf")
-
-
-@dataclass(frozen=True)
-class _Dockerfile:
-    """An image made from a Dockerfile, with the repository as its context."""
-
-    path: str
-    parents: Mapping[str, str] = field(default_factory=lambda: {"BASE_IMAGE": "study-base"})
-    """Build argument -> which of these images it names."""
-
-
-# The project's images, by name. What goes into one is what its Dockerfile copies.
-PROJECT = {
-    "study-operator": _Dockerfile("operator/Dockerfile"),
-    "study-trial": _Dockerfile("trial-image/Dockerfile"),
-    "study-trial-digits": _Dockerfile("examples/digits/Dockerfile", {"TRIAL_IMAGE": "study-trial"}),
-    "study-postgres": _Dockerfile("hack/local-cluster/postgres/Dockerfile"),
-}
-# What the node itself needs: the pods' sandbox, and a Debian with Python that stands in for published base images.
-NODE = ("study-pause", "study-base")
+_LENT = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
 
 
 def ensure(names: Iterable[str], containerd: Path) -> dict[str, str]:
@@ -53,21 +27,24 @@ def ensure(names: Iterable[str], containerd: Path) -> dict[str, str]:
 
     `containerd` is its directory, with the socket in it. Raises Problem with the end of a build that failed.
     """
-    with locked(_home() / ".lock"):
-        tags = {name: f"{name}:{_tag(name)}" for name in names}
+    with locked(_home() / ".lock"), _scratch("contexts") as scratch:
+        contexts = Contexts(scratch)
+        images = {name: f"{name}:{contexts.tag(name)}" for name in names}
         present = set(_ctr(containerd, "images", "ls", "-q").split())
-        missing = [name for name, image in tags.items() if f"docker.io/library/{image}" not in present]
+        missing = [name for name, image in images.items() if f"docker.io/library/{image}" not in present]
         if missing:
             packages.ensure(packages.IMAGES)
-        for name in missing:
-            store = _Store()
-            store.build(name)
-            say(f"importing {tags[name]}")
-            with tempfile.TemporaryDirectory(dir=_home()) as scratch:
-                archive = f"docker-archive:{scratch}/image.tar:docker.io/library/{tags[name]}"
-                store.buildah("push", f"localhost/{tags[name]}", archive)
-                _ctr(containerd, "images", "import", f"{scratch}/image.tar")
-        return tags
+            store = _Store(contexts)
+            for name in missing:
+                store.build(name)
+                say(f"importing {images[name]}")
+                archive = scratch / "image.tar"
+                store.buildah(
+                    "push", f"localhost/{images[name]}", f"docker-archive:{archive}:docker.io/library/{images[name]}"
+                )
+                _ctr(containerd, "images", "import", str(archive))
+                archive.unlink()
+        return images
 
 
 def push(names: Iterable[str], registry: str) -> dict[str, str]:
@@ -75,95 +52,63 @@ def push(names: Iterable[str], registry: str) -> dict[str, str]:
     engine = next((name for name in ("docker", "podman", "buildah") if shutil.which(name)), None)
     if engine is None:
         raise Problem(f"pushing images to {registry} needs docker, podman or buildah; none is on PATH")
-    names = list(names)
-    tags = {name: f"{registry.rstrip('/')}/{name}:{_tag(name, published=True)}" for name in PROJECT}
-    for name in sorted(names, key=list(PROJECT).index):
-        say(f"building {tags[name]} with {engine}")
-        dockerfile = PROJECT[name]
-        arguments = [
-            f"--build-arg={key}={tags[parent]}" for key, parent in dockerfile.parents.items() if parent in tags
-        ]
-        with _staged(dockerfile) as context:
-            build = "bud" if engine == "buildah" else "build"
-            _stream(
-                [engine, build, *arguments, "-f", str(context / dockerfile.path), "-t", tags[name], str(context)], name
-            )
-        _stream([engine, "push", tags[name]], name)
-    return {name: tags[name] for name in names}
+    with locked(_home() / ".lock"), _scratch("contexts") as scratch:
+        contexts = Contexts(scratch, published=True)
+        pushed: dict[str, str] = {}
+
+        def ensure_pushed(name: str) -> str:
+            if name not in pushed:
+                image = f"{registry.rstrip('/')}/{name}:{contexts.tag(name)}"
+                parents = {key: parent for key, parent in PROJECT[name].parents.items() if parent not in NODE}
+                arguments = [f"--build-arg={key}={ensure_pushed(parent)}" for key, parent in parents.items()]
+                say(f"building {image} with {engine}")
+                context = contexts.directory(name)
+                build = [engine, "bud" if engine == "buildah" else "build", *arguments]
+                _stream([*build, "-f", str(context / PROJECT[name].path), "-t", image, str(context)], name)
+                say(f"pushing {image}")
+                _stream([engine, "push", image], name)
+                pushed[name] = image
+            return pushed[name]
+
+        return {name: ensure_pushed(name) for name in names}
 
 
-def reference(name: str) -> str:
-    """The full name under which containerd keeps an image."""
-    return f"docker.io/library/{name}:{_tag(name)}"
+def node_image(name: str) -> str:
+    """The full name under which containerd keeps one of the node's own images."""
+    return f"docker.io/library/{name}:{node_tag(name)}"
 
 
 def _home() -> Path:
     return cache_dir() / "images"
 
 
+@contextlib.contextmanager
+def _scratch(purpose: str) -> Iterator[Path]:
+    """An empty directory for one purpose, emptied of what a command that was killed left behind."""
+    directory = _home() / f"scratch-{purpose}"
+
+    def clear() -> None:
+        if directory.exists():
+            unmount_below(directory)
+            shutil.rmtree(directory)
+
+    clear()
+    directory.mkdir()
+    try:
+        yield directory
+    finally:
+        clear()
+
+
 def _ctr(containerd: Path, *arguments: str) -> str:
     return run(["ctr", "--address", containerd / "containerd.sock", "--namespace", "k8s.io", *arguments]).stdout
-
-
-def _tag(name: str, published: bool = False) -> str:
-    """A hash of all that makes the image: its Dockerfile, every file this copies, and the image it builds on."""
-    if name == "study-pause":
-        return _hash([HERE / "pause" / "main.go"])
-    if name == "study-base":
-        return _hash([], _SUITE, _BASE_PACKAGES)
-    dockerfile = PROJECT[name]
-    parents = [
-        "published" if published and parent in NODE else _tag(parent, published)
-        for parent in dockerfile.parents.values()
-    ]
-    return _hash([REPOSITORY / dockerfile.path, *_copied(dockerfile)], *parents)
-
-
-def _hash(files: Iterable[Path], *words: str) -> str:
-    digest = hashlib.sha256("\0".join(words).encode())
-    for file in files:
-        name = file.relative_to(REPOSITORY)
-        digest.update(f"\0{name}\0{os.access(file, os.X_OK)}\0".encode())
-        digest.update(os.readlink(file).encode() if file.is_symlink() else file.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def _copied(dockerfile: _Dockerfile) -> list[Path]:
-    """The files of the repository that a Dockerfile copies, sorted. Raises Problem for one that does not exist."""
-    path = REPOSITORY / dockerfile.path
-    if not path.exists():
-        raise Problem(f"{path} does not exist")
-    text = re.sub(r"\\\n", " ", path.read_text())
-    files: set[Path] = set()
-    for line in re.findall(r"^(?:COPY|ADD)\s+(.*)$", text, re.MULTILINE):
-        words = line.split()
-        if any(word.startswith("--from=") for word in words):
-            continue
-        for pattern in [word for word in words if not word.startswith("--")][:-1]:
-            found = list(REPOSITORY.glob(pattern.rstrip("/")))
-            if not found:
-                raise Problem(f"{dockerfile.path} copies {pattern}, which does not exist in {REPOSITORY}")
-            for source in found:
-                files.update([source] if source.is_file() else (file for file in source.rglob("*") if file.is_file()))
-    return sorted(file for file in files if not set(file.relative_to(REPOSITORY).parts) & set(_IGNORED))
-
-
-@contextlib.contextmanager
-def _staged(dockerfile: _Dockerfile) -> Iterator[Path]:
-    """A build context of exactly those files that the image's tag stands for."""
-    _home().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=_home(), prefix="context-") as scratch:
-        for file in [REPOSITORY / dockerfile.path, *_copied(dockerfile)]:
-            target = Path(scratch, file.relative_to(REPOSITORY))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(file, target, follow_symlinks=False)
-        yield Path(scratch)
 
 
 class _Store:
     """buildah with storage of its own in the cache."""
 
-    def __init__(self) -> None:
+    def __init__(self, contexts: Contexts) -> None:
+        self._contexts = contexts
         # Layers on overlayfs make a change of the last step cost a second; where it cannot be mounted (the cache
         # lies on an overlay itself), each layer is a full copy, and then one layer an image has to do.
         self._driver = "overlay" if _overlay_works() else "vfs"
@@ -184,30 +129,35 @@ class _Store:
 
     def build(self, name: str) -> None:
         """Builds an image and all it builds on, unless they exist."""
-        image = f"localhost/{name}:{_tag(name)}"
+        image = self._image(name)
         if run([*self._global, "inspect", "--type=image", image], check=False).returncode == 0:
             return
-        recipe: dict[str, Callable[[str], None]] = {"study-pause": self._pause, "study-base": self._base}
-        recipe.get(name, lambda image: self._from_dockerfile(name, image))(image)
+        if name == "study-pause":
+            self._pause(image)
+        elif name == "study-base":
+            self._base(image)
+        else:
+            self._from_dockerfile(name, image)
         self._forget_older(name, image)
+
+    def _image(self, name: str) -> str:
+        return f"localhost/{name}:{self._contexts.tag(name)}"
 
     def _from_dockerfile(self, name: str, image: str) -> None:
         dockerfile = PROJECT[name]
         arguments = [f"--layers={str(self._driver == 'overlay').lower()}", "--isolation=chroot"]
         for key, parent in dockerfile.parents.items():
             self.build(parent)
-            arguments.append(f"--build-arg={key}=localhost/{parent}:{_tag(parent)}")
+            arguments.append(f"--build-arg={key}={self._image(parent)}")
         arguments += [f"--volume={path}:{path}:ro" for path in _LENT if Path(path).exists()]
         say(f"building {name} from {dockerfile.path}")
-        with _staged(dockerfile) as context:
-            _stream(
-                [*self._global, "bud", *arguments, "-f", str(context / dockerfile.path), "-t", image, str(context)],
-                name,
-            )
+        context = self._contexts.directory(name)
+        arguments += [f"--file={context / dockerfile.path}", f"--tag={image}", str(context)]
+        _stream([*self._global, "bud", *arguments], name)
 
     def _pause(self, image: str) -> None:
         say("building study-pause")
-        with tempfile.TemporaryDirectory() as scratch:
+        with _scratch("pause") as scratch:
             environment = {"CGO_ENABLED": "0", "GOWORK": "off"}
             run(
                 ["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", f"{scratch}/pause", "main.go"],
@@ -217,10 +167,10 @@ class _Store:
             self._commit(image, f"{scratch}/pause", "/pause", "--entrypoint", '["/pause"]', "--user", "65535:65535")
 
     def _base(self, image: str) -> None:
-        say(f"building study-base: Debian {_SUITE} with Python, by debootstrap (about a minute)")
-        with tempfile.TemporaryDirectory(dir=_home()) as scratch:
-            root = Path(scratch) / "root"
-            run(["debootstrap", "--variant=minbase", f"--include={_BASE_PACKAGES}", _SUITE, root, _MIRROR])
+        say(f"building study-base: Debian {SUITE} with Python, by debootstrap (about a minute)")
+        with _scratch("base") as scratch:
+            root = scratch / "root"
+            run(["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", SUITE, root, MIRROR])
             for leftover in ("var/cache/apt", "var/lib/apt/lists", "var/log"):
                 shutil.rmtree(root / leftover)
                 (root / leftover).mkdir()
@@ -246,15 +196,13 @@ class _Store:
 
 
 def _overlay_works() -> bool:
-    _home().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=_home()) as scratch:
+    with _scratch("overlay") as scratch:
         for part in ("lower", "upper", "work", "merged"):
-            Path(scratch, part).mkdir()
+            (scratch / part).mkdir()
         options = f"lowerdir={scratch}/lower,upperdir={scratch}/upper,workdir={scratch}/work"
-        mounted = run(["mount", "-t", "overlay", "overlay", "-o", options, f"{scratch}/merged"], check=False)
-        if mounted.returncode == 0:
-            run(["umount", f"{scratch}/merged"])
-    return mounted.returncode == 0
+        return (
+            run(["mount", "-t", "overlay", "overlay", "-o", options, scratch / "merged"], check=False).returncode == 0
+        )
 
 
 def _stream(argv: list[str], name: str) -> None:
