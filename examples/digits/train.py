@@ -30,7 +30,7 @@ def objective(trial: study_trial.Trial) -> float:
     # Optuna's suggest calls give the values that the study has chosen for this trial.
     model = MLPClassifier(
         hidden_layer_sizes=trial.suggest_int("hidden", 8, 128, log=True),
-        batch_size=trial.suggest_categorical("batch_size", [16, 64, 256]),
+        batch_size=trial.suggest_categorical("batch_size", [32, 64, 128]),
         learning_rate_init=trial.suggest_float("lr", 1e-4, 1.0, log=True),
         momentum=trial.suggest_float("momentum", 0.0, 0.95),
         solver="sgd",

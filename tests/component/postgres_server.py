@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -32,9 +33,7 @@ class PostgresServer:
         password_file = self._directory / "password"
         password_file.write_text(self.password)
         shutil.chown(password_file, self._user)
-        self._run(
-            "initdb", "-U", "postgres", f"--pwfile={password_file}", "-A", "scram-sha-256", "-E", "UTF8"
-        )
+        self._run("initdb", "-U", "postgres", f"--pwfile={password_file}", "-A", "scram-sha-256", "-E", "UTF8")
 
     def url(self, database: str = "postgres") -> str:
         """The superuser's URL."""
@@ -83,10 +82,16 @@ class PostgresServer:
         children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
         processes = [postmaster, *map(int, children)]
         for pid in processes:
-            os.kill(pid, number)
-        while any(_is_stopped(pid) != (number == signal.SIGSTOP) for pid in processes):
+            with contextlib.suppress(ProcessLookupError):  # a session that has just ended
+                os.kill(pid, number)
+        running = "RSD" if number == signal.SIGSTOP else "T"
+        while any(_state(pid) in running for pid in processes):
             time.sleep(0.01)
 
 
-def _is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+def _state(pid: int) -> str:
+    """The state of a process as in /proc, Z for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"

@@ -11,19 +11,19 @@ import sys
 import textwrap
 import time
 import traceback
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import optuna
-import psycopg2
 import pytest
 import study_trial
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from database import REPORTER_PASSWORD, TestDatabase, settings_for
 from optuna.trial import FrozenTrial, TrialState
 from postgres_server import PostgresServer
-from study_operator.settings import Settings
 from study_operator.storage.migrate import migrate
 from study_trial.channels import PodChannel
 from study_trial.connection import Call, Connection, UnavailableError
@@ -31,46 +31,26 @@ from study_trial.delivery import Delivery
 from study_trial.search_space import StudySpace
 from study_trial.trial import Trial
 
-PASSWORD = "pass:w@rd/%20"
 PARAMETERS = [
     {"name": "lr", "float": {"low": 0.001, "high": 0.1, "log": True}},
     {"name": "batch", "categorical": {"choices": ["16", "32"]}},
 ]
 PARAMS = {"lr": 0.01, "batch": "32"}
+KEY = hashlib.sha256(b"the key of these tests").hexdigest()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    """A running PostgreSQL, migrated as the operator does it."""
-    server = PostgresServer()
-    try:
-        server.start()
-        migrate(
-            Settings.from_environment(
-                {
-                    "DATABASE_URL": server.url(),
-                    "REPORTER_PASSWORD": PASSWORD,
-                    "STUDY_KEY_SEED": "seed" * 8,
-                }
-            )
-        )
-        yield server
-    finally:
-        server.remove()
-
-
-@dataclass
+@dataclass(frozen=True)
 class Pod:
-    """A running trial of a study of its own, as a pod and as Optuna see it."""
+    """A running trial of a study of its own, as a pod and as stock Optuna see it."""
 
-    server: PostgresServer
-    study: optuna.Study
+    database: TestDatabase
+    study_name: str
     trial_id: int
-    key: str
 
-    @property
-    def url(self) -> str:
-        return f"postgresql://study_reporter:{quote(PASSWORD, safe='')}@127.0.0.1:{self.server.port}/postgres"
+    @classmethod
+    def create(cls, database: TestDatabase) -> Pod:
+        name = f"team/{uuid.uuid4()}"
+        return cls(database, name, database.running_trial(KEY, name))
 
     @property
     def env(self) -> dict[str, str]:
@@ -82,78 +62,80 @@ class Pod:
             "STUDY_TRIAL_ID": str(self.trial_id),
             "STUDY_PARAMS": json.dumps(PARAMS),
             "STUDY_SEARCH_SPACE": json.dumps(PARAMETERS),
-            "STUDY_STORAGE_URL": self.url,
-            "STUDY_STORAGE_KEY": self.key,
+            "STUDY_STORAGE_URL": self.database.reporter_url,
+            "STUDY_STORAGE_KEY": KEY,
         }
 
-    def trial(self, report: float = 5.0, finish: float = 30.0, key: str | None = None) -> Trial:
-        delivery = Delivery(Connection(self.url, key or self.key), report, finish)
+    def trial(self, report: float = 5.0, key: str = KEY) -> Trial:
+        """A new process's `study_trial.current()`; `report` is its STUDY_REPORT_TIMEOUT."""
+        delivery = Delivery(Connection(self.database.reporter_url, key), report, 30.0)
         return Trial(0, StudySpace(PARAMS, PARAMETERS), PodChannel(delivery, self.trial_id, 0))
 
     def command(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "study_trial", *arguments],
-            env=self.env | env,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        """Runs study-trial."""
+        command = [sys.executable, "-m", "study_trial", *arguments]
+        return subprocess.run(command, env=self.env | env, capture_output=True, text=True, timeout=60)
 
     def stored(self) -> FrozenTrial:
-        return self.study.get_trials()[0]
-
-    def result(self) -> tuple[list[float], bool] | None:
-        with psycopg2.connect(self.server.url()) as connection, connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT vals, pruned FROM study_operator.results WHERE trial_id = %s", (self.trial_id,)
-            )
-            return cursor.fetchone()
+        with self._study() as study:
+            return study.get_trials()[0]
 
     def end(self, state: TrialState) -> None:
         """What the operator does when it prunes or fails a trial."""
-        self.study.tell(0, state=state)
+        with self._study() as study:
+            study.tell(0, state=state)
+
+    def result(self) -> tuple[list[float], bool] | None:
+        """The final values and whether the script pruned itself, as the operator reads them."""
+        rows = self.database.query("SELECT vals, pruned FROM study_operator.results WHERE trial_id = %s", self.trial_id)
+        return rows[0] if rows else None
+
+    @contextmanager
+    def _study(self) -> Iterator[optuna.Study]:
+        storage = optuna.storages.RDBStorage(self.database.url.replace("postgresql:", "postgresql+psycopg2:"))
+        yield optuna.load_study(study_name=self.study_name, storage=storage)
+        storage.engine.dispose()
 
 
 @pytest.fixture
-def pod(server, request) -> Iterator[Pod]:
-    storage = optuna.storages.RDBStorage(
-        server.url().replace("postgresql:", "postgresql+psycopg2:"), engine_kwargs={"pool_pre_ping": True}
-    )
-    study = optuna.create_study(storage=storage, study_name=request.node.name, direction="maximize")
-    study.enqueue_trial(PARAMS)
-    trial = study.ask(
-        {"lr": FloatDistribution(0.001, 0.1, log=True), "batch": CategoricalDistribution(["16", "32"])}
-    )
-    key = hashlib.sha256(request.node.name.encode()).hexdigest()
-    with psycopg2.connect(server.url()) as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO study_operator.access VALUES (%s, sha256(%s), 'cluster', 'team-a', 'digits', %s, 'Retain')",
-            (study._study_id, key.encode(), request.node.name),
-        )
-    yield Pod(server, study, trial._trial_id, key)
-    storage.engine.dispose()
+def pod(database: TestDatabase) -> Pod:
+    return Pod.create(database)
+
+
+@pytest.fixture(scope="module")
+def own_database() -> Iterator[tuple[PostgresServer, TestDatabase]]:
+    """A migrated database on a server that the tests may stop, restart and freeze."""
+    server = PostgresServer()
+    try:
+        server.start()
+        database = TestDatabase(server.url(), "postgres")
+        migrate(settings_for(database))
+        yield server, database
+    finally:
+        server.remove()
 
 
 @pytest.fixture
-def stopped(server) -> Iterator[PostgresServer]:
-    """The server, which the test stops; running again afterwards."""
+def server(own_database) -> Iterator[PostgresServer]:
+    """The server of `own_pod`; running again after the test."""
+    server, _ = own_database
     yield server
     if not server.runs():
         server.start()
 
 
-def sessions(server: PostgresServer) -> list[str]:
-    """The last statement of every session of the reporter."""
-    with psycopg2.connect(server.url()) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT query FROM pg_stat_activity WHERE usename = 'study_reporter'")
-        return [row[0] for row in cursor.fetchall()]
+@pytest.fixture
+def own_pod(own_database, server) -> Pod:
+    """A running trial in a database whose server the test may stop, restart and freeze."""
+    return Pod.create(own_database[1])
 
 
-def wait_for_sessions(server: PostgresServer, count: int) -> None:
-    """A server process outlives its client's goodbye by a moment."""
+def wait_for_sessions(database: TestDatabase, count: int) -> None:
+    """Waits until the reporter has so many sessions: a server process outlives its client's goodbye a little."""
+    query = "SELECT query FROM pg_stat_activity WHERE usename = 'study_reporter' AND datname = current_database()"
     deadline = time.monotonic() + 10
-    while len(sessions(server)) != count:
-        assert time.monotonic() < deadline, sessions(server)
+    while len(found := database.query(query)) != count:
+        assert time.monotonic() < deadline, found
         time.sleep(0.02)
 
 
@@ -239,9 +221,7 @@ def test_an_objective_that_is_pruned_ends_well(pod, tmp_path):
 
 
 def test_an_objective_may_prune_itself(pod, tmp_path):
-    done = pod.command(
-        "run", write_script(tmp_path, "def objective(trial):\n    raise study_trial.TrialPruned\n")
-    )
+    done = pod.command("run", write_script(tmp_path, "def objective(trial):\n    raise study_trial.TrialPruned\n"))
     assert (done.returncode, done.stderr, pod.result()) == (0, "", ([], True))
 
 
@@ -273,8 +253,9 @@ def test_a_trial_that_has_ended_takes_nothing(pod):
         assert time.monotonic() - started < 2  # refused, so not retried
 
 
-def test_another_studys_key_is_refused(pod, server):
-    trial = pod.trial(key="0" * 64)
+def test_another_studys_key_is_refused(pod):
+    pod.database.running_trial("another key", "team/another")
+    trial = pod.trial(key="another key")
     for write in (
         lambda: trial.report(0.5, 0),
         lambda: trial.finish(0.5),
@@ -296,64 +277,64 @@ def test_what_the_database_refuses_is_said_in_its_words(pod):
         trial.set_user_attr("a", "\0")
 
 
-def test_reports_survive_a_restart_of_the_database(pod, stopped, capsys):
-    trial = pod.trial(report=0.5)
+def test_reports_survive_a_restart_of_the_database(own_pod, server, capsys):
+    trial = own_pod.trial(report=0.5)
     trial.report(0.0, 0)
-    stopped.stop()
+    server.stop()
     for step in range(1, 6):
         started = time.monotonic()
         trial.report(step / 10, step)
         assert time.monotonic() - started < 1.0
         assert not trial.should_prune()
     assert len(trial.undelivered) == 5
-    stopped.start()
+    server.start()
     trial.finish(0.5)
-    assert pod.stored().intermediate_values == {step: step / 10 for step in range(6)}
-    assert pod.result() == ([0.5], False)
+    assert own_pod.stored().intermediate_values == {step: step / 10 for step in range(6)}
+    assert own_pod.result() == ([0.5], False)
     assert trial.undelivered == []
     errors = capsys.readouterr().err
     assert errors.count("the database is away") == 1
     assert "the database is back: the report 0.1 of step 1 is stored" in errors
 
 
-def test_a_connection_that_the_server_has_ended_goes_unnoticed(pod, server, capsys):
-    trial = pod.trial()
+def test_a_connection_that_the_server_has_ended_goes_unnoticed(own_pod, server, capsys):
+    trial = own_pod.trial()
     for step in range(3):
         trial.report(0.5, step)
     server.stop()
     server.start()
     trial.report(0.5, 3)
-    assert list(pod.stored().intermediate_values) == [0, 1, 2, 3]
+    assert list(own_pod.stored().intermediate_values) == [0, 1, 2, 3]
     assert capsys.readouterr().err == ""
 
 
-def test_a_final_value_waits_for_the_database(pod, stopped):
-    stopped.stop()
+def test_a_final_value_waits_for_the_database(own_pod, server):
+    server.stop()
     waiting = subprocess.Popen(
         [sys.executable, "-m", "study_trial", "finish", "0.93"],
-        env=pod.env,
+        env=own_pod.env,
         stderr=subprocess.PIPE,
         text=True,
     )
     line = waiting.stderr.readline()
     assert "the final value 0.93 of trial 0 waits for the database" in line
     assert "Connection refused" in line
-    stopped.start()
+    server.start()
     assert waiting.wait(timeout=30) == 0
     waiting.stderr.close()
-    assert pod.result() == ([0.93], False)
+    assert own_pod.result() == ([0.93], False)
 
 
-def test_a_final_value_is_never_lost_in_silence(pod, stopped):
-    stopped.stop()
-    done = pod.command("finish", "0.93", STUDY_FINISH_TIMEOUT="1")
+def test_a_final_value_is_never_lost_in_silence(own_pod, server):
+    server.stop()
+    done = own_pod.command("finish", "0.93", STUDY_FINISH_TIMEOUT="1")
     assert done.returncode == 1
     assert "the final value 0.93 of trial 0 could not be delivered within 1 s" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("connected", [False, True])
-def test_a_database_that_hangs_holds_up_no_report(pod, server, connected, capsys):
-    trial = pod.trial(report=0.5)
+def test_a_database_that_hangs_holds_up_no_report(own_pod, server, connected, capsys):
+    trial = own_pod.trial(report=0.5)
     if connected:
         trial.report(0.0, 0)
         trial.report(0.1, 1)
@@ -365,18 +346,18 @@ def test_a_database_that_hangs_holds_up_no_report(pod, server, connected, capsys
     finally:
         server.thaw()
     trial.finish(0.5)
-    assert pod.stored().intermediate_values[2] == 0.2
+    assert own_pod.stored().intermediate_values[2] == 0.2
     assert "timed out waiting for" in capsys.readouterr().err
 
 
-def test_logins_are_short_unless_calls_are_frequent(pod, server):
+def test_logins_are_short_unless_calls_are_frequent(pod):
     trial = pod.trial()
     trial.report(0.1, 0)
-    wait_for_sessions(server, 0)
+    wait_for_sessions(pod.database, 0)
     trial.report(0.2, 1)
-    assert len(sessions(server)) == 1
+    wait_for_sessions(pod.database, 1)
     trial.finish(0.2)
-    wait_for_sessions(server, 0)
+    wait_for_sessions(pod.database, 0)
 
 
 def test_a_forked_child_leaves_its_parents_connection_alone(pod):
@@ -399,13 +380,15 @@ def test_a_forked_child_leaves_its_parents_connection_alone(pod):
 
 @pytest.mark.parametrize("wrong", ["nothing", "database", "role", "password", "key", "port"])
 def test_no_error_shows_the_password_or_the_key(pod, wrong):
+    url = pod.database.reporter_url
+    parts = urlsplit(url)
     url = {
-        "database": pod.url.replace("/postgres", "/nowhere"),
-        "role": pod.url.replace("study_reporter", "nobody"),
-        "password": pod.url.replace("%20@", "%20%20@"),
-        "port": pod.url.replace(str(pod.server.port), "1"),
-    }.get(wrong, pod.url)
-    key = pod.key[::-1] if wrong == "key" else pod.key
+        "database": url.replace(f"/{pod.database.name}", "/nowhere"),
+        "role": url.replace("study_reporter", "nobody"),
+        "password": url.replace(parts.password, parts.password[1:]),
+        "port": url.replace(f":{parts.port}", ":1"),
+    }.get(wrong, url)
+    key = KEY[::-1] if wrong == "key" else KEY
     connection = Connection(url, key)
     for query, arguments in (
         ("SELECT study_operator.finish(%s, %s, %s::float8[])", (pod.trial_id, [1.0, 2.0])),
@@ -415,7 +398,7 @@ def test_no_error_shows_the_password_or_the_key(pod, wrong):
         with pytest.raises((study_trial.RefusedError, UnavailableError)) as caught:
             connection.call(Call(query, arguments, "the call"), 5)
         text = "".join(traceback.format_exception(caught.value)) + repr(caught.value.args)
-        for secret in (PASSWORD, quote(PASSWORD, safe=""), key):
+        for secret in (REPORTER_PASSWORD, quote(REPORTER_PASSWORD), key):
             assert secret not in text
 
 
@@ -459,8 +442,8 @@ def test_text_for_a_number_sends_nothing(pod):
     assert pod.stored().intermediate_values == {}
 
 
-def test_a_single_report_that_is_lost_does_not_end_the_training(pod, stopped):
-    stopped.stop()
-    done = pod.command("report", "--step", "0", "0.5", "--exit-code", STUDY_REPORT_TIMEOUT="0.5")
+def test_a_single_report_that_is_lost_does_not_end_the_training(own_pod, server):
+    server.stop()
+    done = own_pod.command("report", "--step", "0", "0.5", "--exit-code", STUDY_REPORT_TIMEOUT="0.5")
     assert (done.returncode, done.stdout) == (0, "continue\n")
     assert "the report 0.5 of step 0 is NOT stored" in done.stderr

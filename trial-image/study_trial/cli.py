@@ -91,9 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "study-trial", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=raw
-    )
+    parser = argparse.ArgumentParser("study-trial", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=raw)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, function: _Command, summary: str, description: str) -> argparse.ArgumentParser:
