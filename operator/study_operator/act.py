@@ -167,7 +167,7 @@ class Actor:
         try:
             made = await self._cluster.create_job(manifest)
         except ApiError as error:
-            if error.status != 409:
+            if error.reason != "AlreadyExists":
                 return f"Job {name} could not be created: {error.message}"
             try:
                 made = await self._cluster.get_job(study.namespace, name)

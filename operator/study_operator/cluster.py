@@ -129,7 +129,7 @@ class Cluster:
         try:
             await self._call("POST", f"/api/v1/namespaces/{manifest['metadata']['namespace']}/secrets", body=manifest)
         except ApiError as error:
-            if error.status != 409:
+            if error.reason != "AlreadyExists":
                 raise
 
     async def create_event(self, manifest: Mapping[str, Any]) -> bool:
@@ -137,7 +137,7 @@ class Cluster:
         try:
             await self._call("POST", f"/api/v1/namespaces/{manifest['metadata']['namespace']}/events", body=manifest)
         except ApiError as error:
-            if error.status == 409:
+            if error.reason == "AlreadyExists":
                 return False
             raise
         return True

@@ -35,7 +35,7 @@ from study_operator.storage.threads import StorageThreads
 from study_operator.storage.trials import Trials
 
 # A pod that has not become ready after this time is asked why; while one is not, it is asked again after that time.
-PENDING_AFTER, PENDING_AGAIN = timedelta(seconds=3), 10.0
+PENDING_AFTER, PENDING_AGAIN = timedelta(seconds=8), 10.0
 # A Job that the API server refused is shown to it again after this time: quotas and policies change, in seconds.
 REFUSED_AGAIN = 60.0
 

@@ -51,6 +51,7 @@ async def watch(changed: Callable[[Key], None], namespaces: Collection[str], sto
         registry=registry,
         settings=_settings(),
         standalone=True,
+        identity="study-operator",  # kopf's own looks the user up, and an arbitrary UID has no entry
         clusterwide=not namespaces,
         namespaces=sorted(namespaces),
         stop_flag=stop,

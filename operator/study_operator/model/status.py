@@ -99,12 +99,16 @@ def _fit(status: dict[str, Any]) -> dict[str, Any]:
     """Shortens messages and parameters until the whole is small enough: a hundred parameters with long values, or
     messages in a script of several bytes a character, would be too much together."""
     most = _MESSAGE
-    while len(json.dumps(status, ensure_ascii=False).encode()) > _SIZE and most > 16:
+    while len(json.dumps(status, ensure_ascii=False).encode()) > _SIZE and most > 4:
         most //= 2
-        for condition in status["conditions"]:
-            condition["message"] = shorten(condition["message"], max(most, 64))
+        for texts in ("conditions", "recentFailures"):
+            # New objects: these may be parts of the status as it was read.
+            status[texts] = [
+                {**item, "message": shorten(item["message"], max(most, 64))} for item in status.get(texts) or ()
+            ] or None
         if best := status.get("bestTrial"):
-            best["parameters"] = {name: shorten(value, most) for name, value in best["parameters"].items()}
+            parameters = {name: shorten(value, most) for name, value in best["parameters"].items()}
+            status["bestTrial"] = {**best, "parameters": parameters}
     return status
 
 
@@ -222,15 +226,15 @@ def _time(moment: datetime) -> str:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """The merge patch that turns one status into the other; empty when they are the same."""
+    """The merge patch (RFC 7386) that turns one status into the other; empty when they are the same.
+
+    What is missing or None in `new` is taken away by name: a merge patch would otherwise keep it."""
     patch: dict[str, Any] = {}
-    for key, value in new.items():
-        before = old.get(key)
-        if before == value:
-            continue
-        if key == "bestTrial" and isinstance(before, Mapping) and isinstance(value, Mapping):
-            # A merge patch merges objects: parameters of the previous best trial must be taken away by name.
-            gone = {name: None for name in before.get("parameters") or {} if name not in value["parameters"]}
-            value = {**value, "parameters": {**gone, **value["parameters"]}}
-        patch[key] = value
+    for key in {**new, **old}:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            if changes := difference(before, after):
+                patch[key] = changes
+        elif before != after:
+            patch[key] = after
     return patch
