@@ -103,18 +103,14 @@ def test_final_values_wait_until_the_database_is_back(capsys):
     assert sender.send_final(call("final")) == "answer to final"
     assert database.stored == ["a", "final"]
     assert 1200 <= database.now < 1220
-    assert (
-        6 <= capsys.readouterr().err.count("final waits for the database") <= 8
-    )  # every 30 s, not every attempt
+    assert 6 <= capsys.readouterr().err.count("final waits for the database") <= 8  # every 30 s, not every attempt
     assert database.attempts < 60
     assert database.closed == 1
 
 
 def test_undelivered_final_values_are_said(capsys):
     database = FakeDatabase(away=lambda now: True, hang=3.0)
-    with pytest.raises(
-        UndeliveredError, match=r"0\.93 could not be delivered within 60 s.*connection refused"
-    ):
+    with pytest.raises(UndeliveredError, match=r"0\.93 could not be delivered within 60 s.*connection refused"):
         delivery(database, finish=60).send_final(call("0.93"))
     assert 1060 <= database.now < 1064
 

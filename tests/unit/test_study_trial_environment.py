@@ -35,9 +35,7 @@ def test_does_not_show_secrets():
     assert POD["STUDY_STORAGE_KEY"] not in text
 
 
-@pytest.mark.parametrize(
-    "env", [{}, {"STUDY_PARAMS": "{}"}, {"STUDY_PORT": "tcp://10.0.0.1:80", "PATH": "/bin"}]
-)
+@pytest.mark.parametrize("env", [{}, {"STUDY_PARAMS": "{}"}, {"STUDY_PORT": "tcp://10.0.0.1:80", "PATH": "/bin"}])
 def test_an_environment_without_the_operators_variables_is_a_local_run(env):
     assert read_pod_environment(env) is None
 

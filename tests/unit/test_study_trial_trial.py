@@ -84,9 +84,7 @@ def test_an_optuna_objective_runs_unchanged(trial, channel):
     assert (trial.number, trial.params, trial.user_attrs) == (7, {"lr": 0.01}, {"epochs": 2})
 
 
-@pytest.mark.parametrize(
-    "exception", [study_trial.TrialPruned, optuna.TrialPruned, optuna.exceptions.TrialPruned]
-)
+@pytest.mark.parametrize("exception", [study_trial.TrialPruned, optuna.TrialPruned, optuna.exceptions.TrialPruned])
 @pytest.mark.parametrize("by_operator", [True, False])
 def test_trial_pruned_ends_the_trial_as_pruned(trial, channel, exception, by_operator):
     channel.pruned = by_operator
