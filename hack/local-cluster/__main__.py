@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import binaries
 import cluster
 import images
+import network
 import testservices
 from common import Problem
 from recipes import PROJECT
@@ -45,6 +47,7 @@ def main() -> int:
     services.add_argument("action", choices=["up", "down"])
     services.add_argument("--dir", type=Path, help="where they live (default: test-services in the cache directory)")
     arguments = parser.parse_args()
+    network.keep_from_proxies()
     try:
         return _run(arguments)
     except Problem as problem:
@@ -66,6 +69,8 @@ def _run(arguments: argparse.Namespace) -> int:
         binaries.ensure(("kubectl", "helm", "kubeconform"))
         print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig()))}")
         print(f"export PATH={shlex.quote(str(binaries.path_dir()))}:$PATH")
+        if network.proxies_in_use():
+            print(f"export NO_PROXY={shlex.quote(os.environ['NO_PROXY'])}")
     elif arguments.command == "images":
         print(json.dumps(_images(arguments.name or list(PROJECT), arguments.push)))
     elif arguments.command == "test-services":
@@ -91,7 +96,7 @@ def _images(names: list[str], registry: str | None) -> dict[str, str]:
         raise Problem(f"no such image: {', '.join(unknown)}. There are: {', '.join(PROJECT)}")
     if registry:
         return images.push(names, registry)
-    return images.ensure(names, cluster.directory() / "containerd")
+    return images.ensure(names, cluster.containerd())
 
 
 if __name__ == "__main__":

@@ -17,16 +17,16 @@ from common import HERE, Problem, cache_dir, locked, say, tail
 
 _TOOLS = HERE / "tools"
 _PLAIN = "-s -w"
-KUBERNETES = re.search(r"k8s\.io/kubernetes (v[\d.]+)", (_TOOLS / "go.mod").read_text())[1]
+_KUBERNETES = re.search(r"k8s\.io/kubernetes (v[\d.]+)", (_TOOLS / "go.mod").read_text())[1]
 
 
 def _kubernetes_flags() -> str:
     """Without its version a server calls itself v0.0.0, and clients refuse features."""
-    major, minor, _ = KUBERNETES.removeprefix("v").split(".")
+    major, minor, _ = _KUBERNETES.removeprefix("v").split(".")
     base = "k8s.io/component-base/version"
     return (
-        f"{_PLAIN} -X {base}.gitVersion={KUBERNETES} -X {base}.gitMajor={major} -X {base}.gitMinor={minor}"
-        f" -X {base}.gitTreeState=clean -X k8s.io/client-go/pkg/version.gitVersion={KUBERNETES}"
+        f"{_PLAIN} -X {base}.gitVersion={_KUBERNETES} -X {base}.gitMajor={major} -X {base}.gitMinor={minor}"
+        f" -X {base}.gitTreeState=clean -X k8s.io/client-go/pkg/version.gitVersion={_KUBERNETES}"
     )
 
 
@@ -60,17 +60,27 @@ def path_dir() -> Path:
     return cache_dir() / "cluster" / "bin"
 
 
-def ensure(names: Iterable[str] = tuple(_SOURCES)) -> dict[str, Path]:
-    """Finds or builds these programs and returns where each is.
+def paths(names: Iterable[str] = tuple(_SOURCES)) -> dict[str, Path]:
+    """Where each of these programs is, or will be once it is built.
 
     A program in the directory `KUBE_BIN_DIR` is used as it is. All others are built once into the cache, each under
-    a name that tells all that decides what it is. Raises Problem when a build fails or Go is missing.
+    a name that tells all that decides what it is. Raises Problem when that directory does not exist.
     """
-    found: dict[str, Path] = {}
     given = os.environ.get("KUBE_BIN_DIR")
-    for name in names:
-        mine = Path(given).absolute() / name if given else None
-        found[name] = mine if mine and os.access(mine, os.X_OK) else _built(name)
+    if not given:
+        return {name: _built(name) for name in names}
+    directory = Path(given).absolute()
+    if not directory.is_dir():
+        raise Problem(f"KUBE_BIN_DIR={given} is not a directory; correct it, or unset it to build from source")
+    return {name: directory / name if os.access(directory / name, os.X_OK) else _built(name) for name in names}
+
+
+def ensure(names: Iterable[str] = tuple(_SOURCES)) -> dict[str, Path]:
+    """Builds those of these programs that are missing, and returns where each is.
+
+    Raises Problem when a build fails or Go is missing.
+    """
+    found = paths(names)
     if not all(path.exists() for path in found.values()):
         with locked(cache_dir() / "bin" / ".lock"):
             # Once more: another command may have built some of them while this one waited.

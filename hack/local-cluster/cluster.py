@@ -35,6 +35,13 @@ def kubeconfig() -> Path:
     return directory() / "kubeconfig"
 
 
+def containerd() -> Path:
+    """The directory of the node's containerd. Raises Problem when it does not run."""
+    if _processes().pid("containerd") is None:
+        raise Problem("the cluster is not up: run `python3 hack/local-cluster up` first")
+    return directory() / "containerd"
+
+
 def up() -> None:
     """Brings the cluster up from whatever state it is in. Raises Problem with the reason when it cannot."""
     if os.geteuid() != 0:
@@ -46,14 +53,14 @@ def up() -> None:
         network.up(directory() / "cni")
         cluster, processes = _components(), _processes()
         started = processes.ensure(cluster.etcd, cluster.containerd)
-        images.ensure(recipes.NODE, directory() / "containerd")
+        images.ensure(recipes.NODE, containerd())
         started |= processes.ensure(cluster.apiserver)
         _apply_addons()
         started |= processes.ensure(*cluster.all())
         _wait_until_usable()
         _advertise_gpus()
         done = f"up after {time.monotonic() - began:.0f} s" if started else "already up"
-        say(f"the cluster is {done}: Kubernetes {binaries.KUBERNETES}, one node with {_GPUS} {_GPU}")
+        say(f"the cluster is {done}: one node with {_GPUS} {_GPU}")
 
 
 def down(purge: bool) -> None:
@@ -98,7 +105,7 @@ def kubectl(*arguments: str, stdin: str | None = None, check: bool = True) -> st
 
 
 def _components() -> Components:
-    programs = binaries.ensure()
+    programs = binaries.paths()
     return Components(directory(), programs, images.node_image("study-pause"), images.node_image("study-base"))
 
 

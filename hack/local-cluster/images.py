@@ -10,8 +10,9 @@ import contextlib
 import re
 import shutil
 import subprocess
+import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import packages
@@ -27,23 +28,16 @@ def ensure(names: Iterable[str], containerd: Path) -> dict[str, str]:
 
     `containerd` is its directory, with the socket in it. Raises Problem with the end of a build that failed.
     """
-    with locked(_home() / ".lock"), _scratch("contexts") as scratch:
-        contexts = Contexts(scratch)
+    with tempfile.TemporaryDirectory() as snapshots:
+        contexts = Contexts(Path(snapshots))
         images = {name: f"{name}:{contexts.tag(name)}" for name in names}
-        present = set(_ctr(containerd, "images", "ls", "-q").split())
-        missing = [name for name, image in images.items() if f"docker.io/library/{image}" not in present]
-        if missing:
+        if _missing(images, containerd):
             packages.ensure(packages.IMAGES)
-            store = _Store(contexts)
-            for name in missing:
-                store.build(name)
-                say(f"importing {images[name]}")
-                archive = scratch / "image.tar"
-                store.buildah(
-                    "push", f"localhost/{images[name]}", f"docker-archive:{archive}:docker.io/library/{images[name]}"
-                )
-                _ctr(containerd, "images", "import", str(archive))
-                archive.unlink()
+            with locked(_home() / ".lock"):
+                store = _Store(contexts)
+                for name in _missing(images, containerd):  # once more: others may have been at work meanwhile
+                    store.build(name)
+                    _import(store, images[name], containerd)
         return images
 
 
@@ -52,8 +46,8 @@ def push(names: Iterable[str], registry: str) -> dict[str, str]:
     engine = next((name for name in ("docker", "podman", "buildah") if shutil.which(name)), None)
     if engine is None:
         raise Problem(f"pushing images to {registry} needs docker, podman or buildah; none is on PATH")
-    with locked(_home() / ".lock"), _scratch("contexts") as scratch:
-        contexts = Contexts(scratch, published=True)
+    with tempfile.TemporaryDirectory() as snapshots:
+        contexts = Contexts(Path(snapshots), published=True)
         pushed: dict[str, str] = {}
 
         def ensure_pushed(name: str) -> str:
@@ -98,6 +92,20 @@ def _scratch(purpose: str) -> Iterator[Path]:
         yield directory
     finally:
         clear()
+
+
+def _missing(images: Mapping[str, str], containerd: Path) -> list[str]:
+    """Names of those images that containerd does not have."""
+    present = set(_ctr(containerd, "images", "ls", "-q").split())
+    return [name for name, image in images.items() if f"docker.io/library/{image}" not in present]
+
+
+def _import(store: _Store, image: str, containerd: Path) -> None:
+    say(f"importing {image}")
+    with _scratch("import") as scratch:
+        archive = scratch / "image.tar"
+        store.buildah("push", f"localhost/{image}", f"docker-archive:{archive}:docker.io/library/{image}")
+        _ctr(containerd, "images", "import", str(archive))
 
 
 def _ctr(containerd: Path, *arguments: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -23,6 +24,22 @@ CNI_BIN = Path("/usr/lib/cni")
 # another pod on this bridge would skip kube-proxy's address translation. The second comes with a kernel module.
 _SYSCTLS = {"net/ipv4/ip_forward": "1", "net/bridge/bridge-nf-call-iptables": "1"}
 _CHAINS = ("KUBE-", "CNI-")
+
+
+def proxies_in_use() -> bool:
+    """Whether the environment sends HTTP through a proxy."""
+    return any(os.environ.get(name) or os.environ.get(name.lower()) for name in ("HTTP_PROXY", "HTTPS_PROXY"))
+
+
+def keep_from_proxies() -> None:
+    """Tells this command and the daemons it starts not to look for the cluster behind the machine's proxy."""
+    if proxies_in_use():
+        before = os.environ.get("NO_PROXY") or os.environ.get("no_proxy", "")
+        ours = ["127.0.0.1", "localhost", POD_NETWORK, SERVICE_NETWORK, ".svc", ".cluster.local"]
+        known = [name for name in before.split(",") if name]
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(
+            [*known, *(name for name in ours if name not in known)]
+        )
 
 
 def write_cni(directory: Path) -> Path:
