@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from optuna.distributions import (
@@ -76,7 +77,9 @@ def grid(space: Mapping[str, BaseDistribution], most: int = 1_000_000) -> dict[s
         elif isinstance(distribution, IntDistribution):
             axes[name] = list(range(distribution.low, distribution.high + 1, distribution.step))
         else:
-            axes[name] = [distribution.low + i * distribution.step for i in range(size)]
+            # In decimal, as Optuna does it: 0.3, not 3 * 0.1, which is 0.30000000000000004 and above a high of 0.3.
+            low, step = Decimal(str(distribution.low)), Decimal(str(distribution.step))
+            axes[name] = [float(low + i * step) for i in range(size)]
     return axes
 
 
