@@ -116,9 +116,7 @@ def test_passwords_survive_a_time_with_an_external_database(release: Release) ->
 
 def test_a_changed_secret_restarts_the_operator(release: Release) -> None:
     def checksum() -> str:
-        return release.get(release.operator)["spec"]["template"]["metadata"]["annotations"][
-            "checksum/secrets"
-        ]
+        return release.get(release.operator)["spec"]["template"]["metadata"]["annotations"]["checksum/secrets"]
 
     passwords = {"reporter_password": "one", "database_password": "two"}
     release.create_secret("own", study_key_seed="s" * 32, **passwords)
@@ -156,9 +154,7 @@ def test_every_pod_is_admitted_where_only_restricted_ones_are(release: Release) 
         mounts = {mount["name"] for c in spec["containers"] for mount in c.get("volumeMounts", [])}
         # What a StatefulSet's controller adds to the pod.
         for name in mounts - volumes:
-            spec.setdefault("volumes", []).append(
-                {"name": name, "persistentVolumeClaim": {"claimName": name}}
-            )
+            spec.setdefault("volumes", []).append({"name": name, "persistentVolumeClaim": {"claimName": name}})
         spec["restartPolicy"] = "Never"
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"pod-{number}"}, "spec": spec}
         release.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))

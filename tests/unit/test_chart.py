@@ -129,9 +129,7 @@ class TestRights:
         objects = render()
         prefix = "rbac.authorization.k8s.io/aggregate-to-"
         roles = {
-            o["metadata"]["name"]: {
-                k.removeprefix(prefix) for k in o["metadata"]["labels"] if k.startswith(prefix)
-            }
+            o["metadata"]["name"]: {k.removeprefix(prefix) for k in o["metadata"]["labels"] if k.startswith(prefix)}
             for o in objects
             if o["kind"] == "ClusterRole"
         }
@@ -165,9 +163,7 @@ class TestPods:
 
     @pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS)
     def test_only_those_that_need_it_get_a_token(self, values: tuple[str, ...]) -> None:
-        tokens = {
-            name: spec["automountServiceAccountToken"] for name, spec in pod_specs(render(*values)).items()
-        }
+        tokens = {name: spec["automountServiceAccountToken"] for name, spec in pod_specs(render(*values)).items()}
         assert {name for name, mounted in tokens.items() if mounted} == {
             "Deployment/study-operator",
             "Pod/study-operator-test",
@@ -175,9 +171,7 @@ class TestPods:
 
     def test_images_can_be_pinned(self) -> None:
         digest = f"sha256:{'a' * 64}"
-        specs = pod_specs(
-            render(f"operator.image.digest={digest}", "operator.image.tag=v1", "test.image.tag=v2")
-        )
+        specs = pod_specs(render(f"operator.image.digest={digest}", "operator.image.tag=v1", "test.image.tag=v2"))
         operator = specs["Deployment/study-operator"]
         assert operator["containers"][0]["image"] == f"study-operator@{digest}"
         assert operator["initContainers"][0]["image"] == f"study-operator@{digest}"
@@ -319,9 +313,7 @@ class TestNetworkPolicy:
         operator, trials = rule["from"]
         assert operator["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "operator"
         assert "namespaceSelector" not in operator
-        assert trials["podSelector"]["matchExpressions"] == [
-            {"key": "study-operator.io/study", "operator": "Exists"}
-        ]
+        assert trials["podSelector"]["matchExpressions"] == [{"key": "study-operator.io/study", "operator": "Exists"}]
         assert trials["namespaceSelector"] == {}
         assert policy["policyTypes"] == ["Ingress", "Egress"]
         assert policy["egress"] == []
@@ -376,9 +368,7 @@ class TestHelmTest:
         assert (spec["maxTrials"], spec["parallelism"], spec["gpusPerTrial"]) == (4, 2, 0)
         assert spec["deletionPolicy"] == "Delete"
 
-    @pytest.mark.parametrize(
-        ("watched", "namespace"), [("{team-a,system}", "system"), ("{team-a}", "team-a")]
-    )
+    @pytest.mark.parametrize(("watched", "namespace"), [("{team-a,system}", "system"), ("{team-a}", "team-a")])
     def test_runs_where_the_operator_serves(self, watched: str, namespace: str) -> None:
         values = (f"watchNamespaces={watched}",)
         assert self.study(*values)["metadata"]["namespace"] == namespace
