@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import HERE, Problem, cache_dir, locked, say, tail
+from common import HERE, Problem, cache_dir, locked, run, say, tail
 
 _TOOLS = HERE / "tools"
 _PLAIN = "-s -w"
+_GO = (1, 21)  # the first that fetches the version that tools/go.mod asks for by itself
 _KUBERNETES = re.search(r"k8s\.io/kubernetes (v[\d.]+)", (_TOOLS / "go.mod").read_text())[1]
 
 
@@ -116,10 +117,11 @@ def _link(target: Path, link: Path) -> None:
 def _build(names: list[str]) -> None:
     if not names:
         return
-    if not shutil.which("go"):
+    version = run(["go", "env", "GOVERSION"]).stdout.strip() if shutil.which("go") else "none"
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < _GO:
         raise Problem(
-            f"Go is needed to build {', '.join(names)} and is not on PATH. Install it (https://go.dev/dl), or"
-            " put these programs into a directory and name it in KUBE_BIN_DIR."
+            f"building {', '.join(names)} X
+            " (https://go.dev/dl), or put these programs into a directory and name it in KUBE_BIN_DIR."
         )
     minutes = sum(_SOURCES[name].minutes for name in names)
     say(f"building {', '.join(names)} from source: about {minutes:.0f} minutes on two cores")

@@ -89,10 +89,19 @@ def write(path: Path, text: str, mode: int = 0o600) -> bool:
 
 
 def unmount_below(directory: Path) -> None:
-    """Unmounts everything that is mounted below a directory, innermost first."""
-    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for mount in reversed([mount for mount in mounts if mount.startswith(f"{directory}/")]):
+    """Unmounts everything that is mounted below a directory, innermost first.
+
+    Raises Problem when something stays mounted: to delete the directory then would delete what is mounted there.
+    """
+
+    def mounts() -> list[str]:
+        points = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        return [point for point in points if point.startswith(f"{directory}/")]
+
+    for mount in reversed(mounts()):
         run(["umount", "--lazy", mount], check=False)
+    if remaining := mounts():
+        raise Problem(f"cannot unmount {', '.join(remaining)}: unmount by hand and try again")
 
 
 @contextlib.contextmanager
