@@ -13,10 +13,10 @@ from pathlib import Path
 import psycopg2
 import pytest
 from database import TestDatabase, settings_for
+from kubernetes.aio.config import kube_config
 from psycopg2 import sql
-from world import World
-
 from study_operator.storage.migrate import migrate
+from world import World
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,9 +78,15 @@ async def world(api_server: ApiServer, database: TestDatabase) -> AsyncIterator[
     await world.close()
 
 
+@pytest.fixture
+def kubeconfig(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """KUBECONFIG, for a whole operator in this process; the client has read the variable when it was imported."""
+    monkeypatch.setenv("KUBECONFIG", api_server.kubeconfig)
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", api_server.kubeconfig)
+    return api_server.kubeconfig
+
+
 def _autocommit(url: str):
     connection = psycopg2.connect(url)
     connection.autocommit = True
     return connection.cursor()
-
-

@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
-
 from study_operator.settings import Settings
 from study_operator.storage.database import Database
 from study_operator.storage.studies import Studies
@@ -54,13 +53,36 @@ class TestDatabase:
 
     def query(self, text: str, *values: Any) -> list[tuple]:
         """Rows of one statement, run as the superuser."""
-        connection = psycopg2.connect(self.url)
+        return _query(self.url, text, values)
+
+    def query_as_reporter(self, text: str, *values: Any) -> list[tuple]:
+        """Rows of one statement, run with the login of trials' pods."""
+        return _query(self.reporter_url, text, values)
+
+
+@dataclass(frozen=True)
+class TrialPod:
+    """What a trial's pod is to the database: a login, the study's key, and its trial."""
+
+    database: TestDatabase
+    key: str
+    trial_id: int
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """Calls a reporting function. Returns its answer."""
+        places = ", ".join(["%s"] * (2 + len(arguments)))
+        (row,) = self.database.query_as_reporter(
+            f"SELECT study_operator.{function}({places})", self.key, self.trial_id, *arguments
+        )
+        return row[0]
+
+    def refusal(self, function: str, *arguments: Any) -> str | None:
+        """The SQLSTATE with which a call is refused; None if it is not."""
         try:
-            with connection, connection.cursor() as cursor:
-                cursor.execute(text, values)
-                return cursor.fetchall() if cursor.description else []
-        finally:
-            connection.close()
+            self.call(function, *arguments)
+        except psycopg2.Error as error:
+            return error.pgcode
+        return None
 
 
 def settings_for(database: TestDatabase, **more: str) -> Settings:
@@ -74,3 +96,13 @@ def settings_for(database: TestDatabase, **more: str) -> Settings:
             **more,
         }
     )
+
+
+def _query(url: str, text: str, values: tuple) -> list[tuple]:
+    connection = psycopg2.connect(url)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(text, values)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()

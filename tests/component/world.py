@@ -1,36 +1,49 @@
-"""The operator's reconciler in a real API server and database, with the test in the place of kubelet and Job controller."""
+"""The operator's reconciler in a real API server and database; the test is kubelet and Job controller."""
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import yaml
-from database import TestDatabase, settings_for
+from database import TestDatabase, TrialPod, settings_for
+from faults import FaultyCluster, FaultyDatabase
 from kubernetes.aio import client, config
-
 from study_operator.cluster import ApiError, Cluster
 from study_operator.model.job import TRIAL_ID_ANNOTATION, Reporting
-from study_operator.model.study import TRIAL_LABEL, parse
+from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, parse
 from study_operator.reconcile import Key, Look, Reconciler
-from study_operator.storage.database import Database
 from study_operator.storage.threads import StorageThreads
 
 CRD = Path(__file__).resolve().parents[2] / "crds/study.yaml"
+MERGE = "application/merge-patch+json"
+
+Manifest = dict[str, Any]
 
 
 class World:
-    """One namespace, one database, one operator, and a clock that the test can put forward."""
+    """One namespace, one database, one operator, and a clock that the test can put forward.
 
-    def __init__(self, cluster: Cluster, database: TestDatabase, namespace: str) -> None:
-        self.cluster, self.database, self.namespace = cluster, database, namespace
+    Attributes:
+        cluster: the test's own client; what the operator does through `operators_cluster` may be made to fail.
+        ahead: how far the operator's clock is put forward.
+    """
+
+    def __init__(
+        self, configuration: client.Configuration, cluster_id: str, database: TestDatabase, namespace: str
+    ) -> None:
+        self._configuration, self.cluster_id = configuration, cluster_id
+        self.cluster, self.database, self.namespace = Cluster(configuration), database, namespace
         self.settings = settings_for(database)
         self.threads = StorageThreads(4)
+        self.operators_cluster = FaultyCluster(configuration)
+        self.operators_database = FaultyDatabase(self.settings.dsn)
         self.ahead = timedelta(0)
         self.start_operator()
 
@@ -39,21 +52,30 @@ class World:
         configuration = client.Configuration()
         await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
         cluster = Cluster(configuration)
+        cluster_id = await cluster.cluster_id()
         await _install_crd(cluster)
-        namespace = f"test-{uuid.uuid4().hex[:8]}"
-        await cluster._call(
-            "POST", "/api/v1/namespaces", body={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
-        )
-        return cls(cluster, database, namespace)
+        await cluster.close()
+        world = cls(configuration, cluster_id, database, f"test-{uuid.uuid4().hex[:8]}")
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": world.namespace}}
+        await world.cluster._call("POST", "/api/v1/namespaces", body=namespace)
+        return world
+
+    @asynccontextmanager
+    async def another_operator(self) -> AsyncIterator[World]:
+        """The same namespace and database, with an operator and a clock of its own, for other studies."""
+        world = World(self._configuration, self.cluster_id, self.database, self.namespace)
+        yield world
+        await world.close()
 
     async def close(self) -> None:
         await self.cluster.close()
+        await self.operators_cluster.close()
         self.threads.shutdown()
 
     def start_operator(self) -> None:
         """A new process, as it were: nothing that the old one held in memory is left."""
         self.reconciler = Reconciler(
-            self.settings, self.cluster, "test-cluster", Database(self.settings.dsn), self.threads, self.now
+            self.settings, self.operators_cluster, self.cluster_id, self.operators_database, self.threads, self.now
         )
 
     def now(self) -> datetime:
@@ -61,17 +83,24 @@ class World:
 
     # What a user does
 
-    async def apply(self, name: str = "study", **spec: Any) -> dict[str, Any]:
+    async def apply(self, name: str = "study", **spec: Any) -> Manifest:
         """Creates a Study; `spec` replaces fields of a small one that needs no GPU."""
         manifest = study_manifest(name, self.namespace, **spec)
         return await self.cluster._call("POST", self._path("studies"), body=manifest)
 
-    async def edit(self, name: str = "study", **spec: Any) -> dict[str, Any]:
-        return await self.cluster._call(
-            "PATCH", f"{self._path('studies')}/{name}", body={"spec": spec}, content="application/merge-patch+json"
-        )
+    async def edit(self, name: str = "study", **spec: Any) -> Manifest:
+        return await self.cluster._call("PATCH", self._path("studies", name), body={"spec": spec}, content=MERGE)
 
-    async def study(self, name: str = "study") -> dict[str, Any]:
+    async def delete_study(self, name: str = "study") -> None:
+        await self.cluster._call("DELETE", self._path("studies", name))
+
+    async def delete_job(self, number: int, study: str = "study") -> None:
+        """A Job is deleted, and nothing is left of it."""
+        name = (await self.job(number, study))["metadata"]["name"]
+        await self.cluster._call("DELETE", self._path("jobs", name), {"propagationPolicy": "Background"})
+        await self.remove_finalizers()
+
+    async def study(self, name: str = "study") -> Manifest:
         found = await self.cluster.get_study(self.namespace, name)
         assert found is not None
         return found
@@ -80,7 +109,7 @@ class World:
         conditions = (await self.study(name)).get("status", {}).get("conditions", [])
         return next((condition for condition in conditions if condition["type"] == type_), {})
 
-    async def events(self) -> dict[str, dict[str, Any]]:
+    async def events(self) -> dict[str, Manifest]:
         """The Events of the namespace by reason."""
         found = await self.cluster._call("GET", f"/api/v1/namespaces/{self.namespace}/events")
         return {event["reason"]: event for event in found["items"]}
@@ -103,38 +132,56 @@ class World:
     async def everything(self, name: str) -> Any:
         """What a look can change: rows, Jobs, status."""
         study = await self.cluster.get_study(self.namespace, name)
-        jobs = {job["metadata"]["name"]: job["metadata"].get("deletionTimestamp") for job in await self.jobs()}
-        return self.rows(), jobs, (study or {}).get("status")
+        jobs = {job["metadata"]["uid"]: job["metadata"].get("deletionTimestamp") for job in await self.jobs(name)}
+        return self.rows(name), jobs, (study or {}).get("status")
 
     # What there is
 
-    def rows(self) -> list[tuple[int, str]]:
-        """Number and state of every trial."""
-        return self.database.query("SELECT number, state::text FROM trials ORDER BY study_id, number")
+    def rows(self, study: str = "study") -> list[tuple[int, str]]:
+        """Number and state of every trial of the Studies that have or had this name."""
+        return self.database.query(
+            "SELECT number, state::text FROM trials JOIN studies USING (study_id) WHERE study_name LIKE %s"
+            " ORDER BY study_id, number",
+            f"{self.namespace}/{study}-{'_' * 8}",
+        )
 
-    async def jobs(self) -> list[dict[str, Any]]:
-        return (await self.cluster._call("GET", self._path("jobs")))["items"]
+    async def jobs(self, study: str | None = None) -> list[Manifest]:
+        """The Jobs of the namespace, or those of the Studies of one name."""
+        query = {"labelSelector": f"{STUDY_LABEL}={study}"} if study else None
+        return (await self.cluster._call("GET", self._path("jobs"), query))["items"]
 
-    async def job(self, number: int) -> dict[str, Any]:
-        return next(job for job in await self.jobs() if job["metadata"]["labels"][TRIAL_LABEL] == str(number))
+    async def job(self, number: int, study: str = "study") -> Manifest:
+        return next(job for job in await self.jobs(study) if number_of(job) == number)
+
+    async def active(self, study: str = "study") -> list[int]:
+        """The numbers of the trials whose Jobs have not ended."""
+        return [number_of(job) for job in await self.jobs(study) if not has_ended(job)]
+
+    async def secrets(self, study: str = "study") -> dict[str, Manifest]:
+        """The Secrets of the Studies of one name, by their own names."""
+        query = {"labelSelector": f"{STUDY_LABEL}={study}"}
+        found = await self.cluster._call("GET", f"/api/v1/namespaces/{self.namespace}/secrets", query)
+        return {secret["metadata"]["name"]: secret for secret in found["items"]}
+
+    def reporting(self, study: Manifest) -> Reporting:
+        """Address and key that the pods of a Study get."""
+        settings = self.settings
+        return Reporting.of(parse(study), self.cluster_id, settings.study_key_seed, settings.reporter_url, None)
 
     # What pods, kubelet and Job controller do
 
-    async def as_pod(self, number: int, function: str, *arguments: Any) -> Any:
-        """Calls a reporting function as the pod of a trial does. Returns its answer."""
-        job, study = await self.job(number), parse(await self.study())
-        settings = self.settings
-        reporting = Reporting.of(study, "test-cluster", settings.study_key_seed, settings.reporter_url, None)
-        trial_id = int(job["metadata"]["annotations"][TRIAL_ID_ANNOTATION])
-        return call_as_reporter(self.database, function, reporting.key, trial_id, *arguments)
+    async def pod(self, number: int, study: str = "study") -> TrialPod:
+        """The pod of a trial, as far as the database goes: it may still report when its Job is gone."""
+        job, key = await self.job(number, study), self.reporting(await self.study(study)).key
+        return TrialPod(self.database, key, int(job["metadata"]["annotations"][TRIAL_ID_ANNOTATION]))
 
-    async def finish(self, number: int, *values: float) -> Any:
-        return await self.as_pod(number, "finish", list(values))
+    async def finish(self, number: int, *values: float, study: str = "study") -> Any:
+        return (await self.pod(number, study)).call("finish", list(values))
 
-    async def end_job(self, number: int, failed: str | None = None, message: str = "") -> None:
+    async def end_job(self, number: int, failed: str | None = None, message: str = "", study: str = "study") -> None:
         """Sets a Job's status as the Job controller does; `failed` is the reason of the Failed condition."""
-        job = await self.job(number)
-        now = _timestamp()
+        job = await self.job(number, study)
+        now = timestamp()
         types = ("FailureTarget", "Failed") if failed else ("SuccessCriteriaMet", "Complete")
         status: dict[str, Any] = {
             "startTime": now,
@@ -151,79 +198,59 @@ class World:
             ],
             **({"failed": 1} if failed else {"succeeded": 1, "completionTime": now}),
         }
-        await self.cluster._call(
-            "PATCH",
-            f"{self._path('jobs')}/{job['metadata']['name']}/status",
-            body={"status": status},
-            content="application/merge-patch+json",
-        )
-        await self.remove_finalizers()
+        path = self._path("jobs", job["metadata"]["name"], "status")
+        await self.cluster._call("PATCH", path, body={"status": status}, content=MERGE)
 
-    async def end_pod(self, number: int, reason: str, exit_code: int, phase: str = "Failed") -> None:
-        """A pod of the trial that has ended, as the kubelet leaves it."""
-        job = await self.job(number)
+    async def start_pod(self, number: int, status: dict[str, Any], study: str = "study") -> str:
+        """A pod of the trial with this status. Returns its name."""
+        job = await self.job(number, study)
         template = job["spec"]["template"]
         name = f"{job['metadata']['name']}-{uuid.uuid4().hex[:5]}"
         metadata = {"name": name, "namespace": self.namespace, "labels": template["metadata"]["labels"]}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
-        await self.cluster._call("POST", f"/api/v1/namespaces/{self.namespace}/pods", body=pod)
-        container = template["spec"]["containers"][0]
-        terminated = {"exitCode": exit_code, "reason": reason, "startedAt": _timestamp(), "finishedAt": _timestamp()}
-        await self.patch_pod(
-            name,
-            {
-                "phase": phase,
-                "containerStatuses": [
-                    {
-                        "name": container["name"],
-                        "image": container["image"],
-                        "imageID": "",
-                        "ready": False,
-                        "restartCount": 0,
-                        "state": {"terminated": terminated},
-                    }
-                ],
-            },
-        )
+        pods = f"/api/v1/namespaces/{self.namespace}/pods"
+        await self.cluster._call("POST", pods, body=pod)
+        await self.cluster._call("PATCH", f"{pods}/{name}/status", body={"status": status}, content=MERGE)
+        return name
 
-    async def patch_pod(self, name: str, status: dict[str, Any]) -> None:
-        await self.cluster._call(
-            "PATCH",
-            f"/api/v1/namespaces/{self.namespace}/pods/{name}/status",
-            body={"status": status},
-            content="application/merge-patch+json",
-        )
+    async def end_pod(self, number: int, reason: str, exit_code: int, phase: str = "Failed") -> None:
+        """A pod of the trial whose container has ended, as the kubelet leaves it."""
+        ended = {"exitCode": exit_code, "reason": reason, "startedAt": timestamp(), "finishedAt": timestamp()}
+        await self.start_pod(number, {"phase": phase, "containerStatuses": [container_status({"terminated": ended})]})
 
-    async def remove_finalizers(self) -> None:
-        """Lets go of Jobs that are being deleted, as garbage collector and Job controller do once their pods are gone."""
-        for job in await self.jobs():
+    async def remove_finalizers(self, study: str | None = None) -> None:
+        """Lets go of Jobs that are being deleted, as the garbage collector does once their pods are gone."""
+        for job in await self.jobs(study):
             if "deletionTimestamp" in job["metadata"] and job["metadata"].get("finalizers"):
-                await self.cluster._call(
-                    "PATCH",
-                    f"{self._path('jobs')}/{job['metadata']['name']}",
-                    body={"metadata": {"finalizers": None}},
-                    content="application/merge-patch+json",
-                )
+                path = self._path("jobs", job["metadata"]["name"])
+                await self.cluster._call("PATCH", path, body={"metadata": {"finalizers": None}}, content=MERGE)
+
+    async def collect_garbage(self) -> None:
+        """Deletes Jobs whose Study is gone, as the garbage collector does."""
+        studies = {study["metadata"]["uid"] for study in await self.cluster.list_studies(self.namespace)}
+        for job in await self.jobs():
+            if job["metadata"]["ownerReferences"][0]["uid"] not in studies:
+                await self.cluster._call("DELETE", self._path("jobs", job["metadata"]["name"]))
+        await self.remove_finalizers()
 
     async def run_trials(self, value: Callable[[int], float], name: str = "study") -> None:
         """Lets every trial run to its end, one round after the other, until the study has ended."""
         for _ in range(100):
             await self.settle(name)
-            active = [j for j in await self.jobs() if not (j.get("status") or {}).get("conditions")]
+            active = await self.active(name)
             if not active:
                 return
-            for job in active:
-                number = int(job["metadata"]["labels"][TRIAL_LABEL])
-                await self.finish(number, value(number))
-                await self.end_job(number)
+            for number in active:
+                await self.finish(number, value(number), study=name)
+                await self.end_job(number, study=name)
         raise AssertionError("the study does not end")
 
-    def _path(self, plural: str) -> str:
+    def _path(self, plural: str, *below: str) -> str:
         group = "study-operator.io/v1alpha1" if plural == "studies" else "batch/v1"
-        return f"/apis/{group}/namespaces/{self.namespace}/{plural}"
+        return "/".join((f"/apis/{group}/namespaces/{self.namespace}/{plural}", *below))
 
 
-def study_manifest(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
+def study_manifest(name: str, namespace: str, **spec: Any) -> Manifest:
     """A Study of four trials, two at a time, with the given fields of its spec replaced."""
     return {
         "apiVersion": "study-operator.io/v1alpha1",
@@ -239,27 +266,48 @@ def study_manifest(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
             "maxTrials": 4,
             "parallelism": 2,
             "gpusPerTrial": 0,
-            "jobTemplate": {
-                "spec": {"template": {"spec": {"containers": [{"name": "trial", "image": "trial:1"}]}}},
-            },
+            "jobTemplate": job_template(),
             **spec,
         },
     }
 
 
-def call_as_reporter(database: TestDatabase, function: str, *arguments: Any) -> Any:
-    """Calls a reporting function with the reporter's own login."""
-    connection = psycopg2.connect(database.reporter_url)
-    try:
-        with connection, connection.cursor() as cursor:
-            places = ", ".join(["%s"] * len(arguments))
-            cursor.execute(f"SELECT study_operator.{function}({places})", arguments)
-            return cursor.fetchone()[0]
-    finally:
-        connection.close()
+def job_template(**container: Any) -> dict[str, Any]:
+    """A Job template of one container, with the given fields replaced."""
+    return {"spec": {"template": {"spec": {"containers": [{"name": "trial", "image": "trial:1", **container}]}}}}
 
 
-def _timestamp() -> str:
+def container_status(state: dict[str, Any]) -> dict[str, Any]:
+    """The kubelet's status of the container of `job_template`."""
+    return {"name": "trial", "image": "trial:1", "imageID": "", "ready": False, "restartCount": 0, "state": state}
+
+
+def number_of(job: Manifest) -> int:
+    return int(job["metadata"]["labels"][TRIAL_LABEL])
+
+
+def environment_of(job: Manifest) -> dict[str, Any]:
+    """The environment variables of a Job's container: their values, or where they come from."""
+    variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
+    return {variable["name"]: variable.get("value", variable.get("valueFrom")) for variable in variables}
+
+
+def params_of(job: Manifest) -> dict[str, Any]:
+    return json.loads(environment_of(job)["STUDY_PARAMS"])
+
+
+def secret_of(job: Manifest) -> str:
+    """The name of the Secret that a Job's pods take address and key from."""
+    return environment_of(job)["STUDY_STORAGE_KEY"]["secretKeyRef"]["name"]
+
+
+def has_ended(job: Manifest) -> bool:
+    """Whether a Job is complete or has failed; one that is being deleted may still have a pod."""
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    return any(condition["type"] in ("Complete", "Failed") for condition in conditions)
+
+
+def timestamp() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

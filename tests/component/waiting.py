@@ -1,0 +1,28 @@
+"""Tests wait for a condition, never for a fixed time."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def until(condition: Callable[[], T], patience: float = 30.0) -> T:
+    """Waits until a condition, which may be a coroutine function, gives something true; returns that.
+
+    Args:
+        patience: seconds, many more than it should ever take.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        found: Any = condition()
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not so after {patience:.0f} s: {inspect.getsource(condition).strip()}"
+        await asyncio.sleep(0.02)
