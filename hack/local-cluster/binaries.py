@@ -120,8 +120,8 @@ def _build(names: list[str]) -> None:
     version = run(["go", "env", "GOVERSION"]).stdout.strip() if shutil.which("go") else "none"
     if tuple(map(int, re.findall(r"\d+", version)[:2])) < _GO:
         raise Problem(
-            f"building {', '.join(names)} X
-            " (https://go.dev/dl), or put these programs into a directory and name it in KUBE_BIN_DIR."
+            f"building {', '.join(names)} needs Go {'.'.join(map(str, _GO))} or newer; on PATH is: {version}."
+            " Install it (https://go.dev/dl), or put these programs into a directory and name it in KUBE_BIN_DIR."
         )
     minutes = sum(_SOURCES[name].minutes for name in names)
     say(f"building {', '.join(names)} from source: about {minutes:.0f} minutes on two cores")
