@@ -47,6 +47,8 @@ def main() -> int:
     services.add_argument("action", choices=["up", "down"])
     services.add_argument("--dir", type=Path, help="where they live (default: test-services in the cache directory)")
     arguments = parser.parse_args()
+    # Debian keeps daemons in sbin, which is not on every root shell's PATH.
+    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
     network.keep_from_proxies()
     try:
         return _run(arguments)

@@ -65,6 +65,9 @@ def up() -> None:
 
 def down(purge: bool) -> None:
     """Ends pods and daemons and removes mounts, network and firewall rules; with `purge`, all data as well."""
+    if not directory().exists():
+        say("there is no cluster")
+        return
     with locked(directory() / ".lock"):
         processes = _processes()
         if processes.running() or _shims():

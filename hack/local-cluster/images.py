@@ -43,9 +43,10 @@ def ensure(names: Iterable[str], containerd: Path) -> dict[str, str]:
 
 def push(names: Iterable[str], registry: str) -> dict[str, str]:
     """Builds on published base images with docker, podman or buildah, and pushes; returns names with tags."""
-    engine = next((name for name in ("docker", "podman", "buildah") if shutil.which(name)), None)
+    installed = (name for name in ("docker", "podman", "buildah") if shutil.which(name))
+    engine = next((name for name in installed if run([name, "info"], check=False).returncode == 0), None)
     if engine is None:
-        raise Problem(f"pushing images to {registry} needs docker, podman or buildah; none is on PATH")
+        raise Problem(f"pushing images to {registry} needs docker, podman or buildah; none of them works here")
     with tempfile.TemporaryDirectory() as snapshots:
         contexts = Contexts(Path(snapshots), published=True)
         pushed: dict[str, str] = {}

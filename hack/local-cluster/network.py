@@ -89,7 +89,8 @@ def down(directory: Path) -> None:
         run(["ip", "link", "delete", BRIDGE])
     shutil.rmtree(_leases(directory), ignore_errors=True)
     for family in ("iptables", "ip6tables"):
-        _remove_rules(family)
+        if shutil.which(family):
+            _remove_rules(family)
     before = directory / "sysctls-before.json"
     if before.exists():
         for name, value in json.loads(before.read_text()).items():

@@ -48,8 +48,6 @@ def ensure(needed: Iterable[str]) -> None:
 
     Raises Problem when a package is missing and this is not root on a machine with apt-get.
     """
-    # Debian keeps daemons in sbin, which is not on every root shell's PATH.
-    os.environ["PATH"] = os.environ["PATH"] + ":/usr/local/sbin:/usr/sbin:/sbin"
     missing = sorted({_PACKAGE_OF[name] for name in needed if not shutil.which(name)})
     if not missing:
         return
