@@ -29,9 +29,9 @@ def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 def objective(trial: study_trial.Trial) -> float:
     # Optuna's suggest calls give the values that the study has chosen for this trial.
     model = MLPClassifier(
-        hidden_layer_sizes=trial.suggest_int("hidden", 8, 128, log=True),
+        hidden_layer_sizes=trial.suggest_int("hidden", 16, 128, log=True),
         batch_size=trial.suggest_categorical("batch_size", [32, 64, 128]),
-        learning_rate_init=trial.suggest_float("lr", 1e-4, 1.0, log=True),
+        learning_rate_init=trial.suggest_float("lr", 1e-3, 1.0, log=True),
         momentum=trial.suggest_float("momentum", 0.0, 0.95),
         solver="sgd",
         random_state=0,
