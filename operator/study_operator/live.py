@@ -78,19 +78,25 @@ class LiveStudy:
         assert self.study_id is not None
         rows = self._trials.observe(self.study_id, list(jobs))
         running = [row for row in rows.open.values() if row.state is TrialState.RUNNING and row.job]
-        idle = not running and (finished or rows.total >= self.study.max_trials)
-        if not launching or idle:
+        # Whether a grid has ended, only its history can tell.
+        ended = rows.total >= self.study.max_trials or (finished and self.study.sampler.name != "Grid")
+        if not launching or (ended and not running):
             self._sampling = None  # hundreds of finished studies must not keep their histories in memory
             return rows, False
         sampling = self._loaded(rows)
         self._feed(sampling, running)
-        return rows, sampling.exhausted
+        exhausted = sampling.exhausted
+        if exhausted and not running:
+            self._sampling = None
+        return rows, exhausted
 
     def start(self) -> TrialRow | None:
         """Asks the sampler for one trial and stores it; None when no more may be started."""
         assert self.study_id is not None
         for _ in range(5):
             sampling = self._sampling or self._load()
+            if sampling.exhausted:
+                return None
             begun = time.perf_counter()
             suggestion = sampling.ask(self.study.distributions)
             SUGGEST.observe(time.perf_counter() - begun)
@@ -134,6 +140,9 @@ class LiveStudy:
         self.prune.discard(row.number)
         self.launched.discard(row.number)
         if done and known and self._sampling:
+            if told.state is TrialState.PRUNED:  # where nothing prunes, it has seen none of the reports
+                for report in self._trials.reports({row.trial_id: self._sampling.seen(row.trial_id)}):
+                    self._sampling.see(report)
             self._sampling.tell(row.trial_id, told.state, values)
         elif not done:
             self._sampling = None
@@ -167,9 +176,11 @@ class LiveStudy:
     def _feed(self, sampling: Sampling, running: Collection[TrialRow]) -> None:
         rows = {row.trial_id: row for row in running if row.number not in self.prune}
         before = {trial_id: sampling.system_attrs(trial_id) for trial_id in rows if sampling.knows(trial_id)}
-        for report in self._trials.reports(sampling.cursors(rows)):
+        reports = self._trials.reports(sampling.cursors(rows))
+        latest = {report.trial_id: report.report_id for report in reports}
+        for report in reports:
             number = rows[report.trial_id].number
-            if number not in self.prune and sampling.feed(report):
+            if number not in self.prune and sampling.feed(report, report.report_id == latest[report.trial_id]):
                 self.prune.add(number)
         for trial_id, attrs in before.items():
             changed = {k: v for k, v in sampling.system_attrs(trial_id).items() if attrs.get(k) != v}

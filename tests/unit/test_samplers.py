@@ -72,7 +72,7 @@ def test_every_option_is_known_to_these_tests(name):
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_sampler_can_be_built_without_options(name):
-    assert type(build_sampler(with_sampler(name), 0)) is CLASSES[name]
+    assert isinstance(build_sampler(with_sampler(name), 0), CLASSES[name])
 
 
 @pytest.mark.filterwarnings("ignore:.*has been deprecated:FutureWarning")
@@ -81,7 +81,7 @@ def test_every_sampler_can_be_built_without_options(name):
 )
 def test_every_option_of_every_sampler_can_be_given(name, options):
     sampler = build_sampler(with_sampler(name, options, seed=1), 0)
-    assert type(sampler) is CLASSES[name]
+    assert isinstance(sampler, CLASSES[name])
     optuna.create_study(sampler=sampler).ask(study(parameters=FINITE).distributions)
 
 

@@ -24,11 +24,18 @@ class _Kind:
     one_sequence: bool = False
 
 
+class _Grid(GridSampler):
+    """Optuna's, less what ends `optimize` after the last cell: it fails for trials made by `enqueue_trial`."""
+
+    def after_trial(self, *_: Any) -> None:
+        pass
+
+
 _KINDS = {
     # Both are Optuna 5's defaults for one objective, set here because the quality of parallel studies rests on them.
     "TPE": _Kind(TPESampler, {"multivariate": True, "constant_liar": True}),
     "Random": _Kind(RandomSampler),
-    "Grid": _Kind(GridSampler, one_sequence=True),
+    "Grid": _Kind(_Grid, one_sequence=True),
     "QMC": _Kind(QMCSampler, one_sequence=True),
     "CmaES": _Kind(CmaEsSampler),
 }
@@ -52,7 +59,7 @@ def build_sampler(study: Study, started: int) -> BaseSampler:
     arguments: dict[str, Any] = {**kind.defaults, **options}
     try:
         check_options(f"sampler {name}", kind.cls, options, _RESERVED)
-        if kind.cls is GridSampler:
+        if kind.cls is _Grid:
             arguments["search_space"] = grid(study.distributions)
         if "seed" in inspect.signature(kind.cls).parameters:
             arguments["seed"] = _seed(study, kind, started)
