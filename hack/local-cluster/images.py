@@ -38,6 +38,7 @@ def ensure(names: Iterable[str], containerd: Path) -> dict[str, str]:
                 for name in _missing(images, containerd):  # once more: others may have been at work meanwhile
                     store.build(name)
                     _import(store, images[name], containerd)
+                unmount_below(_home())  # buildah leaves its storage mounted upon itself
         return images
 
 
