@@ -44,7 +44,10 @@ def main() -> int:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\nThe study goes on; `kubectl -n {NAMESPACE} get studies` shows it, `delete study` ends it.", file=sys.stderr)
+        print(
+            f"\nThe study goes on; `kubectl -n {NAMESPACE} get studies` shows it, `delete study` ends it.",
+            file=sys.stderr,
+        )
         return 130
     return 0
 
@@ -73,9 +76,9 @@ def _install(images: dict[str, str]) -> None:
     ):
         repository, _, tag = images[name].rpartition(":")
         values += ["--set-string", f"{key}.repository={repository},{key}.tag={tag}"]
+    chart, namespace = str(REPOSITORY / "helm/study-operator"), ["--namespace", SYSTEM_NAMESPACE, "--create-namespace"]
     _run(
-        ["helm", "upgrade", "--install", RELEASE, str(REPOSITORY / "helm/study-operator")]
-        + ["--namespace", SYSTEM_NAMESPACE, "--create-namespace", "--wait", "--timeout", "5m", *values],
+        ["helm", "upgrade", "--install", RELEASE, chart, *namespace, "--wait", "--timeout", "5m", *values],
         quiet=True,
         hint=f"kubectl -n {SYSTEM_NAMESPACE} get pods, describe pod and logs say why",
     )
@@ -102,10 +105,9 @@ def _follow() -> None:
         status = _study().get("status") or {}
         trials = status.get("trials") or {}
         message = _condition(status, "Progressing").get("message", "waiting for the operator")
-        line = (
-            f"{status.get('phase', 'Pending'):<9} {status.get('progress', ''):>6} trials, {trials.get('running', 0)} running, "
-            f"{trials.get('pruned', 0)} pruned, {trials.get('failed', 0)} failed, best {status.get('bestValue') or '-'}"
-        )
+        counts = ", ".join(f"{trials.get(state, 0)} {state}" for state in ("running", "pruned", "failed"))
+        line = f"{status.get('phase', 'Pending'):<9} {status.get('progress', ''):>6} trials, {counts}"
+        line += f", best {status.get('bestValue') or '-'}"
         if _condition(status, "Progressing").get("status") == "False":
             line += f"  ({message})"
         if line != shown:
@@ -127,7 +129,11 @@ def _show() -> None:
     for name, value in best["parameters"].items():
         print(f"  {name:<12} {value}")
     local = os.environ.get("CLUSTER") != "current"
-    setup = f'  eval "$({LOCAL_CLUSTER[0].rpartition("/")[2]} hack/local-cluster env)"   # kubectl for this cluster\n' if local else ""
+    setup = (
+        f'  eval "$({LOCAL_CLUSTER[0].rpartition("/")[2]} hack/local-cluster env)"   # kubectl for this cluster\n'
+        if local
+        else ""
+    )
     print(
         f"\nLook further:\n{setup}"
         f"  kubectl -n {NAMESPACE} describe study {STUDY}\n"
@@ -152,7 +158,9 @@ def _step(text: str) -> None:
 def _run(command: list[str], stdin: str | None = None, quiet: bool = False, hint: str = "") -> None:
     done = subprocess.run(command, input=stdin, text=True, stdout=subprocess.PIPE if quiet else None)
     if done.returncode != 0:
-        raise Failed(f"`{' '.join(command[:4])} ...` failed with exit code {done.returncode}" + (f": {hint}" if hint else ""))
+        raise Failed(
+            f"`{' '.join(command[:4])} ...` failed with exit code {done.returncode}" + (f": {hint}" if hint else "")
+        )
 
 
 def _output(command: list[str]) -> str:

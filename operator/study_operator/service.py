@@ -16,6 +16,7 @@ from study_operator.reconcile import Key, Reconciler
 from study_operator.settings import Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
 from study_operator.storage.listen import listen
+from study_operator.storage.migrate import renew_reporter
 from study_operator.storage.studies import Studies
 from study_operator.storage.threads import StorageThreads
 from study_operator.watch import watch
@@ -167,6 +168,8 @@ class Service:
             await asyncio.sleep(delay)
 
     async def _look_at_all(self) -> None:
+        if self._settings.manage_reporter:
+            await self._threads.run(renew_reporter, self._database, self._settings)
         known = await self._reconciler.gone.known()  # before the list: what is not in it then is really gone
         present: set[str] = set()
         for namespace in self._settings.watch_namespaces or (None,):

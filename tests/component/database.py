@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import optuna
 import psycopg2
+from psycopg2.extensions import connection
 from study_operator.settings import Settings
 from study_operator.storage.database import Database
 from study_operator.storage.studies import Studies
@@ -51,13 +55,27 @@ class TestDatabase:
         assert trial_id is not None
         return trial_id
 
+    @contextmanager
+    def optuna_study(self, name: str) -> Iterator[optuna.Study]:
+        """A study as stock Optuna loads it, in a notebook for example."""
+        storage = optuna.storages.RDBStorage(self.url.replace("postgresql:", "postgresql+psycopg2:"))
+        yield optuna.load_study(study_name=name, storage=storage)
+        storage.engine.dispose()
+
     def query(self, text: str, *values: Any) -> list[tuple]:
         """Rows of one statement, run as the superuser."""
-        return _query(self.url, text, values)
+        connection = psycopg2.connect(self.url)
+        try:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(text, values)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
 
-    def query_as_reporter(self, text: str, *values: Any) -> list[tuple]:
-        """Rows of one statement, run with the login of trials' pods."""
-        return _query(self.reporter_url, text, values)
+    def query_as_reporter(self, text: str, *values: Any, key: str = "") -> list[tuple]:
+        """Rows of one statement, run with the login of trials' pods and a study's key."""
+        setting = key.replace("\\", "\\\\").replace(" ", "\\ ")
+        return _query(self.reporter_url, text, values, options=f"-c study_operator.key={setting}")
 
 
 @dataclass(frozen=True)
@@ -70,9 +88,9 @@ class TrialPod:
 
     def call(self, function: str, *arguments: Any) -> Any:
         """Calls a reporting function. Returns its answer."""
-        places = ", ".join(["%s"] * (2 + len(arguments)))
+        places = ", ".join(["%s"] * (1 + len(arguments)))
         (row,) = self.database.query_as_reporter(
-            f"SELECT study_operator.{function}({places})", self.key, self.trial_id, *arguments
+            f"SELECT study_operator.{function}({places})", self.trial_id, *arguments, key=self.key
         )
         return row[0]
 
@@ -98,11 +116,6 @@ def settings_for(database: TestDatabase, **more: str) -> Settings:
     )
 
 
-def _query(url: str, text: str, values: tuple) -> list[tuple]:
-    connection = psycopg2.connect(url)
-    try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute(text, values)
-            return cursor.fetchall() if cursor.description else []
-    finally:
-        connection.close()
+def connect_as_reporter(database: TestDatabase, key: str) -> connection:
+    """A connection as a study's pods open it: the key goes with the login, so that no query shows it."""
+    return psycopg2.connect(database.reporter_url, options=f"-c study_operator.key={key}")

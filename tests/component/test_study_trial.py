@@ -391,9 +391,9 @@ def test_no_error_shows_the_password_or_the_key(pod, wrong):
     key = KEY[::-1] if wrong == "key" else KEY
     connection = Connection(url, key)
     for query, arguments in (
-        ("SELECT study_operator.finish(%s, %s, %s::float8[])", (pod.trial_id, [1.0, 2.0])),
-        ("SELECT study_operator.set_user_attr(%s, %s, 'a', %s::jsonb)", (pod.trial_id, '"\\u0000"')),
-        ("SELECT study_operator.nothing(%s, %s)", (1,)),
+        ("SELECT study_operator.finish(%s, %s::float8[])", (pod.trial_id, [1.0, 2.0])),
+        ("SELECT study_operator.set_user_attr(%s, 'a', %s::jsonb)", (pod.trial_id, '"\\u0000"')),
+        ("SELECT study_operator.nothing(%s)", (1,)),
     ):
         with pytest.raises((study_trial.RefusedError, UnavailableError)) as caught:
             connection.call(Call(query, arguments, "the call"), 5)

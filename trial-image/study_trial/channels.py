@@ -52,7 +52,7 @@ class PodChannel:
 
     def report(self, step: int, value: float) -> None:
         call = Call(
-            "SELECT study_operator.report(%s, %s, %s, %s::float8)",
+            "SELECT study_operator.report(%s, %s, %s::float8)",
             (self._trial_id, step, value),
             f"the report {value!r} of step {step}",
         )
@@ -61,13 +61,13 @@ class PodChannel:
     def should_stop(self) -> bool:
         # A report brings the answer with it; asking is for scripts that want to know between two reports.
         if not self._stop and self._clock() - self._answered >= _ASK_SECONDS:
-            query = "SELECT study_operator.should_stop(%s, %s)"
+            query = "SELECT study_operator.should_stop(%s)"
             self._heard(self._delivery.ask(Call(query, (self._trial_id,), "the question whether to stop")))
         return self._stop
 
     def set_user_attr(self, name: str, text: str) -> None:
         call = Call(
-            "SELECT study_operator.set_user_attr(%s, %s, %s, %s::jsonb)",
+            "SELECT study_operator.set_user_attr(%s, %s, %s::jsonb)",
             (self._trial_id, name, text),
             f"the attribute {name!r}",
         )
@@ -82,7 +82,7 @@ class PodChannel:
     def finish(self, values: list[float], pruned: bool) -> bool:
         what = f"the final value {_text(values)}" if values else "the end"
         call = Call(
-            "SELECT study_operator.finish(%s, %s, %s::float8[], %s)",
+            "SELECT study_operator.finish(%s, %s::float8[], %s)",
             (self._trial_id, values, pruned),
             f"{what} of trial {self._number}",
         )

@@ -25,7 +25,7 @@ _PASSING = {"25006", "40001", "40P01", "55P03"}
 
 
 class Call(NamedTuple):
-    """One call of a reporting function. `query` takes the key and then `args`; `what` names it for people."""
+    """One call of a reporting function. `query` takes `args`; `what` names it for people."""
 
     query: str
     args: tuple[Any, ...]
@@ -82,7 +82,7 @@ class Connection:
             result = self._run(call, now + timeout)
         except psycopg2.Error as error:
             self.close()
-            raise self._translate(call, error) from None  # the driver's text may quote the query with the key
+            raise self._translate(call, error) from None  # the driver's text may quote the query
         except BaseException:
             self.close()  # an answer is still on its way, so the connection cannot be used again
             raise
@@ -98,11 +98,14 @@ class Connection:
 
     def _run(self, call: Call, deadline: float) -> Any:
         if self._connection is None:
-            self._connection = psycopg2.connect(self._url, async_=True)
+            # A setting of the connection, not an argument of the call: PostgreSQL shows the text of a query to every
+            # other connection of the same role.
+            key = self._key.replace("\\", "\\\\").replace(" ", "\\ ")
+            self._connection = psycopg2.connect(self._url, options=f"-c study_operator.key={key}", async_=True)
             self._owner = os.getpid()
             self._wait(deadline, "the connection")
         with self._connection.cursor() as cursor:
-            cursor.execute(call.query, (self._key, *call.args))
+            cursor.execute(call.query, call.args)
             self._wait(deadline, "an answer")
             row = cursor.fetchone()
         return row[0] if row else None

@@ -45,7 +45,7 @@ def migrate(settings: Settings, patience: float = 600.0) -> None:
             with lock, lock.cursor() as cursor:
                 if settings.manage_reporter:
                     _manage_reporter(cursor, settings)
-                _restrict_public(cursor)
+                _restrict_public(cursor, settings.reporter_user)
                 _apply_reporting_schema(cursor, settings.reporter_user)
         except psycopg2.errors.InsufficientPrivilege as error:
             raise StorageError(
@@ -104,6 +104,17 @@ def _connect_patiently(database: Database, patience: float) -> connection:
             time.sleep(min(2.0, left))
 
 
+def renew_reporter(database: Database, settings: Settings) -> None:
+    """Makes good what a pod may have done to the role that it shares with the others: PostgreSQL lets every login change
+    its own password and settings.
+
+    Raises:
+        StorageUnavailable: when the database does not answer.
+    """
+    with database.transaction() as cursor:
+        _manage_reporter(cursor, settings)
+
+
 def _create_optuna_tables(database: Database) -> None:
     """Optuna's own code creates its tables and stamps their version."""
     storage = optuna.storages.RDBStorage(
@@ -120,6 +131,7 @@ def _manage_reporter(cursor: cursor, settings: Settings) -> None:
     cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (settings.reporter_user,))
     verb = sql.SQL("ALTER" if cursor.fetchone() else "CREATE")
     cursor.execute(sql.SQL("{} ROLE {} WITH LOGIN NOINHERIT PASSWORD {}").format(verb, role, sql.Literal(verifier)))
+    cursor.execute(sql.SQL("ALTER ROLE {} RESET ALL").format(role))
     # A pod that hangs, on purpose or not, must not hold locks or connections for long.
     for name, value in {
         "statement_timeout": "10s",
@@ -130,20 +142,34 @@ def _manage_reporter(cursor: cursor, settings: Settings) -> None:
         cursor.execute(sql.SQL("ALTER ROLE {} SET {} = {}").format(role, sql.Identifier(name), sql.Literal(value)))
 
 
-def _restrict_public(cursor: cursor) -> None:
-    """Takes from PUBLIC, and so from the reporter, what PostgreSQL gives everybody: temporary tables, and before
-    version 15 creating objects in `public`. Only their owner can; otherwise the administrator is told."""
+# What PUBLIC may execute and only a superuser can revoke: watching and ending other connections of the same role, and
+# large objects, which would fill the disk.
+_FUNCTIONS = """
+    pg_stat_get_activity(int), pg_stat_get_backend_activity(int), pg_terminate_backend(int, bigint),
+    pg_cancel_backend(int), lo_create(oid), lo_creat(int), lo_from_bytea(oid, bytea), lo_import(text),
+    lo_import(text, oid)
+"""
+
+
+def _restrict_public(cursor: cursor, reporter: str) -> None:
+    """Takes from PUBLIC, and so from the reporter, what PostgreSQL gives everybody, as far as this login's rights go;
+    of the rest the administrator is told."""
     cursor.execute(
-        "SELECT current_database(), pg_has_role(d.datdba, 'USAGE'), pg_has_role(n.nspowner, 'USAGE')"
+        "SELECT current_database(), pg_has_role(d.datdba, 'USAGE'), pg_has_role(n.nspowner, 'USAGE'),"
+        " (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"
         " FROM pg_database d, pg_namespace n WHERE d.datname = current_database() AND n.nspname = 'public'"
     )
-    name, owns_database, owns_schema = cursor.fetchone()
+    name, owns_database, owns_schema, superuser = cursor.fetchone()
+    role, database = sql.Identifier(reporter), sql.Identifier(name)
     if owns_database:
-        cursor.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
-    else:
-        log.warning("not the database's owner: let its owner run REVOKE TEMPORARY ON DATABASE ... FROM PUBLIC")
+        cursor.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(database))
+        cursor.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, role))
     if owns_schema:
         cursor.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    if superuser:
+        cursor.execute(f"REVOKE EXECUTE ON FUNCTION {_FUNCTIONS} FROM PUBLIC")
+    if not (owns_database and owns_schema and superuser):
+        log.warning("not all rights of PUBLIC could be revoked; docs/install.md has the SQL for an administrator")
 
 
 def _apply_reporting_schema(cursor: cursor, reporter: str) -> None:

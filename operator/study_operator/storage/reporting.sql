@@ -1,8 +1,11 @@
 -- What a trial's pod may do in the database, and all of it.
 --
 -- Pods log in as one role, :"reporter" (study_reporter unless configured otherwise). It owns nothing, reads no table
--- and may execute the four functions at the end of this file. Each takes the key of a study and acts only on RUNNING
--- trials of that very study. Keys are stored as SHA-256 hashes: they are 256 random bits, so a slow hash adds nothing.
+-- and may execute the four functions at the end of this file. Each acts only on RUNNING trials of the study whose key the
+-- connection was opened with: `options=-c study_operator.key=...`. The key is not an argument, because PostgreSQL shows the
+-- text of every query to all other connections of the same role (pg_stat_activity), and writes failing ones to its log; a
+-- connection's own settings it shows to nobody else. Keys are stored as SHA-256 hashes: they are 256 random bits, so a slow
+-- hash adds nothing.
 --
 -- Run by `study-operator migrate` after Optuna's own tables exist; every statement can be repeated.
 -- SQLSTATEs: SO001 wrong key, SO002 trial is not running, SO003 bad argument.
@@ -37,14 +40,14 @@ CREATE TABLE IF NOT EXISTS study_operator.results (
 
 REVOKE ALL ON ALL TABLES IN SCHEMA study_operator FROM PUBLIC;
 
--- The study and state of a trial, if the key is its study's. The row lock makes a report and the operator's decision
+-- The study and state of a trial, if this connection has its study's key. The row lock makes a report and the operator's decision
 -- about the same trial happen one after the other: without it a value could be stored for a trial just pruned.
-CREATE OR REPLACE FUNCTION study_operator.authorise(key text, trial_id integer, OUT study_id integer, OUT state text)
+CREATE OR REPLACE FUNCTION study_operator.authorise(trial_id integer, OUT study_id integer, OUT state text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     SELECT t.study_id, t.state::text INTO authorise.study_id, authorise.state
     FROM public.trials t JOIN study_operator.access a ON a.study_id = t.study_id
-    WHERE t.trial_id = authorise.trial_id AND a.key_hash = sha256(convert_to(authorise.key, 'UTF8'))
+    WHERE t.trial_id = authorise.trial_id AND a.key_hash = sha256(convert_to(current_setting('study_operator.key', true), 'UTF8'))
     FOR SHARE OF t;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the key is not valid for trial %', trial_id USING ERRCODE = 'SO001',
@@ -54,7 +57,7 @@ END $$;
 
 -- Stores one intermediate value; the first value of a step stands, as in Optuna.
 -- Returns true when the trial has been pruned and should stop.
-CREATE OR REPLACE FUNCTION study_operator.report(key text, trial_id integer, step bigint, value double precision)
+CREATE OR REPLACE FUNCTION study_operator.report(trial_id integer, step bigint, value double precision)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     trial record;
@@ -65,7 +68,7 @@ BEGIN
     IF value IS NULL THEN
         RAISE EXCEPTION 'value must be a number (NaN and infinities included)' USING ERRCODE = 'SO003';
     END IF;
-    trial := study_operator.authorise(key, trial_id);
+    trial := study_operator.authorise(trial_id);
     IF trial.state = 'PRUNED' THEN
         RETURN true;
     ELSIF trial.state <> 'RUNNING' THEN
@@ -85,7 +88,7 @@ END $$;
 -- Stores the final values, one per objective. The same values may be sent again: an answer can get lost.
 -- Returns true when the operator had pruned the trial before; the values are then not needed.
 CREATE OR REPLACE FUNCTION study_operator.finish(
-    key text, trial_id integer, vals double precision[], pruned boolean DEFAULT false)
+    trial_id integer, vals double precision[], pruned boolean DEFAULT false)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     trial record;
@@ -95,7 +98,7 @@ BEGIN
     IF pruned IS NULL OR vals IS NULL OR array_position(vals, NULL) IS NOT NULL THEN
         RAISE EXCEPTION 'every final value must be a number' USING ERRCODE = 'SO003';
     END IF;
-    trial := study_operator.authorise(key, trial_id);
+    trial := study_operator.authorise(trial_id);
     SELECT count(*) INTO objectives FROM public.study_directions d WHERE d.study_id = trial.study_id;
     IF cardinality(vals) <> objectives AND NOT (pruned AND vals = '{}') THEN
         RAISE EXCEPTION 'the study has % objective(s), but % final value(s) were sent', objectives, cardinality(vals)
@@ -115,7 +118,7 @@ BEGIN
 END $$;
 
 -- A user attribute of the trial, as Optuna's trial.set_user_attr. Names of the operator's own are refused.
-CREATE OR REPLACE FUNCTION study_operator.set_user_attr(key text, trial_id integer, name text, val jsonb)
+CREATE OR REPLACE FUNCTION study_operator.set_user_attr(trial_id integer, name text, val jsonb)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     trial record;
@@ -127,7 +130,7 @@ BEGIN
     IF val IS NULL OR octet_length(val::text) > 65536 THEN
         RAISE EXCEPTION 'attribute % must be JSON of at most 64 KiB', name USING ERRCODE = 'SO003';
     END IF;
-    trial := study_operator.authorise(key, trial_id);
+    trial := study_operator.authorise(trial_id);
     IF trial.state <> 'RUNNING' THEN
         RAISE EXCEPTION 'trial % is not running: it is %', trial_id, trial.state USING ERRCODE = 'SO002';
     END IF;
@@ -141,17 +144,17 @@ BEGIN
 END $$;
 
 -- True when the trial has been pruned and should stop.
-CREATE OR REPLACE FUNCTION study_operator.should_stop(key text, trial_id integer)
+CREATE OR REPLACE FUNCTION study_operator.should_stop(trial_id integer)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN (study_operator.authorise(key, trial_id)).state = 'PRUNED';
+    RETURN (study_operator.authorise(trial_id)).state = 'PRUNED';
 END $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA study_operator FROM PUBLIC;
 GRANT USAGE ON SCHEMA study_operator TO :"reporter";
 GRANT EXECUTE ON FUNCTION
-    study_operator.report(text, integer, bigint, double precision),
-    study_operator.finish(text, integer, double precision[], boolean),
-    study_operator.set_user_attr(text, integer, text, jsonb),
-    study_operator.should_stop(text, integer)
+    study_operator.report(integer, bigint, double precision),
+    study_operator.finish(integer, double precision[], boolean),
+    study_operator.set_user_attr(integer, text, jsonb),
+    study_operator.should_stop(integer)
 TO :"reporter";

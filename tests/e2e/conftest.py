@@ -1,0 +1,39 @@
+"""The real cluster with the operator installed as a user would; each test has a namespace of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e import Cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def installed() -> dict[str, str]:
+    """Cluster, images and chart, by the very steps of `make demo`. Returns the images by name."""
+    subprocess.run([sys.executable, "hack/demo.py", "--only-install"], cwd=ROOT, check=True)
+    local = [sys.executable, "hack/local-cluster"]
+    for line in subprocess.check_output([*local, "env"], cwd=ROOT, text=True).splitlines():
+        name, _, value = line.removeprefix("export ").partition("=")
+        os.environ[name] = os.path.expandvars("".join(shlex.split(value)))
+    return json.loads(subprocess.check_output([*local, "images", "study-trial", "study-trial-digits"], cwd=ROOT))
+
+
+@pytest.fixture
+def cluster(installed: dict[str, str]) -> Iterator[Cluster]:
+    """kubectl in a namespace of the test's own, where Pod Security `restricted` is enforced."""
+    namespace = f"e2e-{uuid.uuid4().hex[:6]}"
+    cluster = Cluster(namespace, installed)
+    cluster.kubectl("create", "namespace", namespace)
+    cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    yield cluster
+    cluster.kubectl("delete", "namespace", namespace, "--wait=false")

@@ -1,0 +1,151 @@
+"""What the end-to-end tests do with a cluster: kubectl, Studies with small scripts, and waiting for conditions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+SYSTEM = "study-operator"
+T = TypeVar("T")
+
+# A trial of a few reports. `sleep` makes it long enough for something to happen meanwhile.
+TRAIN = """
+import time
+import study_trial
+
+def objective(trial):
+    x = trial.suggest_float("x", 0, 1)
+    for step in range(1, {steps} + 1):
+        time.sleep({sleep})
+        trial.report(x * step, step)
+        if trial.should_prune():
+            raise study_trial.TrialPruned()
+    return x
+
+study_trial.run(objective)
+"""
+
+
+class Cluster:
+    """One namespace of the cluster that KUBECONFIG names."""
+
+    def __init__(self, namespace: str, images: dict[str, str]) -> None:
+        self.namespace, self.images = namespace, images
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, namespace: str | None = None) -> str:
+        """Output of a command that must succeed."""
+        command = ["kubectl", "-n", namespace or self.namespace, *arguments]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+        return done.stdout
+
+    def get(self, *arguments: str, namespace: str | None = None) -> dict[str, Any]:
+        return json.loads(self.kubectl("get", *arguments, "-o", "json", namespace=namespace))
+
+    def apply(self, name: str, script: str = TRAIN.format(steps=3, sleep=0.1), **spec: Any) -> None:
+        """Creates a Study whose trials run a Python script; `spec` replaces fields of it."""
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(self.manifest(name, script, **spec)))
+
+    def manifest(self, name: str, script: str, **spec: Any) -> dict[str, Any]:
+        container = {
+            "name": "trial",
+            "image": self.images["study-trial"],
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python", "-c", script],
+            "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
+        }
+        pod = {
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "terminationGracePeriodSeconds": 1,
+            "containers": [container | spec.pop("container", {})],
+        }
+        return {
+            "apiVersion": "study-operator.io/v1alpha1",
+            "kind": "Study",
+            "metadata": {"name": name},
+            "spec": {
+                "objectives": [{"name": "score", "direction": "Maximize"}],
+                "parameters": [{"name": "x", "float": {"low": 0, "high": 1}}],
+                "maxTrials": 4,
+                "parallelism": 2,
+                "gpusPerTrial": 0,
+                "jobTemplate": {"spec": {"template": {"spec": pod}}},
+                **spec,
+            },
+        }
+
+    def study(self, name: str) -> dict[str, Any]:
+        return self.get("study", name)
+
+    def status(self, name: str) -> dict[str, Any]:
+        return self.study(name).get("status") or {}
+
+    def condition(self, name: str, type_: str) -> dict[str, Any]:
+        return next((c for c in self.status(name).get("conditions") or () if c["type"] == type_), {})
+
+    def jobs(self) -> list[dict[str, Any]]:
+        return self.get("jobs")["items"]
+
+    def wait(self, name: str, condition: str = "Complete", seconds: int = 240) -> dict[str, Any]:
+        """Waits as a user does, with `kubectl wait`. Returns the status."""
+        try:
+            self.kubectl_wait(name, condition, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.kubectl('describe', 'study', name)}") from None
+        return self.status(name)
+
+    def kubectl_wait(self, name: str, condition: str, seconds: int) -> None:
+        command = ["kubectl", "-n", self.namespace, "wait", f"--for=condition={condition}", f"study/{name}"]
+        done = subprocess.run([*command, f"--timeout={seconds}s"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def rows(self, name: str) -> list[tuple[int, str]]:
+        """Number and state of the study's trials, from the database."""
+        text = self.sql(
+            "SELECT t.number, t.state FROM trials t JOIN studies s USING (study_id)"
+            f" WHERE s.study_name = '{self.status(name)['studyName']}' ORDER BY 1"
+        )
+        rows = (line.split("|") for line in text.splitlines())
+        return [(int(number), state) for number, state in rows]
+
+    def sql(self, statement: str) -> str:
+        """What psql prints in the embedded database's pod."""
+        command = 'PGPASSWORD=$POSTGRES_PASSWORD psql -h 127.0.0.1 -U $POSTGRES_USER -d $POSTGRES_DB -At -c "$0"'
+        return self.kubectl("exec", f"{SYSTEM}-database-0", "--", "sh", "-c", command, statement, namespace=SYSTEM)
+
+
+def eventually(check: Callable[[], T], what: str, seconds: float = 120) -> T:
+    """The first true result of a check. Fails with what was last seen when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        seen = check()
+        if seen:
+            return seen
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s; last seen: {seen!r}"
+        time.sleep(0.2)
+
+
+def processes_of(pod_uid: str) -> list[int]:
+    """Process ids, on this machine, of a pod of the local cluster."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdecimal() and pod_uid in (entry / "cgroup").read_text().replace("_", "-"):
+                found.append(int(entry.name))
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, 9)

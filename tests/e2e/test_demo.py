@@ -1,0 +1,68 @@
+"""The demo's own study, end to end, and through the failures that the operator must survive."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from e2e import SYSTEM, TRAIN, Cluster, eventually, kill, processes_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _apply_digits(cluster: Cluster) -> None:
+    manifest = (ROOT / "examples/digits/study.yaml").read_text()
+    cluster.kubectl(
+        "apply", "-f", "-", stdin=manifest.replace("study-trial-digits:dev", cluster.images["study-trial-digits"])
+    )
+
+
+def _ended_so_far(cluster: Cluster, name: str) -> int:
+    trials = cluster.status(name).get("trials") or {}
+    return trials.get("complete", 0) + trials.get("pruned", 0)
+
+
+def test_the_demo_shows_a_tuned_model(installed):
+    done = subprocess.run([sys.executable, "hack/demo.py"], cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "digits   Succeeded   20/20" in done.stdout
+    best = float(done.stdout.partition("value ")[2].split()[0])
+    assert best > 0.9  # a model that has learnt to read digits; guessing gives 0.1
+    for parameter in ("lr", "momentum", "hidden", "batch_size"):
+        assert f"\n  {parameter} " in done.stdout
+
+
+def test_the_digits_study_survives_the_sudden_death_of_the_operator(cluster):
+    _apply_digits(cluster)
+    eventually(lambda: _ended_so_far(cluster, "digits") >= 3, "three trials have ended", 300)
+    pods = cluster.get("pods", "-l", "app.kubernetes.io/component=operator", namespace=SYSTEM)["items"]
+    before = pods[0]["status"]["containerStatuses"][0]["restartCount"]
+    victims = processes_of(pods[0]["metadata"]["uid"])
+    main = [pid for pid in victims if b"study-operator" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert main
+    for pid in main:
+        kill(pid)
+
+    status = cluster.wait("digits", seconds=600)
+
+    assert status["trials"]["total"] == 20
+    assert status["trials"]["failed"] == 0
+    assert status["trials"]["complete"] + status["trials"]["pruned"] == 20
+    assert [number for number, _ in cluster.rows("digits")] == list(range(20))
+    after = cluster.get("pod", pods[0]["metadata"]["name"], namespace=SYSTEM)
+    assert after["status"]["containerStatuses"][0]["restartCount"] > before
+
+
+def test_a_study_survives_a_restart_of_the_database(cluster):
+    cluster.apply("outage", TRAIN.format(steps=20, sleep=0.25), maxTrials=8, parallelism=3)
+    eventually(lambda: cluster.status("outage").get("trials", {}).get("complete"), "a trial has ended")
+    uid = cluster.get("pod", f"{SYSTEM}-database-0", namespace=SYSTEM)["metadata"]["uid"]
+    cluster.kubectl("delete", "pod", f"{SYSTEM}-database-0", "--wait=false", namespace=SYSTEM)
+    eventually(lambda: cluster.condition("outage", "StorageReady").get("status") == "False", "the study says so")
+
+    status = cluster.wait("outage", seconds=300)
+
+    assert cluster.get("pod", f"{SYSTEM}-database-0", namespace=SYSTEM)["metadata"]["uid"] != uid
+    assert status["trials"] == {"total": 8, "running": 0, "complete": 8, "pruned": 0, "failed": 0}
+    assert cluster.rows("outage") == [(number, "COMPLETE") for number in range(8)]
