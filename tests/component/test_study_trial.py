@@ -13,12 +13,13 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import optuna
+import psycopg2
 import pytest
 import study_trial
 from database import REPORTER_PASSWORD, TestDatabase, settings_for
@@ -358,6 +359,35 @@ def test_logins_are_short_unless_calls_are_frequent(pod):
     wait_for_sessions(pod.database, 1)
     trial.finish(0.2)
     wait_for_sessions(pod.database, 0)
+
+
+def test_other_pods_do_not_see_the_key(pod):
+    trial = pod.trial()
+    trial.report(0.1, 0)
+    trial.report(0.2, 1)
+    with closing(psycopg2.connect(pod.database.reporter_url)) as another, another.cursor() as cursor:
+        cursor.execute("SELECT query FROM pg_stat_activity WHERE usename = current_user")
+        seen = [query for (query,) in cursor.fetchall()]
+    assert any("study_operator.report" in query for query in seen)
+    assert not any(KEY in query for query in seen)
+
+
+def test_psql_reports_as_the_documentation_says(pod):
+    env = pod.env | {"PGOPTIONS": f"-c study_operator.key={KEY}"}
+    for call in (f"report({pod.trial_id}, 3, 0.91)", f"finish({pod.trial_id}, '{{0.93}}')"):
+        command = ["psql", env["STUDY_STORAGE_URL"], "-Atc", f"SELECT study_operator.{call}"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ("f\n", "")
+    assert pod.stored().intermediate_values == {3: 0.91}
+    assert pod.result() == ([0.93], False)
+
+
+@pytest.mark.parametrize("key", ["a key with  spaces", "back\\slash\\", "it's", "-c role=postgres"])
+def test_a_key_of_any_characters_arrives_as_it_is(database, key):
+    name = f"team/{uuid.uuid4()}"
+    pod = Pod(database, name, database.running_trial(key, name))
+    pod.trial(key=key).report(0.1, 0)
+    assert pod.stored().intermediate_values == {0: 0.1}
 
 
 def test_a_forked_child_leaves_its_parents_connection_alone(pod):
