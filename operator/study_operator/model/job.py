@@ -125,8 +125,28 @@ def job(study: Study, reporting: Reporting, number: int, trial_id: int, params: 
     }
 
 
+# What is read or added to below. The schema of the resource leaves it open; all else the API server judges.
+_CONTAINER = {"env": [{}], "volumeMounts": [{}], "resources": {"limits": {}, "requests": {}}}
+_POD = {"containers": [_CONTAINER], "initContainers": [_CONTAINER], "volumes": [{}]}
+_SHAPE = {"template": {"metadata": {"labels": {}}, "spec": _POD}}
+
+
+def _check_shape(value: Any, shape: Any, where: str) -> None:
+    if not isinstance(value, type(shape)):
+        must_be = "a list" if isinstance(shape, list) else "an object, names with values,"
+        raise Refused("JobTemplateInvalid", f"{where} must be {must_be} and is {value!r}: see kubectl explain job.spec")
+    if isinstance(shape, list):
+        for i, item in enumerate(value):
+            _check_shape(item, shape[0], f"{where}[{i}]")
+    else:
+        for name, inner in shape.items():
+            if value.get(name) is not None:
+                _check_shape(value[name], inner, f"{where}.{name}")
+
+
 def _check(spec: Mapping[str, Any]) -> None:
     where = "spec.jobTemplate.spec"
+    _check_shape(spec, _SHAPE, where)
     containers = ((spec.get("template") or {}).get("spec") or {}).get("containers")
     if not containers:
         raise Refused("JobTemplateInvalid", f"{where}.template.spec.containers is empty: name the image to run")
@@ -143,7 +163,7 @@ def _check(spec: Mapping[str, Any]) -> None:
     pod = spec["template"]["spec"]
     for container in (*(pod.get("initContainers") or ()), *containers):
         for variable in container.get("env") or ():
-            name = variable.get("name", "")
+            name = str(variable.get("name"))
             if name.startswith(("STUDY_STORAGE_", "STUDY_TRIAL_", "PARAM_")) or name in (
                 "STUDY_NAME",
                 "STUDY_NAMESPACE",
