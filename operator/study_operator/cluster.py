@@ -91,7 +91,11 @@ class Cluster:
             raise
 
     async def create_job(self, manifest: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any]:
-        query = {"fieldManager": "study-operator", **({"dryRun": "All"} if dry_run else {})}
+        """Creates a Job; as a dry run, only asks whether that could be done. Then, misspelt fields are refused too, as
+        kubectl would: the Study's schema cannot, and they would be dropped without a word."""
+        query = {"fieldManager": "study-operator"}
+        if dry_run:
+            query |= {"dryRun": "All", "fieldValidation": "Strict"}
         namespace = manifest["metadata"]["namespace"]
         return await self._call("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", query, manifest)
 

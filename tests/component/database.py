@@ -64,18 +64,16 @@ class TestDatabase:
 
     def query(self, text: str, *values: Any) -> list[tuple]:
         """Rows of one statement, run as the superuser."""
-        connection = psycopg2.connect(self.url)
-        try:
-            with connection, connection.cursor() as cursor:
-                cursor.execute(text, values)
-                return cursor.fetchall() if cursor.description else []
-        finally:
-            connection.close()
+        return _query(psycopg2.connect(self.url), text, values)
 
     def query_as_reporter(self, text: str, *values: Any, key: str = "") -> list[tuple]:
         """Rows of one statement, run with the login of trials' pods and a study's key."""
+        return _query(self.connect_as_reporter(key), text, values)
+
+    def connect_as_reporter(self, key: str) -> connection:
+        """A connection as a study's pods open it: the key goes with the login, so that no query shows it."""
         setting = key.replace("\\", "\\\\").replace(" ", "\\ ")
-        return _query(self.reporter_url, text, values, options=f"-c study_operator.key={setting}")
+        return psycopg2.connect(self.reporter_url, options=f"-c study_operator.key={setting}")
 
 
 @dataclass(frozen=True)
@@ -116,6 +114,10 @@ def settings_for(database: TestDatabase, **more: str) -> Settings:
     )
 
 
-def connect_as_reporter(database: TestDatabase, key: str) -> connection:
-    """A connection as a study's pods open it: the key goes with the login, so that no query shows it."""
-    return psycopg2.connect(database.reporter_url, options=f"-c study_operator.key={key}")
+def _query(opened: connection, text: str, values: tuple) -> list[tuple]:
+    try:
+        with opened, opened.cursor() as cursor:
+            cursor.execute(text, values)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        opened.close()

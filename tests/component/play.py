@@ -26,16 +26,16 @@ PRUNER = {"name": "SuccessiveHalving", "options": {"min_resource": 1, "reduction
 class Pod:
     """The pod of one Job."""
 
-    def __init__(self, reporter: connection, key: str, trial_id: int, script: Script) -> None:
-        self._reporter, self._key, self.trial_id = reporter, key, trial_id
+    def __init__(self, reporter: connection, trial_id: int, script: Script) -> None:
+        self._reporter, self.trial_id = reporter, trial_id
         self._steps = script(self)
         self.finished: list[float] | None = None
 
     def report(self, step: int, value: float) -> bool:
-        return self._call("report(%s, %s, %s, %s)", step, value)
+        return self._call("report(%s, %s, %s)", step, value)
 
     def finish(self, value: float) -> None:
-        if not self._call("finish(%s, %s, %s)", [value]):
+        if not self._call("finish(%s, %s)", [value]):
             self.finished = [value]
 
     def step(self) -> tuple[bool, str | None]:
@@ -48,7 +48,7 @@ class Pod:
 
     def _call(self, function: str, *arguments: Any) -> bool:
         with self._reporter.cursor() as cursor:
-            cursor.execute(f"SELECT study_operator.{function}", (self._key, self.trial_id, *arguments))
+            cursor.execute(f"SELECT study_operator.{function}", (self.trial_id, *arguments))
             return cursor.fetchone()[0]
 
 
@@ -103,8 +103,7 @@ class Play:
         self._uids: dict[int, str] = {}
         self._ends: dict[int, Any] = {}
         self._admin = psycopg2.connect(world.database.url)
-        self._reporter = psycopg2.connect(world.database.reporter_url)
-        self._admin.autocommit = self._reporter.autocommit = True
+        self._admin.autocommit = True
 
     async def run(self) -> None:
         """Plays until the study has ended and another look would write nothing.
@@ -112,9 +111,10 @@ class Play:
         Raises:
             AssertionError: what must never be has been, or the study does not end.
         """
+        study = await self.world.apply(self.name, parallelism=2, maxTrials=4, pruner=PRUNER)
+        self._reporter = self.world.database.connect_as_reporter(self.world.reporting(study).key)
+        self._reporter.autocommit = True
         try:
-            study = await self.world.apply(self.name, parallelism=2, maxTrials=4, pruner=PRUNER)
-            self._key = self.world.reporting(study).key
             self._start(self.faults)
             for _ in range(150):
                 before = len(self.faults.writes)
@@ -159,7 +159,7 @@ class Play:
             number, uid = number_of(job), job["metadata"]["uid"]
             if uid not in self._pods:
                 trial_id = int(job["metadata"]["annotations"][TRIAL_ID_ANNOTATION])
-                self._pods[uid] = Pod(self._reporter, self._key, trial_id, SCRIPTS[number])
+                self._pods[uid] = Pod(self._reporter, trial_id, SCRIPTS[number])
             ended, failed = self._pods[uid].step()
             if ended:
                 await self.world.end_job(number, failed, study=self.name)

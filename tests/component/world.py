@@ -208,10 +208,14 @@ class World:
         name = f"{job['metadata']['name']}-{uuid.uuid4().hex[:5]}"
         metadata = {"name": name, "namespace": self.namespace, "labels": template["metadata"]["labels"]}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
-        pods = f"/api/v1/namespaces/{self.namespace}/pods"
-        await self.cluster._call("POST", pods, body=pod)
-        await self.cluster._call("PATCH", f"{pods}/{name}/status", body={"status": status}, content=MERGE)
+        await self.cluster._call("POST", f"/api/v1/namespaces/{self.namespace}/pods", body=pod)
+        await self.set_pod_status(name, status)
         return name
+
+    async def set_pod_status(self, name: str, status: dict[str, Any]) -> None:
+        """Sets a pod's status as the kubelet does; None takes a field away."""
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/status"
+        await self.cluster._call("PATCH", path, body={"status": status}, content=MERGE)
 
     async def end_pod(self, number: int, reason: str, exit_code: int, phase: str = "Failed") -> None:
         """A pod of the trial whose container has ended, as the kubelet leaves it."""

@@ -1,0 +1,492 @@
+"""What goes wrong because of a user, a script or a cluster, and the words in which the user learns of it."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+import pytest
+from faults import Faults, Wrong
+from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, Refused, parse
+from world import container_status, job_template, secret_of, study_manifest
+
+X = [{"name": "x", "int": {"low": 1, "high": 2_000_000}}]
+CONTAINER = {"name": "trial", "image": "trial:1"}
+
+
+def pod_template(*containers: dict, **job_spec: object) -> dict:
+    return {"spec": {**job_spec, "template": {"spec": {"containers": list(containers)}}}}
+
+
+REFUSED = {
+    "no options": (
+        {"sampler": {"name": "Random", "options": {"sede": 1}}},
+        "InvalidSamplerOptions",
+        "spec.sampler: sampler Random has no option 'sede'; its options are none",
+    ),
+    "option of the operator's own": (
+        {"sampler": {"name": "QMC", "options": {"seed": 1}}},
+        "InvalidSamplerOptions",
+        "spec.sampler: sampler QMC has no option 'seed'; its options are qmc_type, scramble, "
+        "warn_asynchronous_seeding, warn_independent_sampling",
+    ),
+    "text for a number": (
+        {"sampler": {"name": "TPE", "options": {"n_startup_trials": "ten"}}},
+        "InvalidSamplerOptions",
+        "spec.sampler: option 'n_startup_trials' of sampler TPE is 'ten'; it must be a whole number",
+    ),
+    "grid too large": (
+        {"sampler": {"name": "Grid"}, "parameters": X},
+        "InvalidSamplerOptions",
+        "spec.sampler: the grid has more than 1,000,000 cells; write larger steps or fewer choices",
+    ),
+    "unknown option of a pruner": (
+        {"pruner": {"name": "Median", "options": {"n_startup": 3}}},
+        "InvalidPrunerOptions",
+        "spec.pruner: pruner Median has no option 'n_startup'; its options are interval_steps, n_min_trials, "
+        "n_startup_trials, n_warmup_steps",
+    ),
+    "option out of range": (
+        {"pruner": {"name": "Median", "options": {"n_startup_trials": -1}}},
+        "InvalidPrunerOptions",
+        "spec.pruner: Number of startup trials cannot be negative, but got n_startup_trials=-1.",
+    ),
+    "true for a number": (
+        {"pruner": {"name": "Hyperband", "options": {"max_resource": True}}},
+        "InvalidPrunerOptions",
+        "spec.pruner: option 'max_resource' of pruner Hyperband is True; it must be text or a whole number",
+    ),
+    "no container": (
+        {"jobTemplate": pod_template()},
+        "JobTemplateInvalid",
+        "spec.jobTemplate.spec.template.spec.containers is empty: name the image to run",
+    ),
+    "two pods": (
+        {"jobTemplate": pod_template(CONTAINER, parallelism=2)},
+        "JobTemplateInvalid",
+        "spec.jobTemplate.spec.parallelism is 2: a trial is one pod; leave it out (spec.parallelism of the Study "
+        "says how many trials run at once)",
+    ),
+    "variable of the operator's own": (
+        {"jobTemplate": job_template(env=[{"name": "PARAM_x", "value": "0.5"}])},
+        "JobTemplateInvalid",
+        "container 'trial' of spec.jobTemplate.spec sets PARAM_x, which the operator sets itself for each trial: "
+        "rename the variable",
+    ),
+    "no image": (
+        {"jobTemplate": pod_template({"name": "trial"})},
+        "JobTemplateRefused",
+        'the API server refuses the Job: Job.batch "study-dry-run" is invalid: '
+        "spec.template.spec.containers[0].image: Required value",
+    ),
+    "misspelt field": (
+        {"jobTemplate": job_template(comand=["python"])},
+        "JobTemplateRefused",
+        'the API server refuses the Job: Job in version "v1" cannot be handled as a Job: strict decoding error: '
+        'unknown field "spec.template.spec.containers[0].comand"',
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "reason", "message"), REFUSED.values(), ids=REFUSED)
+async def test_a_study_that_cannot_be_run_is_refused(world, spec, reason, message):
+    await world.apply(**spec)
+    await world.settle()
+    accepted, progressing = await world.condition("Accepted"), await world.condition("Progressing")
+    assert (accepted["status"], accepted["reason"], accepted["message"]) == ("False", reason, message)
+    assert (progressing["status"], progressing["reason"]) == ("False", "NotAccepted")
+    assert message in progressing["message"]
+    assert (await world.study())["status"]["phase"] == "Pending"
+    assert (await world.events())["Refused"]["message"] == message
+    assert (world.rows(), await world.jobs()) == ([], [])
+
+
+def test_a_range_that_is_impossible_is_refused_by_name():
+    manifest = study_manifest("study", "team", parameters=[{"name": "x", "float": {"low": 2, "high": 1}}])
+    manifest["spec"]["sampler"] = {"name": "TPE"}
+    with pytest.raises(Refused, match="parameter 'x': `low <= high` must hold") as caught:
+        parse(manifest)
+    assert caught.value.reason == "InvalidSearchSpace"
+
+
+async def test_a_corrected_template_runs(world):
+    await world.apply(jobTemplate=pod_template({"name": "trial"}))
+    await world.settle()
+    await world.edit(jobTemplate=job_template())
+    await world.settle()
+    assert (await world.condition("Accepted"))["status"] == "True"
+    assert await world.active() == [0, 1]
+
+
+async def test_a_template_that_is_spoilt_later_stops_new_trials_only(world):
+    await world.apply()
+    await world.settle()
+    await world.edit(jobTemplate=pod_template({"name": "trial", "image": None}))
+    await world.finish(0, 0.5)
+    await world.end_job(0)
+    await world.settle()
+    progressing = await world.condition("Progressing")
+    assert (progressing["status"], progressing["reason"]) == ("False", "NotAccepted")
+    assert progressing["message"].startswith("no new trials are started, 1 still run: the API server refuses the Job: ")
+    assert await world.active() == [1]
+    assert world.rows() == [(0, "COMPLETE"), (1, "RUNNING")]
+
+
+async def test_jobs_that_the_api_server_refuses_do_not_use_up_trials(world):
+    world.operators_cluster.faults = Faults(lambda _, name: Wrong.THROTTLED if name == "POST jobs" else None)
+    await world.apply()
+    for _ in range(3):
+        look = await world.look()
+        assert look.failed
+    progressing = await world.condition("Progressing")
+    assert (progressing["status"], progressing["reason"]) == ("False", "TrialsCannotStart")
+    assert progressing["message"] == "Job study-0 could not be created: as the test wants it (and 1 more like it)"
+    assert world.rows() == [(0, "RUNNING"), (1, "RUNNING")]
+    world.operators_cluster.faults = Faults()
+    await world.settle()
+    assert await world.active() == [0, 1]
+
+
+# How trials fail
+
+
+async def _assert_failed(world, failure: dict, event: tuple[str, str]) -> None:
+    """Trial 0 has failed, and everybody can see why; the study goes on."""
+    await world.settle()
+    status = (await world.study())["status"]
+    assert status["recentFailures"] == [{"trial": 0, **failure}]
+    assert status["trials"]["failed"] == 1
+    reason, message = event
+    events = await world.events()
+    assert (events[reason]["message"], events[reason]["type"]) == (message, "Warning")
+    assert world.rows() == [(0, "FAIL"), (1, "RUNNING"), (2, "RUNNING")]
+    with world.database.optuna_study(status["studyName"]) as study:
+        stored = study.trials[0].user_attrs["study_operator:failure"]
+    assert (stored["reason"], stored["exit_code"]) == (failure["reason"], failure.get("exitCode"))
+
+
+@pytest.mark.parametrize(("reason", "exit_code"), [("Error", 3), ("OOMKilled", 137)])
+async def test_a_container_that_fails(world, reason, exit_code):
+    await world.apply()
+    await world.settle()
+    await world.end_pod(0, reason, exit_code)
+    await world.end_job(0, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+    await _assert_failed(
+        world,
+        {"reason": reason, "exitCode": exit_code, "message": ""},
+        (f"Trial{reason}", f"trial 0 failed: {reason}, exit code {exit_code}"),
+    )
+
+
+async def test_a_pod_that_is_evicted(world):
+    await world.apply()
+    await world.settle()
+    message = "The node was low on resource: memory."
+    await world.start_pod(0, {"phase": "Failed", "reason": "Evicted", "message": message})
+    await world.end_job(0, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+    await _assert_failed(
+        world, {"reason": "Evicted", "message": message}, ("TrialEvicted", f"trial 0 failed: Evicted: {message}")
+    )
+
+
+async def test_a_job_that_runs_out_of_time(world):
+    await world.apply()
+    await world.settle()
+    message = "Job was active longer than specified deadline"
+    await world.end_job(0, "DeadlineExceeded", message)
+    await _assert_failed(
+        world,
+        {"reason": "DeadlineExceeded", "message": message},
+        ("TrialDeadlineExceeded", f"trial 0 failed: DeadlineExceeded: {message}"),
+    )
+
+
+async def test_a_trial_that_never_reports(world):
+    await world.apply()
+    await world.settle()
+    await world.end_pod(0, "Completed", 0, phase="Succeeded")
+    await world.end_job(0)
+    message = "the program ended without a final value: let it call finish(), or `study-trial finish VALUE`"
+    await _assert_failed(
+        world,
+        {"reason": "MetricMissing", "exitCode": 0, "message": message},
+        ("TrialMetricMissing", f"trial 0 failed: MetricMissing, exit code 0: {message}"),
+    )
+
+
+async def test_a_final_value_that_is_not_a_number(world):
+    await world.apply()
+    await world.settle()
+    await world.finish(0, math.nan)
+    await world.settle()
+    assert world.rows() == [(0, "FAIL"), (1, "RUNNING")], "its Job still holds the slot"
+    await world.end_job(0)
+    await _assert_failed(
+        world,
+        {"reason": "InvalidValue", "message": "the final value is NaN"},
+        ("TrialInvalidValue", "trial 0 failed: InvalidValue: the final value is NaN"),
+    )
+
+
+async def test_a_job_that_a_user_deletes(world):
+    await world.apply()
+    await world.settle()
+    await world.delete_job(0)
+    message = "Job study-0 was deleted before the trial had ended"
+    await _assert_failed(
+        world,
+        {"reason": "JobMissing", "message": message},
+        ("TrialJobMissing", f"trial 0 failed: JobMissing: {message}"),
+    )
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+async def test_an_infinite_final_value_counts_as_in_optuna(world, value):
+    await world.apply(maxTrials=1, parallelism=1)
+    await world.run_trials(lambda _: value)
+    status = (await world.study())["status"]
+    assert (status["phase"], status["bestValue"], status["bestTrial"]["values"]) == (
+        "Succeeded",
+        str(value),
+        [str(value)],
+    )
+    with world.database.optuna_study(status["studyName"]) as study:
+        assert study.best_value == study.trials[0].value == value
+
+
+# What the reporting functions refuse
+
+
+async def test_reports_that_are_refused(world):
+    await world.apply()
+    await world.apply("other")
+    await world.settle()
+    await world.settle("other")
+    pod, other = await world.pod(0), await world.pod(0, "other")
+    forged = type(pod)(world.database, other.key, pod.trial_id)
+    for function, *arguments in (("report", 1, 0.5), ("finish", [0.5]), ("set_user_attr", "a", "1"), ("should_stop",)):
+        assert forged.refusal(function, *arguments) == "SO001"
+    assert pod.refusal("report", 1, "many") == "22P02"
+    assert pod.refusal("report", -1, 0.5) == pod.refusal("report", 2**31, 0.5) == "SO003"
+    assert pod.refusal("finish", [0.5, 0.5]) == pod.refusal("finish", []) == "SO003"
+    assert pod.call("finish", [0.5]) is False
+    assert pod.call("finish", [0.5]) is False, "the answer may have been lost"
+    assert pod.refusal("finish", [0.6]) == "SO002"
+    await world.settle()
+    assert pod.refusal("report", 2, 0.5) == pod.refusal("set_user_attr", "a", "1") == "SO002"
+    assert pod.call("finish", [0.5]) is False
+    assert world.database.query("SELECT count(*) FROM trial_intermediate_values") == [(0,)]
+    assert world.rows("other") == [(0, "RUNNING"), (1, "RUNNING")]
+
+
+# What happens to whole studies
+
+
+async def test_too_many_failures_end_the_study_until_more_are_allowed(world):
+    await world.apply(maxFailedTrials=0)
+    await world.settle()
+    await world.end_job(0, "BackoffLimitExceeded")
+    await world.settle()
+    (failed, running) = sorted(await world.jobs(), key=lambda job: job["metadata"]["name"])
+    assert "deletionTimestamp" not in failed["metadata"], "people may want to see its log"
+    assert "deletionTimestamp" in running["metadata"]
+    assert (await world.condition("Failed"))["status"] == "False", "a pod still holds a GPU"
+    await world.remove_finalizers()
+    await world.settle()
+    condition = await world.condition("Failed")
+    message = "2 trials failed, maxFailedTrials is 0; fix the cause and raise maxFailedTrials to go on"
+    assert (condition["status"], condition["reason"], condition["message"]) == (
+        "True",
+        "MaxFailedTrialsExceeded",
+        message,
+    )
+    assert (await world.study())["status"]["phase"] == "Failed"
+    assert (await world.events())["Failed"]["message"] == message
+
+    await world.edit(maxFailedTrials=2)
+    await world.run_trials(lambda number: number)
+    status = (await world.study())["status"]
+    assert (status["phase"], status["progress"]) == ("Succeeded", "4/4")
+    assert world.rows() == [(0, "FAIL"), (1, "FAIL"), (2, "COMPLETE"), (3, "COMPLETE")]
+
+
+async def test_a_study_of_which_no_trial_succeeds_has_failed(world):
+    await world.apply(maxTrials=1, parallelism=1)
+    await world.settle()
+    await world.end_job(0)
+    await world.settle()
+    condition = await world.condition("Failed")
+    assert (condition["reason"], condition["message"]) == ("NoTrialSucceeded", "none of 1 trials completed, 1 failed")
+    assert (await world.condition("Complete"))["status"] == "False"
+
+
+async def test_more_trials_continue_a_finished_study(world):
+    await world.apply(maxTrials=2)
+    await world.run_trials(lambda number: number)
+    assert "completionTime" in (await world.study())["status"]
+    await world.edit(maxTrials=3)
+    await world.settle()
+    status = (await world.study())["status"]
+    assert (status["phase"], status["progress"], "completionTime" in status) == ("Running", "2/3", False)
+    assert (await world.condition("Complete"))["status"] == "False"
+    await world.run_trials(lambda number: number)
+    status = (await world.study())["status"]
+    assert (status["phase"], status["progress"], status["bestTrial"]["number"]) == ("Succeeded", "3/3", 2)
+
+
+async def test_lower_parallelism_ends_no_trial(world):
+    await world.apply(parallelism=3, maxTrials=6)
+    await world.settle()
+    await world.edit(parallelism=1)
+    await world.settle()
+    assert await world.active() == [0, 1, 2]
+    for number in (0, 1):
+        await world.finish(number, 0.5)
+        await world.end_job(number)
+        await world.settle()
+        assert await world.active() == list(range(number + 1, 3)), "no new one beside those"
+    await world.finish(2, 0.5)
+    await world.end_job(2)
+    await world.settle()
+    assert await world.active() == [3]
+
+
+@pytest.mark.parametrize("swept", [False, True], ids=["seen", "swept later"])
+@pytest.mark.parametrize("policy", ["Retain", "Delete"])
+async def test_a_study_deleted_while_it_runs(world, policy, swept):
+    await world.apply(deletionPolicy=policy)
+    await world.settle()
+    pods = [await world.pod(0), await world.pod(1)]
+    pods[0].call("finish", [0.5])
+    await world.delete_study()
+    assert await world.cluster.get_study(world.namespace, "study") is None, "nothing holds it back"
+    if swept:
+        world.start_operator()
+        await world.reconciler.gone.sweep(await world.reconciler.gone.known(), present=set())
+    else:
+        await world.look()
+    assert [pod.refusal("report", 1, 0.5) for pod in pods] == ["SO001", "SO001"]
+    assert world.rows() == ([(0, "COMPLETE"), (1, "FAIL")] if policy == "Retain" else [])
+    assert await world.reconciler.gone.known() == []
+
+
+async def test_a_study_created_again_at_once_under_the_same_name(world):
+    await world.apply()
+    await world.settle()
+    old_jobs, old_pod = {job["metadata"]["uid"] for job in await world.jobs()}, await world.pod(0)
+    await world.delete_study()
+    new = await world.apply()
+    look = await world.look()
+    assert look.failed
+    progressing = await world.condition("Progressing")
+    message = "a Job study-0 that is not this trial's exists; delete it, or give the Study another name"
+    assert (progressing["reason"], progressing["message"]) == ("TrialsCannotStart", f"{message} (and 1 more like it)")
+    assert old_pod.refusal("finish", [9.0]) == "SO001", "it is not the new study's trial"
+    assert {job["metadata"]["uid"] for job in await world.jobs()} == old_jobs
+
+    await world.collect_garbage()
+    await world.run_trials(lambda number: number / 10)
+    jobs = await world.jobs()
+    assert {job["metadata"]["ownerReferences"][0]["uid"] for job in jobs} == {new["metadata"]["uid"]}
+    assert len({secret_of(job) for job in jobs}) == 1
+    status = (await world.study())["status"]
+    assert (status["phase"], status["bestTrial"]["values"]) == ("Succeeded", ["0.3"])
+    assert world.rows()[:2] == [(0, "FAIL"), (1, "FAIL")], "the old study's"
+    assert world.rows()[2:] == [(number, "COMPLETE") for number in range(4)]
+
+
+async def test_somebody_elses_job_is_never_taken_for_a_trials(world):
+    study = await world.apply(maxTrials=1, parallelism=1)
+    metadata = {
+        "name": "study-0",
+        "namespace": world.namespace,
+        "labels": {STUDY_LABEL: "study", TRIAL_LABEL: "0"},
+        "annotations": {"study-operator.io/trial-id": "1"},
+        # An owner, but not its controller: anybody may write that.
+        "ownerReferences": [
+            {
+                "apiVersion": "study-operator.io/v1alpha1",
+                "kind": "Study",
+                "name": "study",
+                "uid": study["metadata"]["uid"],
+            }
+        ],
+    }
+    spec = {"template": {"spec": {"restartPolicy": "Never", "containers": [CONTAINER]}}}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+    await world.cluster.create_job(job)
+    await world.end_job(0)
+    for _ in range(3):
+        assert (await world.look()).failed
+    message = "a Job study-0 that is not this trial's exists; delete it, or give the Study another name"
+    assert (await world.condition("Progressing"))["message"] == message
+    assert world.rows() == [(0, "RUNNING")], "it was complete, but is not the trial's"
+    assert await world.secrets()
+
+    await world.delete_job(0)
+    await world.run_trials(lambda _: 0.5)
+    assert world.rows() == [(0, "COMPLETE")]
+
+
+# Why nothing happens
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (
+            {
+                "conditions": [
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+                    }
+                ]
+            },
+            "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+        ),
+        (
+            {
+                "containerStatuses": [
+                    container_status(
+                        {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "trial:1"'}}
+                    )
+                ]
+            },
+            'ImagePullBackOff: Back-off pulling image "trial:1"',
+        ),
+        (
+            {"containerStatuses": [container_status({"waiting": {"reason": "CreateContainerConfigError"}})]},
+            "CreateContainerConfigError: container trial",
+        ),
+    ],
+    ids=["unschedulable", "no image", "without a message"],
+)
+async def test_a_pod_that_cannot_start_is_told_in_the_clusters_own_words(world, status, message):
+    await world.apply(maxTrials=1, parallelism=1)
+    await world.settle()
+    assert (await world.look()).again <= 30.0
+    pod = await world.start_pod(0, {"phase": "Pending", **status})
+    world.ahead += timedelta(seconds=10)
+    look = await world.look()
+    assert look.again <= 30.0
+    progressing = await world.condition("Progressing")
+    assert (progressing["status"], progressing["reason"]) == ("False", "TrialPending")
+    assert progressing["message"] == f"the pod of trial 0 waits: {message}"
+
+    await world.set_pod_status(pod, {"phase": "Running", "conditions": None, "containerStatuses": None})
+    await world.settle()
+    progressing = await world.condition("Progressing")
+    assert (progressing["status"], progressing["reason"]) == ("True", "TrialsRunning")
+
+
+async def test_a_pod_that_is_just_starting_is_no_trouble(world):
+    await world.apply(maxTrials=1, parallelism=1)
+    await world.settle()
+    waiting = container_status({"waiting": {"reason": "ContainerCreating"}})
+    await world.start_pod(0, {"phase": "Pending", "containerStatuses": [waiting]})
+    world.ahead += timedelta(seconds=10)
+    await world.settle()
+    assert (await world.condition("Progressing"))["reason"] == "TrialsRunning"
