@@ -90,8 +90,9 @@ class Queue(Generic[Key]):
             self._changed.set()
 
     def longest_work(self) -> float:
-        """For how many seconds the oldest work has been going on; 0 when there is none."""
-        return max((self._clock() - begun for begun in self._working.values()), default=0.0)
+        """For how many seconds the oldest work has been going on; 0 when there is none. Any thread may ask."""
+        begun = list(self._working.values())  # a copy in one step: work begins and ends meanwhile
+        return self._clock() - min(begun) if begun else 0.0
 
     def _move_due(self) -> None:
         now = self._clock()
