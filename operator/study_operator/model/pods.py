@@ -28,9 +28,9 @@ def last_container(pods: Iterable[Mapping[str, Any]]) -> tuple[str, str] | None:
     """Pod and container whose log says most about the end of a Job: the one that failed, or else the first of the
     latest pod; None when there is no pod any more."""
     latest_first = _latest_first(pods)
-    failed = _failed_container(latest_first)
-    if failed is not None:
-        return failed[0]["metadata"]["name"], failed[1]["name"]
+    for pod in latest_first:
+        if (failed := _failed_container(pod)) is not None:
+            return pod["metadata"]["name"], failed["name"]
     if not latest_first:
         return None
     return latest_first[0]["metadata"]["name"], latest_first[0]["spec"]["containers"][0]["name"]
@@ -40,33 +40,32 @@ def _latest_first(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(pods, key=lambda pod: pod["metadata"].get("creationTimestamp") or "", reverse=True)
 
 
-def _failed_container(latest_first: list[Mapping[str, Any]]) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
-    for pod in latest_first:
-        for container in _statuses(pod.get("status") or {}):
-            if _terminated(container).get("exitCode", 0) != 0:
-                return pod, container
-    return None
+def _failed_container(pod: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The container that failed first: sidecars beside it are then ended by the kubelet, as if they had failed too,
+    often within the same second."""
+    sidecars_last = reversed(_statuses(pod.get("status") or {}))  # they are init containers
+    failed = [container for container in sidecars_last if _terminated(container).get("exitCode", 0) != 0]
+    return min(failed, key=lambda container: _terminated(container).get("finishedAt") or "", default=None)
 
 
 def failure(job: JobState, pods: Iterable[Mapping[str, Any]], last_log_line: str = "") -> Failure:
-    """Why a Job failed: the Job's own time limit, what the kubelet did to the pod, or how the container ended."""
-    pods = _latest_first(pods)
+    """Why a Job failed: the Job's own time limit, or of its latest pod that says so, what the kubelet did to it or how
+    its container ended."""
     if job.reason == "DeadlineExceeded":
         return Failure("DeadlineExceeded", job.message, last_log_line=last_log_line)
-    for pod in pods:
+    for pod in _latest_first(pods):
         status = pod.get("status") or {}
         if status.get("reason") and status.get("phase") == "Failed":  # Evicted, NodeLost, ...
             return Failure(status["reason"], status.get("message", ""), last_log_line=last_log_line)
-    found = _failed_container(pods)
-    if found is None:
-        return Failure(job.reason or "JobFailed", job.message, last_log_line=last_log_line)
-    ended = _terminated(found[1])
-    return Failure(
-        ended.get("reason") or "Error",
-        ended.get("message") or "",
-        exit_code=ended["exitCode"],
-        last_log_line=last_log_line,
-    )
+        if (failed := _failed_container(pod)) is not None:
+            ended = _terminated(failed)
+            return Failure(
+                ended.get("reason") or "Error",
+                ended.get("message") or "",
+                exit_code=ended["exitCode"],
+                last_log_line=last_log_line,
+            )
+    return Failure(job.reason or "JobFailed", job.message, last_log_line=last_log_line)
 
 
 def _statuses(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
