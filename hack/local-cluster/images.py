@@ -17,7 +17,7 @@ from pathlib import Path
 
 import packages
 from common import HERE, Problem, cache_dir, locked, run, say, tail, unmount_below
-from recipes import BASE_PACKAGES, MIRROR, NODE, PROJECT, SUITE, Contexts, node_tag
+from recipes import BASE_PACKAGES, NODE, PROJECT, SUITE, Contexts, node_tag
 
 # How the host is trusted and where pip looks, lent to RUN steps: nothing of either stays in the image.
 _LENT = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
@@ -180,7 +180,9 @@ class _Store:
         say(f"building study-base: Debian {SUITE} with Python, by debootstrap (about a minute)")
         with _scratch("base") as scratch:
             root = scratch / "root"
-            run(["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", SUITE, root, MIRROR])
+            run(
+                ["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", SUITE, root, *packages.mirror(SUITE)]
+            )
             for leftover in ("var/cache/apt", "var/lib/apt/lists", "var/log"):
                 shutil.rmtree(root / leftover)
                 (root / leftover).mkdir()

@@ -24,6 +24,7 @@ CNI_BIN = Path("/usr/lib/cni")
 # another pod on this bridge would skip kube-proxy's address translation. The second comes with a kernel module.
 _SYSCTLS = {"net/ipv4/ip_forward": "1", "net/bridge/bridge-nf-call-iptables": "1"}
 _CHAINS = ("KUBE-", "CNI-")
+_UNSERVED = "KUBE-LOCAL-UNSERVED"
 
 
 def proxies_in_use() -> bool:
@@ -80,6 +81,20 @@ def up(directory: Path) -> None:
     prefix = ipaddress.ip_network(POD_NETWORK).prefixlen
     run(["ip", "address", "replace", f"{NODE_ADDRESS}/{prefix}", "dev", BRIDGE])
     run(["ip", "link", "set", BRIDGE, "up"])
+    _keep_services_here()
+
+
+def _keep_services_here() -> None:
+    """Refuses packets that still go to a Service's own address after kube-proxy's translation: of a Service that it does
+    not know yet. They would leave by the machine's default route, and somebody else might answer."""
+    run(["iptables", "-N", _UNSERVED], check=False)  # may be there
+    rules = [
+        [_UNSERVED, "-j", "REJECT"],
+        *([chain, "-d", SERVICE_NETWORK, "-j", _UNSERVED] for chain in ("OUTPUT", "FORWARD")),
+    ]
+    for rule in rules:
+        if run(["iptables", "-C", *rule], check=False).returncode != 0:
+            run(["iptables", "-A", *rule])
 
 
 def down(directory: Path) -> None:

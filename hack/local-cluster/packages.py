@@ -58,3 +58,9 @@ def ensure(needed: Iterable[str]) -> None:
     environment = {"DEBIAN_FRONTEND": "noninteractive"}
     run(["apt-get", "update", "-q"], env=environment)
     run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing], env=environment)
+
+
+def mirror(suite: str) -> list[str]:
+    """Where this machine gets Debian's packages of a release from; empty where its own sources do not say."""
+    wanted = [f"Codename: {suite}", "Created-By: Packages", "Component: main"]
+    return run(["apt-get", "indextargets", "--format", "$(REPO_URI)", *wanted], check=False).stdout.split()[:1]

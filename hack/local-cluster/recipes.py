@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common import HERE, REPOSITORY, Problem
 
-SUITE, MIRROR = "bookworm", "the mirror"
+SUITE = "bookworm"
 BASE_PACKAGES = "python3,python3-pip,python3-venv"
 _IGNORED = ("__pycache__", ".pytest_cache", ".ruff_cache")
 

@@ -169,7 +169,7 @@ class Service:
 
     async def _look_at_all(self) -> None:
         if self._settings.manage_reporter:
-            await self._threads.run(renew_reporter, self._database, self._settings)
+            await self._renew_reporter()
         known = await self._reconciler.gone.known()  # before the list: what is not in it then is really gone
         present: set[str] = set()
         for namespace in self._settings.watch_namespaces or (None,):
@@ -177,6 +177,12 @@ class Service:
                 present.add(manifest["metadata"]["uid"])
                 self._queue.add(Key(manifest["metadata"]["namespace"], manifest["metadata"]["name"]))
         await self._reconciler.gone.sweep(known, present)
+
+    async def _renew_reporter(self) -> None:
+        try:
+            await self._threads.run(renew_reporter, self._database, self._settings)
+        except StorageError as error:
+            log.warning("%s", error)  # reports may still arrive; the next time is soon enough
 
     def _look_at_all_soon(self) -> None:
         for key in self._reconciler.served():

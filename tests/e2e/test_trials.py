@@ -141,6 +141,6 @@ def test_nothing_secret_is_in_the_open(cluster):
 
 
 def test_helm_test(installed):
-    done = subprocess.run(["helm", "test", SYSTEM, "-n", SYSTEM, "--logs"], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(["helm", "test", SYSTEM, "-n", SYSTEM], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Phase:          Succeeded" in done.stdout

@@ -52,6 +52,11 @@ def migrate(settings: Settings, patience: float = 600.0) -> None:
                 f"the operator's database login lacks a right: {error.diag.message_primary}. Make it the owner of "
                 "the database, or prepare the reporter's login as docs/install.md says and set MANAGE_REPORTER=false"
             ) from None
+        except psycopg2.errors.UndefinedObject as error:
+            raise StorageError(
+                f"{error.diag.message_primary}. With MANAGE_REPORTER=false an administrator creates the reporter's login "
+                "first: see docs/install.md"
+            ) from None
     finally:
         lock.close()  # ends the advisory lock too
     log.info("the database is ready: Optuna's tables %s, reporting schema %d", OPTUNA_SCHEMA, REPORTING_SCHEMA)
@@ -105,14 +110,19 @@ def _connect_patiently(database: Database, patience: float) -> connection:
 
 
 def renew_reporter(database: Database, settings: Settings) -> None:
-    """Makes good what a pod may have done to the role that it shares with the others: PostgreSQL lets every login change
-    its own password and settings.
+    """Makes good what a pod may have done to the role that it shares with the others: PostgreSQL lets every login
+    change its own password and settings.
 
     Raises:
         StorageUnavailable: when the database does not answer.
+        StorageError: when the role cannot be changed: the login has lost the right, or somebody else is changing it.
     """
-    with database.transaction() as cursor:
-        _manage_reporter(cursor, settings)
+    try:
+        with database.transaction() as cursor:
+            _manage_reporter(cursor, settings)
+    except psycopg2.Error as error:
+        message = error.diag.message_primary
+        raise StorageError(f"the login {settings.reporter_user} could not be renewed: {message}") from None
 
 
 def _create_optuna_tables(database: Database) -> None:

@@ -109,8 +109,10 @@ BEGIN
         RETURN false;
     ELSIF trial.state = 'PRUNED' AND NOT FOUND THEN
         RETURN true;
-    ELSIF trial.state <> 'RUNNING' OR FOUND THEN
-        RAISE EXCEPTION 'trial % has ended already: it is %', trial_id, trial.state USING ERRCODE = 'SO002';
+    ELSIF FOUND THEN
+        RAISE EXCEPTION 'trial % has its final values already, and they are others', trial_id USING ERRCODE = 'SO002';
+    ELSIF trial.state <> 'RUNNING' THEN
+        RAISE EXCEPTION 'trial % is not running: it is %', trial_id, trial.state USING ERRCODE = 'SO002';
     END IF;
     INSERT INTO study_operator.results (trial_id, vals, pruned) VALUES (finish.trial_id, finish.vals, finish.pruned);
     PERFORM pg_notify('study_operator', trial.study_id::text);
