@@ -35,6 +35,7 @@ cluster-status: ## each component's process and health
 # Dependencies only: the code itself is imported from the checkout.
 $(VENV)/ready:
 	@echo "installing Python dependencies into $(VENV)"
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { apt-get update -qq && apt-get install -y -qq python3-venv; }
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements/constraints.txt
 	@touch $@

@@ -58,7 +58,10 @@ def _cluster() -> dict[str, str]:
         registry = os.environ.get("REGISTRY")
         if not registry:
             raise Failed("CLUSTER=current needs REGISTRY, for example REGISTRY=ghcr.io/you: images are pushed there")
-        return _json([*LOCAL_CLUSTER, "images", "--push", registry, *IMAGES])
+        # The database's image is the chart's own, from where the cluster's nodes pull all others.
+        return _json(
+            [*LOCAL_CLUSTER, "images", "--push", registry, *(name for name in IMAGES if name != "study-postgres")]
+        )
     _run([*LOCAL_CLUSTER, "up"])
     for line in _output([*LOCAL_CLUSTER, "env"]).splitlines():
         name, _, value = line.removeprefix("export ").partition("=")
@@ -74,6 +77,8 @@ def _install(images: dict[str, str]) -> None:
         ("test.image", "study-trial"),
         ("database.embedded.image", "study-postgres"),
     ):
+        if name not in images:
+            continue
         repository, _, tag = images[name].rpartition(":")
         values += ["--set-string", f"{key}.repository={repository},{key}.tag={tag}"]
     chart, namespace = str(REPOSITORY / "helm/study-operator"), ["--namespace", SYSTEM_NAMESPACE, "--create-namespace"]

@@ -85,8 +85,8 @@ def up(directory: Path) -> None:
 
 
 def _keep_services_here() -> None:
-    """Refuses packets that still go to a Service's own address after kube-proxy's translation: of a Service that it does
-    not know yet. They would leave by the machine's default route, and somebody else might answer."""
+    """Refuses packets that still go to a Service's own address after kube-proxy's translation: of a Service that it
+    does not know yet. They would leave by the machine's default route, and somebody else might answer."""
     run(["iptables", "-N", _UNSERVED], check=False)  # may be there
     rules = [
         [_UNSERVED, "-j", "REJECT"],

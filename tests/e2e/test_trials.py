@@ -84,7 +84,7 @@ def test_an_image_that_does_not_exist_shows_in_the_kubelets_words(cluster):
         condition = cluster.condition("no-image", "Progressing")
         return condition.get("reason") == "TrialPending" and "no-such-image" in condition["message"]
 
-    eventually(progressing, "Progressing names the image", 60)
+    eventually(progressing, "Progressing names the image", 30)
     condition = cluster.condition("no-image", "Progressing")
     assert "ErrImagePull" in condition["message"] or "ImagePullBackOff" in condition["message"]
     cluster.kubectl("delete", "study", "no-image")
@@ -93,7 +93,7 @@ def test_an_image_that_does_not_exist_shows_in_the_kubelets_words(cluster):
 
 def test_a_trial_that_cannot_be_scheduled_shows_in_the_schedulers_words(cluster):
     cluster.apply("no-gpu", gpusPerTrial=1, gpuResourceName="example.com/gpu", parallelism=1)
-    eventually(lambda: cluster.condition("no-gpu", "Progressing").get("reason") == "TrialPending", "it is pending", 60)
+    eventually(lambda: cluster.condition("no-gpu", "Progressing").get("reason") == "TrialPending", "it is pending", 30)
     assert "Insufficient example.com/gpu" in cluster.condition("no-gpu", "Progressing")["message"]
 
 
