@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from optuna.trial import TrialState
 
@@ -17,8 +17,9 @@ from study_operator.model.samplers import build_sampler
 from study_operator.model.sampling import Sampling
 from study_operator.model.study import Study
 from study_operator.model.trial import Failure, Rows, TrialRow
+from study_operator.storage.reading import FAILURE_ATTR, JOB_ATTR
 from study_operator.storage.studies import Studies
-from study_operator.storage.trials import FAILURE_ATTR, JOB_ATTR, StaleHistory, Trials
+from study_operator.storage.trials import StaleHistory, Trials
 
 log = logging.getLogger(__name__)
 
@@ -101,13 +102,9 @@ class LiveStudy:
             suggestion = sampling.ask(self.study.distributions)
             SUGGEST.observe(time.perf_counter() - begun)
             job = self.study.job_name(suggestion.number)
-            attrs = {**suggestion.system_attrs, JOB_ATTR: job}
-            stored = (suggestion.params, suggestion.distributions, attrs, suggestion.study_attrs, self.study.max_trials)
+            stored = replace(suggestion, system_attrs={**suggestion.system_attrs, JOB_ATTR: job})
             try:
-                if suggestion.waiting is None:
-                    trial_id = self._trials.create(self.study_id, suggestion.number, *stored)
-                else:
-                    trial_id = self._trials.start_waiting(self.study_id, suggestion.waiting, *stored)
+                trial_id = self._trials.start(self.study_id, stored, self.study.max_trials)
             except StaleHistory as error:
                 log.info("loading the study's history again: %s", error)
                 self._sampling = None

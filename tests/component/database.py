@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import optuna
 import psycopg2
 from psycopg2.extensions import connection
+from study_operator.model.trial import Suggestion
 from study_operator.settings import Settings
 from study_operator.storage.database import Database
 from study_operator.storage.studies import Studies
@@ -51,7 +52,8 @@ class TestDatabase:
             study_name, ["MAXIMIZE"] * directions, "team", study_name, study_name, "Retain", key_hash
         )
         number = sum(self.trials().observe(study_id).counts.values())
-        trial_id = self.trials().create(study_id, number, {}, {}, {"study_operator:job": f"job-{number}"}, {}, 1000)
+        suggestion = Suggestion(number, {}, {}, {"study_operator:job": f"job-{number}"}, {}, waiting=None)
+        trial_id = self.trials().start(study_id, suggestion, max_trials=1000)
         assert trial_id is not None
         return trial_id
 

@@ -8,7 +8,6 @@ it writes here too. Nothing in here is the truth: on any doubt it is dropped and
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -19,23 +18,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from study_operator.model.trial import Report
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """What the sampler suggests, to be stored as trial `number`.
-
-    `waiting` is the trial_id of the row that `enqueue_trial` made for it, None for a new trial.
-    `system_attrs` and `study_attrs` are what the sampler wants to find again: they are stored with it.
-    """
-
-    number: int
-    params: Mapping[str, Any]
-    distributions: Mapping[str, BaseDistribution]
-    system_attrs: Mapping[str, Any]
-    study_attrs: Mapping[str, Any]
-    waiting: int | None
+from study_operator.model.trial import Report, Suggestion
 
 
 class Sampling:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any
 
+from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
 
@@ -121,3 +123,19 @@ class Report:
     trial_id: int
     step: int
     value: float
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What the sampler suggests, to be stored as trial `number`.
+
+    `waiting` is the trial_id of the row that `enqueue_trial` made for it, None for a new trial.
+    `system_attrs` and `study_attrs` are what the sampler wants to find again: they are stored with it.
+    """
+
+    number: int
+    params: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+    system_attrs: Mapping[str, Any]
+    study_attrs: Mapping[str, Any]
+    waiting: int | None

@@ -13,18 +13,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import Any
 
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 from psycopg2.extensions import cursor
 from psycopg2.extras import execute_values
 
-from study_operator.model.trial import BestTrial, Failure, Report, Result, Rows, TrialRow
+from study_operator.model.trial import Report, Result, Rows, Suggestion, TrialRow
+from study_operator.storage import reading
 from study_operator.storage.database import Database
+from study_operator.storage.reading import JOB_ATTR
 
-JOB_ATTR = "study_operator:job"
-FAILURE_ATTR = "study_operator:failure"
-
-_INFINITIES = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
 _NOW = "timezone('utc', clock_timestamp())"  # Optuna keeps naive UTC
 
 
@@ -52,7 +50,7 @@ class Trials:
                 (JOB_ATTR, study_id, list(with_jobs)),
             )
             found = cursor.fetchall()
-            params = _params(cursor, [row[0] for row in found])
+            params = reading.params_of(cursor, [row[0] for row in found])
             rows = {
                 number: TrialRow(
                     trial_id=trial_id,
@@ -66,7 +64,7 @@ class Trials:
                 )
                 for trial_id, number, state, completed, job, values, pruned, reports in found
             }
-            return Rows(counts, rows, _best(cursor, study_id), _recent_failures(cursor, study_id))
+            return Rows(counts, rows, reading.best_of(cursor, study_id), reading.recent_failures_of(cursor, study_id))
 
     def history(self, study_id: int) -> tuple[list[FrozenTrial], dict[str, Any]]:
         """Every trial of a study as Optuna's own, in order of number, and the study's system attributes."""
@@ -80,12 +78,12 @@ class Trials:
             )
             found = cursor.fetchall()
             ids = [row[0] for row in found]
-            params = _params(cursor, ids)
-            values = _values(cursor, ids)
-            user = _attributes(cursor, "trial_user_attributes", ids)
-            system = _attributes(cursor, "trial_system_attributes", ids)
+            params = reading.params_of(cursor, ids)
+            values = reading.values_of(cursor, ids)
+            user = reading.attributes_of(cursor, "trial_user_attributes", ids)
+            system = reading.attributes_of(cursor, "trial_system_attributes", ids)
             reports: dict[int, dict[int, float]] = {trial_id: {} for trial_id in ids}
-            for report in _reports(cursor, [(trial_id, 0) for trial_id in ids]):
+            for report in reading.reports_of(cursor, [(trial_id, 0) for trial_id in ids]):
                 reports[report.trial_id][report.step] = report.value
         trials = []
         for trial_id, number, state, started, completed in found:
@@ -118,80 +116,61 @@ class Trials:
         if not after:
             return []
         with self._database.transaction() as cursor:
-            return _reports(cursor, list(after.items()))
+            return reading.reports_of(cursor, list(after.items()))
 
-    def create(
-        self,
-        study_id: int,
-        number: int,
-        params: Mapping[str, Any],
-        distributions: Mapping[str, BaseDistribution],
-        system_attrs: Mapping[str, Any],
-        study_attrs: Mapping[str, Any],
-        max_trials: int,
-    ) -> int | None:
-        """Stores a suggestion as a RUNNING trial, whole or not at all.
+    def start(self, study_id: int, suggestion: Suggestion, max_trials: int) -> int | None:
+        """Stores a suggestion as a RUNNING trial, whole or not at all: a new one, or the one that waits for it.
 
         Args:
-            number: the trial's number, which is how many trials there are before it.
-            study_attrs: the study's system attributes that the sampler has changed.
             max_trials: how many trials may have been started, this one included.
 
         Returns:
             Its trial_id; None when `max_trials` have been started already.
 
         Raises:
-            StaleHistory: when the next number is another one.
+            StaleHistory: when the next number is another one, or the waiting trial waits no more.
         """
         with self._database.transaction() as cursor:
             # Optuna takes the same lock to number trials.
             cursor.execute("SELECT 1 FROM studies WHERE study_id = %s FOR UPDATE", (study_id,))
             if cursor.fetchone() is None:
                 raise StaleHistory(f"study {study_id} is not in the database any more")
-            if not _may_start(cursor, study_id, max_trials):
-                return None
-            cursor.execute("SELECT count(*) FROM trials WHERE study_id = %s", (study_id,))
-            (existing,) = cursor.fetchone()
-            if existing != number:
-                raise StaleHistory(f"the next trial's number is {existing}, not {number}")
             cursor.execute(
-                "INSERT INTO trials (number, study_id, state, datetime_start)"
-                f" VALUES (%s, %s, 'RUNNING', {_NOW}) RETURNING trial_id",
-                (number, study_id),
+                "SELECT count(*), count(*) FILTER (WHERE state <> 'WAITING') FROM trials WHERE study_id = %s",
+                (study_id,),
             )
-            (trial_id,) = cursor.fetchone()
-            _store_suggestion(cursor, trial_id, params, distributions, system_attrs)
-            _set_attributes(cursor, "study_system_attributes", "study_id", study_id, study_attrs)
-            return trial_id
-
-    def start_waiting(
-        self,
-        study_id: int,
-        trial_id: int,
-        params: Mapping[str, Any],
-        distributions: Mapping[str, BaseDistribution],
-        system_attrs: Mapping[str, Any],
-        study_attrs: Mapping[str, Any],
-        max_trials: int,
-    ) -> int | None:
-        """As `create`, for a trial that `enqueue_trial` put into the queue: it becomes RUNNING with all parameters.
-
-        Raises:
-            StaleHistory: when it waits no more.
-        """
-        with self._database.transaction() as cursor:
-            cursor.execute("SELECT 1 FROM studies WHERE study_id = %s FOR UPDATE", (study_id,))
-            if not _may_start(cursor, study_id, max_trials):
+            existing, started = cursor.fetchone()
+            if started >= max_trials:
                 return None
-            cursor.execute(
-                f"UPDATE trials SET state = 'RUNNING', datetime_start = {_NOW}"
-                " WHERE trial_id = %s AND state = 'WAITING'",
-                (trial_id,),
+            if suggestion.waiting is not None:
+                cursor.execute(
+                    f"UPDATE trials SET state = 'RUNNING', datetime_start = {_NOW}"
+                    " WHERE trial_id = %s AND state = 'WAITING' RETURNING trial_id",
+                    (suggestion.waiting,),
+                )
+            elif existing == suggestion.number:
+                cursor.execute(
+                    "INSERT INTO trials (number, study_id, state, datetime_start)"
+                    f" VALUES (%s, %s, 'RUNNING', {_NOW}) RETURNING trial_id",
+                    (suggestion.number, study_id),
+                )
+            else:
+                raise StaleHistory(f"the next trial's number is {existing}, not {suggestion.number}")
+            stored = cursor.fetchone()
+            if stored is None:
+                raise StaleHistory(f"trial {suggestion.number} is not waiting any more")
+            (trial_id,) = stored
+            execute_values(
+                cursor,
+                "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES %s",
+                [
+                    (trial_id, name, distribution.to_internal_repr(value), distribution_to_json(distribution))
+                    for name, value in suggestion.params.items()
+                    for distribution in [suggestion.distributions[name]]
+                ],
             )
-            if cursor.rowcount != 1:
-                raise StaleHistory(f"trial {trial_id} is not waiting any more")
-            _store_suggestion(cursor, trial_id, params, distributions, system_attrs)
-            _set_attributes(cursor, "study_system_attributes", "study_id", study_id, study_attrs)
+            _set_attributes(cursor, "trial_system_attributes", "trial_id", trial_id, suggestion.system_attrs)
+            _set_attributes(cursor, "study_system_attributes", "study_id", study_id, suggestion.study_attrs)
             return trial_id
 
     def tell(
@@ -246,37 +225,13 @@ class Trials:
                 (trial_id,),
             )
             found = cursor.fetchone()
-            value = None if found is None else _INFINITIES.get(found[1], found[0])
+            value = None if found is None else reading.INFINITIES.get(found[1], found[0])
             return None if value is None or math.isnan(value) else value
 
     def set_system_attrs(self, trial_id: int, attrs: Mapping[str, Any]) -> None:
         """Sets system attributes of a trial: the rungs that a pruner has booked for it."""
         with self._database.transaction() as cursor:
             _set_attributes(cursor, "trial_system_attributes", "trial_id", trial_id, attrs)
-
-
-def _may_start(cursor: cursor, study_id: int, max_trials: int) -> bool:
-    cursor.execute("SELECT count(*) FROM trials WHERE study_id = %s AND state <> 'WAITING'", (study_id,))
-    (started,) = cursor.fetchone()
-    return started < max_trials
-
-
-def _store_suggestion(
-    cursor: cursor,
-    trial_id: int,
-    params: Mapping[str, Any],
-    distributions: Mapping[str, BaseDistribution],
-    system_attrs: Mapping[str, Any],
-) -> None:
-    execute_values(
-        cursor,
-        "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES %s",
-        [
-            (trial_id, name, distributions[name].to_internal_repr(value), distribution_to_json(distributions[name]))
-            for name, value in params.items()
-        ],
-    )
-    _set_attributes(cursor, "trial_system_attributes", "trial_id", trial_id, system_attrs)
 
 
 def _set_attributes(cursor: cursor, table: str, owner: str, owner_id: int, attrs: Mapping[str, Any]) -> None:
@@ -289,97 +244,8 @@ def _set_attributes(cursor: cursor, table: str, owner: str, owner_id: int, attrs
         )
 
 
-def _params(cursor: cursor, ids: list[int]) -> dict[int, tuple[dict[str, Any], dict[str, BaseDistribution]]]:
-    """Parameters and their distributions by trial_id, in the order in which they were suggested."""
-    cursor.execute(
-        "SELECT trial_id, param_name, param_value, distribution_json FROM trial_params"
-        " WHERE trial_id = ANY(%s) ORDER BY param_id",
-        (ids,),
-    )
-    parsed: dict[str, BaseDistribution] = {}  # a study has few distinct ones; parsing is the slow part
-    found: dict[int, tuple[dict[str, Any], dict[str, BaseDistribution]]] = {i: ({}, {}) for i in ids}
-    for trial_id, name, value, text in cursor.fetchall():
-        distribution = parsed.get(text) or parsed.setdefault(text, json_to_distribution(text))
-        found[trial_id][0][name] = distribution.to_external_repr(value)
-        found[trial_id][1][name] = distribution
-    return found
-
-
-def _values(cursor: cursor, ids: list[int]) -> dict[int, list[float]]:
-    cursor.execute(
-        "SELECT trial_id, value, value_type::text FROM trial_values WHERE trial_id = ANY(%s) ORDER BY objective", (ids,)
-    )
-    found: dict[int, list[float]] = {}
-    for trial_id, value, kind in cursor.fetchall():
-        found.setdefault(trial_id, []).append(_INFINITIES.get(kind, value))
-    return found
-
-
-def _attributes(cursor: cursor, table: str, ids: list[int]) -> dict[int, dict[str, Any]]:
-    cursor.execute(f"SELECT trial_id, key, value_json FROM {table} WHERE trial_id = ANY(%s)", (ids,))
-    found: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in ids}
-    for trial_id, key, value in cursor.fetchall():
-        found[trial_id][key] = json.loads(value)
-    return found
-
-
-def _reports(cursor: cursor, after: list[tuple[int, int]]) -> list[Report]:
-    cursor.execute(
-        "SELECT v.trial_intermediate_value_id, v.trial_id, v.step, v.intermediate_value,"
-        " v.intermediate_value_type::text"
-        " FROM unnest(%s::int[], %s::int[]) AS known (trial_id, report_id)"
-        " JOIN trial_intermediate_values v"
-        " ON v.trial_id = known.trial_id AND v.trial_intermediate_value_id > known.report_id"
-        " ORDER BY v.trial_intermediate_value_id",
-        ([trial_id for trial_id, _ in after], [report_id for _, report_id in after]),
-    )
-    return [
-        Report(report_id, trial_id, step, _INFINITIES.get(kind, value))
-        for report_id, trial_id, step, value, kind in cursor.fetchall()
-    ]
-
-
-def _best(cursor: cursor, study_id: int) -> BestTrial | None:
-    """The best COMPLETE trial by the first objective; of equals the earliest, as in Optuna."""
-    cursor.execute(
-        "SELECT direction::text FROM study_directions WHERE study_id = %s ORDER BY objective LIMIT 1", (study_id,)
-    )
-    found = cursor.fetchone()
-    if found is None:
-        return None
-    order = "DESC" if found[0] == "MAXIMIZE" else "ASC"
-    cursor.execute(
-        "SELECT t.trial_id, t.number, a.value_json FROM trials t"
-        " JOIN trial_values v ON v.trial_id = t.trial_id AND v.objective = 0"
-        " LEFT JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND a.key = %s"
-        " WHERE t.study_id = %s AND t.state = 'COMPLETE'"
-        " ORDER BY CASE v.value_type::text WHEN 'INF_NEG' THEN '-Infinity' WHEN 'INF_POS' THEN 'Infinity'"
-        f" ELSE v.value END {order}, t.number LIMIT 1",
-        (JOB_ATTR, study_id),
-    )
-    row = cursor.fetchone()
-    if row is None:
-        return None
-    trial_id, number, job = row
-    return BestTrial(
-        number=number,
-        values=tuple(_values(cursor, [trial_id])[trial_id]),
-        params=_params(cursor, [trial_id])[trial_id][0],
-        job=json.loads(job) if job else None,
-    )
-
-
-def _recent_failures(cursor: cursor, study_id: int, most: int = 5) -> tuple[tuple[int, Failure], ...]:
-    cursor.execute(
-        "SELECT t.number, a.value_json FROM trials t JOIN trial_user_attributes a USING (trial_id)"
-        " WHERE t.study_id = %s AND t.state = 'FAIL' AND a.key = %s ORDER BY t.datetime_complete DESC LIMIT %s",
-        (study_id, FAILURE_ATTR, most),
-    )
-    return tuple((number, Failure(**json.loads(text))) for number, text in cursor.fetchall())
-
-
 def _stored(value: float) -> tuple[float | None, str]:
     for kind in ("INF_POS", "INF_NEG"):
-        if value == _INFINITIES[kind]:
+        if value == reading.INFINITIES[kind]:
             return None, kind
     return value, "FINITE"
