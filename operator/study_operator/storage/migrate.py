@@ -54,7 +54,7 @@ def migrate(settings: Settings, patience: float = 600.0) -> None:
             ) from None
         except psycopg2.errors.UndefinedObject as error:
             raise StorageError(
-                f"{error.diag.message_primary}. With MANAGE_REPORTER=false an administrator creates the reporter's login "
+                f"{error.diag.message_primary}. With MANAGE_REPORTER=false an administrator creates that login "
                 "first: see docs/install.md"
             ) from None
     finally:
