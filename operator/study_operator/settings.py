@@ -12,6 +12,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 # Where a trial's pod finds the database's CA when one is configured; job.py mounts it there.
 TRIAL_CA_DIRECTORY = "/var/run/secrets/study-operator.io"
+_SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 class SettingsError(Exception):
@@ -66,7 +67,7 @@ class Settings:
             workers=_integer(env, "WORKERS", 8),
             storage_threads=_integer(env, "STORAGE_THREADS", 8),
             resync_seconds=float(_integer(env, "RESYNC_SECONDS", 300)),
-            http_port=_integer(env, "HTTP_PORT", 8080, lowest=0),
+            http_port=_integer(env, "HTTP_PORT", 8080, lowest=0, highest=65535),
         )
 
 
@@ -78,7 +79,9 @@ def _database(env: Mapping[str, str]) -> dict[str, str]:
         url = f"postgresql://{rest}"
     try:
         database = parse_dsn(url)
-    except psycopg2.Error:
+        if not database.get("port", "0").replace(",", "0").isdecimal():
+            raise ValueError("libpq finds out only when it connects")
+    except (psycopg2.Error, ValueError):
         raise SettingsError(
             "DATABASE_URL cannot be read; write postgresql://user@host:5432/database (percent-encode special "
             "characters, give the password in DATABASE_PASSWORD)"
@@ -102,17 +105,34 @@ def _database(env: Mapping[str, str]) -> dict[str, str]:
 
 def _reporter_url(env: Mapping[str, str], database: Mapping[str, str], user: str, password: str) -> str:
     """The url that pods connect to, as a libpq connection URI."""
-    host = env.get("REPORTER_HOST") or database["host"]
-    port = env.get("REPORTER_PORT") or database.get("port", "5432")
     query = {"connect_timeout": "5", "application_name": "study-trial"}
-    if sslmode := env.get("REPORTER_SSLMODE") or database.get("sslmode"):
+    if sslmode := _choice(env, "REPORTER_SSLMODE", database.get("sslmode", ""), _SSLMODES):
         query["sslmode"] = sslmode
     if env.get("REPORTER_CA_FILE"):
         query["sslrootcert"] = f"{TRIAL_CA_DIRECTORY}/ca.crt"
-    address = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    if "target_session_attrs" in database:  # of several hosts, the one that can be written to
+        query["target_session_attrs"] = database["target_session_attrs"]
     return (
-        f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{address}:{port}"
+        f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{_reporter_address(env, database)}"
         f"/{quote(database['dbname'], safe='')}?{urlencode(query)}"
+    )
+
+
+def _reporter_address(env: Mapping[str, str], database: Mapping[str, str]) -> str:
+    """Hosts and ports as a URI has them: `db:5432`, `[::1]:5432`, `db-0:5432,db-1:5432`."""
+    hosts = (env.get("REPORTER_HOST") or database["host"]).split(",")
+    if hosts[0].startswith("/"):
+        raise SettingsError(
+            "REPORTER_HOST is not set, and DATABASE_URL names a socket, which pods cannot reach; set REPORTER_HOST to "
+            "the database's host name"
+        )
+    given = database.get("port", "").split(",")
+    ports = given if len(given) == len(hosts) else given[:1] * len(hosts)
+    if env.get("REPORTER_PORT"):
+        ports = [str(_integer(env, "REPORTER_PORT", 5432, highest=65535))] * len(hosts)
+    return ",".join(
+        f"{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port or 5432}"
+        for host, port in zip(hosts, ports, strict=True)
     )
 
 
@@ -123,16 +143,18 @@ def _required(env: Mapping[str, str], name: str, what: str) -> str:
 
 
 def _choice(env: Mapping[str, str], name: str, default: str, allowed: tuple[str, ...]) -> str:
-    value = (env.get(name) or default).lower()
+    if not env.get(name):
+        return default
+    value = env[name].lower()
     if value not in allowed:
         raise SettingsError(f"{name} is {value!r}; write one of {', '.join(allowed)}")
     return value
 
 
-def _integer(env: Mapping[str, str], name: str, default: int, lowest: int = 1) -> int:
+def _integer(env: Mapping[str, str], name: str, default: int, lowest: int = 1, highest: int = 1_000_000) -> int:
     text = env.get(name) or str(default)
-    if not text.isdecimal() or int(text) < lowest:
-        raise SettingsError(f"{name} is {text!r}; write a whole number of at least {lowest}")
+    if not (text.isdecimal() and lowest <= int(text) <= highest):
+        raise SettingsError(f"{name} is {text!r}; write a whole number from {lowest} to {highest}")
     return int(text)
 
 
