@@ -71,6 +71,7 @@ def configure(log_format: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.captureWarnings(True)  # Optuna's, on lines like all others
     # These report every request or handler call; what matters of it is logged here.
     for name in ("kopf", "optuna", "alembic", "aiohttp", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

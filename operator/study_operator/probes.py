@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -70,7 +71,16 @@ def serve(health: Health, port: int) -> ThreadingHTTPServer:
         def log_message(self, *_: object) -> None:
             """Probes come every few seconds; they are no news."""
 
-    server = ThreadingHTTPServer(("", port), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        # Takes both kinds of addresses: a cluster may have no IPv4.
+        address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+
+        def server_bind(self) -> None:
+            if self.address_family is socket.AF_INET6:
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            super().server_bind()
+
+    server = Server(("", port), Handler)
     threading.Thread(target=server.serve_forever, name="probes", daemon=True).start()
     return server

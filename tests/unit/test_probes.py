@@ -1,0 +1,147 @@
+"""Liveness, readiness and metrics, as the kubelet and Prometheus ask for them; time is a number that the tests set."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from study_operator import metrics
+from study_operator.probes import LOOP_LIMIT, WORK_LIMIT, Health, serve
+
+
+class Process:
+    """What an operator's health is judged by."""
+
+    def __init__(self) -> None:
+        self.now, self.working = 1000.0, 0.0
+        self.health = Health(lambda: self.working, lambda: self.now)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[Process, int]]:
+    """A process whose probes are served, and on which port."""
+    process = Process()
+    server = serve(process.health, 0)
+    yield process, server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def process(served: tuple[Process, int]) -> Process:
+    """The process as it was when it started."""
+    process, _ = served
+    process.now, process.working, process.health.not_ready = 1000.0, 0.0, "starting"
+    process.health.progress()
+    return process
+
+
+@pytest.fixture
+def port(served: tuple[Process, int], process: Process) -> int:
+    return served[1]
+
+
+def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_a_process_is_alive_as_long_as_its_loop_makes_progress(process):
+    assert process.health.not_alive() is None
+    process.now += LOOP_LIMIT
+    assert process.health.not_alive() is None
+    process.now += 1
+    assert process.health.not_alive() == "the event loop has made no progress for 31 s"
+    process.health.progress()
+    assert process.health.not_alive() is None
+
+
+def test_a_process_that_works_on_one_study_for_ever_is_not_alive(process):
+    process.working = WORK_LIMIT
+    assert process.health.not_alive() is None
+    process.working = WORK_LIMIT + 1
+    assert process.health.not_alive() == "one study has been worked on for 301 s"
+
+
+def test_progress_is_a_metric(process):
+    metrics.LAST_PROGRESS.set(0)
+    process.health.progress()
+    assert metrics.LAST_PROGRESS.collect()[0].samples[0].value > 1.7e9
+
+
+def test_liveness_over_http(process, port):
+    assert get(port, "/healthz") == (200, "ok\n")
+    process.now += LOOP_LIMIT + 10
+    assert get(port, "/healthz") == (503, "the event loop has made no progress for 40 s\n")
+
+
+def test_readiness_over_http(process, port):
+    assert get(port, "/readyz") == (503, "starting\n")
+    process.health.not_ready = None
+    assert get(port, "/readyz") == (200, "ok\n")
+    process.health.not_ready = "the database does not answer: Verbindung verweigert äöü"
+    assert get(port, "/readyz") == (503, "the database does not answer: Verbindung verweigert äöü\n")
+
+
+def test_an_operator_that_is_not_ready_is_alive_all_the_same(process, port):
+    process.health.not_ready = "the database does not answer"
+    assert get(port, "/healthz")[0] == 200
+
+
+def is_ours(name: str) -> bool:
+    return name.startswith("study_operator_") and not name.endswith("_created")
+
+
+def test_metrics_over_http(port):
+    metrics.RECONCILE.observe(0.02)
+    status, text = get(port, "/metrics")
+    assert status == 200
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    kinds = {name: family.type for name, family in families.items() if is_ours(name)}
+    assert kinds == {
+        "study_operator_reconcile_seconds": "histogram",
+        "study_operator_suggest_seconds": "histogram",
+        "study_operator_report_to_decision_seconds": "histogram",
+        "study_operator_slot_free_to_job_seconds": "histogram",
+        "study_operator_trials": "gauge",
+        "study_operator_trial_failures": "counter",
+        "study_operator_queue_depth": "gauge",
+        "study_operator_last_progress_timestamp_seconds": "gauge",
+    }
+    counts = [s.value for s in families["study_operator_reconcile_seconds"].samples if s.name.endswith("_count")]
+    assert counts[0] >= 1
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz/", "/metrics.json", "/%2e%2e/etc/passwd"])
+def test_other_paths_are_told_which_there_are(port, path):
+    assert get(port, path) == (404, "there are /metrics, /healthz and /readyz\n")
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_probes_answer_on_ipv6_too(port):
+    assert get(port, "/healthz", "[::1]") == (200, "ok\n")
+
+
+def test_a_client_that_says_nothing_keeps_no_other_waiting(port):
+    with socket.create_connection(("127.0.0.1", port)):
+        assert get(port, "/healthz") == (200, "ok\n")
+
+
+def test_the_server_ends_when_told():
+    before = threading.active_count()
+    server = serve(Process().health, 0)
+    number = server.server_address[1]
+    assert get(number, "/healthz")[0] == 200
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(OSError):
+        get(number, "/healthz")
+    assert threading.active_count() <= before + 1  # the thread that served may be ending
