@@ -119,7 +119,7 @@ def settings_for(database: TestDatabase, **more: str) -> Settings:
 def _query(opened: connection, text: str, values: tuple) -> list[tuple]:
     try:
         with opened, opened.cursor() as cursor:
-            cursor.execute(text, values)
+            cursor.execute(text, values or None)
             return cursor.fetchall() if cursor.description else []
     finally:
         opened.close()

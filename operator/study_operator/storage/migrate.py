@@ -10,6 +10,7 @@ import optuna
 import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection, cursor, encrypt_password, quote_ident
+from sqlalchemy.exc import DBAPIError
 
 from study_operator.settings import Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
@@ -127,9 +128,12 @@ def renew_reporter(database: Database, settings: Settings) -> None:
 
 def _create_optuna_tables(database: Database) -> None:
     """Optuna's own code creates its tables and stamps their version."""
-    storage = optuna.storages.RDBStorage(
-        "postgresql+psycopg2://", engine_kwargs={"creator": database.connect, "pool_size": 1}
-    )
+    try:
+        storage = optuna.storages.RDBStorage(
+            "postgresql+psycopg2://", engine_kwargs={"creator": database.connect, "pool_size": 1}
+        )
+    except DBAPIError as error:
+        raise error.orig from None
     storage.engine.dispose()
 
 
