@@ -5,7 +5,8 @@ CACHE  := $(or $(STUDY_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/st
 VENV   := $(CACHE)/venv-$(shell cat pyproject.toml requirements/constraints.txt | sha256sum | cut -c1-12)
 TESTS  ?= tests
 
-.PHONY: help demo test lint bench cluster-up cluster-down cluster-status
+.PHONY: help demo test lint cluster-up cluster-down cluster-status
+.PHONY: bench bench-report bench-start bench-turnaround bench-trials bench-idle
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -31,6 +32,27 @@ cluster-down: ## end it
 
 cluster-status: ## each component's process and health
 	@$(PYTHON) hack/local-cluster status
+
+# ARGS="--help" shows a benchmark's options. Figures come on stdout, progress on stderr.
+BENCH := PYTHONPATH=$(CURDIR)/operator:$(CURDIR)/trial-image $(VENV)/bin/python benchmarks
+
+bench: $(VENV)/ready ## all benchmarks, half an hour; see docs/benchmarks.md
+	@for name in report start turnaround trials idle; do $(BENCH)/$$name.py || exit 1; echo; done
+
+bench-report: $(VENV)/ready ## reports per second, beside Optuna's own
+	@$(BENCH)/report.py $(ARGS)
+
+bench-start: $(VENV)/ready ## kubectl apply to a running pod, beside a bare Job
+	@$(BENCH)/start.py $(ARGS)
+
+bench-turnaround: $(VENV)/ready ## a Job's end to the next Job, beside bare Jobs
+	@$(BENCH)/turnaround.py $(ARGS)
+
+bench-trials: $(VENV)/ready ## 40 trials of 5 s and their API writes, beside bare Jobs
+	@$(BENCH)/trials.py $(ARGS)
+
+bench-idle: $(VENV)/ready ## CPU and memory of an operator with idle studies
+	@$(BENCH)/idle.py $(ARGS)
 
 # Dependencies only: the code itself is imported from the checkout.
 $(VENV)/ready:

@@ -1,0 +1,116 @@
+"""CPU and memory of the operator's process while nothing happens, with many studies there, and without any.
+
+50 studies have finished; of 10 that have not, half have a trial that sleeps and half one that waits for GPUs that no
+node has. The operator is restarted first, measured without studies, then runs the studies in the same process and is
+measured again, from /proc. By default each window is as long as the operator's resync, so that one falls into it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from cluster import SYSTEM_NAMESPACE, Cluster, cluster, cpu_seconds, eventually, has_condition, operator_process
+from figures import command, heading, number, progress, table
+
+SETTLE = 30.0  # seconds between the last change and the window
+
+
+class Cost(NamedTuple):
+    """CPU in per cent of one core; resident memory, anonymous and in all, in MiB."""
+
+    cpu: float
+    anonymous: float
+    resident: float
+
+
+def cost(process: int, seconds: float) -> Cost:
+    """What a process costs over that time. Memory is sampled each second; the most is what counts."""
+    progress(f"measuring for {seconds:.0f} s")
+    anonymous, resident = [], []
+    used, begun = cpu_seconds(process), time.monotonic()
+    while (elapsed := time.monotonic() - begun) < seconds:
+        anonymous.append(_memory(process, "RssAnon"))
+        resident.append(_memory(process, "VmRSS"))
+        time.sleep(1)
+    return Cost(100 * (cpu_seconds(process) - used) / elapsed, max(anonymous), max(resident))
+
+
+def _memory(process: int, what: str) -> float:
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith(f"{what}:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError(f"no {what} of process {process}")
+
+
+def restart(found: Cluster) -> int:
+    """Has the operator begin anew. Returns its process id."""
+    old = found.operator_pod()["metadata"]
+    found.call("DELETE", f"api/v1/namespaces/{SYSTEM_NAMESPACE}/pods/{old['name']}")
+    eventually(lambda: _ready(found, old["uid"]), "the operator is ready")
+    return operator_process(found.operator_pod())
+
+
+def _ready(found: Cluster, old: str) -> bool:
+    pods = found.call("GET", f"api/v1/namespaces/{SYSTEM_NAMESPACE}/pods")["items"]
+    operators = [p for p in pods if p["metadata"]["labels"].get("app.kubernetes.io/component") == "operator"]
+    return len(operators) == 1 and operators[0]["metadata"]["uid"] != old and has_condition(operators[0], "Ready")
+
+
+def populate(found: Cluster, finished: int, idle: int) -> None:
+    """Creates the studies and waits until they are as they should be."""
+    progress(f"running {finished} studies of 2 trials to their end, and starting {idle} that stay")
+    for i in range(idle):
+        waits = {"gpusPerTrial": 64} if i % 2 else {}
+        found.create(found.study(f"idle-{i}", 7200, 10, 1, **waits))
+    for i in range(finished):
+        found.create(found.study(f"finished-{i}", 1, 2, 1))
+        eventually(lambda limit=i - 8: _completed(found) >= limit, "studies complete")  # a node has room for 110 pods
+    eventually(lambda: _completed(found) == finished, "all studies complete")
+    eventually(lambda: _running(found) == idle, "idle studies have a trial")
+
+
+def _completed(found: Cluster) -> int:
+    return sum(has_condition(study, "Complete") for study in found.call("GET", found.path("studies"))["items"])
+
+
+def _running(found: Cluster) -> int:
+    studies = found.call("GET", found.path("studies"))["items"]
+    return sum((study.get("status") or {}).get("trials", {}).get("running", 0) for study in studies)
+
+
+def measure(options: argparse.Namespace) -> None:
+    with cluster(options.as_installed) as found:
+        heading("bench-idle: what the operator costs while nothing happens", **found.versions())
+        others = len(found.call("GET", "apis/study-operator.io/v1alpha1/studies")["items"])
+        process = restart(found)
+        time.sleep(SETTLE)
+        before = cost(process, options.seconds)
+        populate(found, options.finished, options.idle)
+        time.sleep(SETTLE)
+        after = cost(process, options.seconds)
+        print(f"{options.finished} finished studies, {options.idle} idle; over {options.seconds} s each\n")
+        if others:
+            print(f"(and {others} of other namespaces, in both columns)\n")
+        rows = (
+            ("CPU, of one core", f"{number(before.cpu)} %", f"{number(after.cpu)} %", "< 1 %"),
+            ("resident memory", f"{number(before.resident)} MiB", f"{number(after.resident)} MiB", "< 200 MB"),
+            ("  of it anonymous", f"{number(before.anonymous)} MiB", f"{number(after.anonymous)} MiB", ""),
+        )
+        table(("", "no studies", f"{options.finished + options.idle} studies", "aim"), rows)
+
+
+if __name__ == "__main__":
+    sys.exit(
+        command(
+            __doc__ or "",
+            measure,
+            finished=(int, 50, "finished studies"),
+            idle=(int, 10, "idle studies"),
+            seconds=(int, 300, "the length of each window"),
+            as_installed=(bool, False, "measure the operator that is installed, and install nothing"),
+        )
+    )
