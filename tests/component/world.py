@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 import uuid
@@ -174,6 +175,16 @@ class World:
         """The pod of a trial, as far as the database goes: it may still report when its Job is gone."""
         job, key = await self.job(number, study), self.reporting(await self.study(study)).key
         return TrialPod(self.database, key, int(job["metadata"]["annotations"][TRIAL_ID_ANNOTATION]))
+
+    async def environment(self, number: int, study: str = "study") -> dict[str, str]:
+        """The variables that the kubelet sets in a trial's container."""
+        found, secrets = environment_of(await self.job(number, study)), await self.secrets(study)
+        plain = {name: value.replace("$$", "$") for name, value in found.items() if isinstance(value, str)}
+        references = {name: value["secretKeyRef"] for name, value in found.items() if name not in plain}
+        return plain | {
+            name: base64.b64decode(secrets[reference["name"]]["data"][reference["key"]]).decode()
+            for name, reference in references.items()
+        }
 
     async def finish(self, number: int, *values: float, study: str = "study") -> Any:
         return (await self.pod(number, study)).call("finish", list(values))

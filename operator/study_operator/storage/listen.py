@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 
 
 async def listen(
-    database: Database, executor: Executor, reported: Callable[[int], None], reconnected: Callable[[], None]
+    database: Database, executor: Executor, reported: Callable[[int], None], connected: Callable[[], None]
 ) -> None:
     """Listens until it is cancelled; a lost connection is opened again.
 
     Args:
         reported: called with the study_id of each report, in the event loop.
-        reconnected: called after each connection but the first: reports may have been missed.
+        connected: called after each connection, the first too: reports may have been missed before it.
     """
-    delay, first = 0.5, True
+    delay = 0.5
     while True:
         try:
             opened = await asyncio.get_running_loop().run_in_executor(executor, _open, database)
@@ -36,9 +36,7 @@ async def listen(
             delay = min(delay * 2, 10.0)
             continue
         delay = 0.5
-        if not first:
-            reconnected()
-        first = False
+        connected()
         try:
             await _receive(opened, reported)
         except psycopg2.Error as error:
