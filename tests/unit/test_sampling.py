@@ -394,3 +394,29 @@ def test_a_restart_changes_neither_rungs_nor_decisions(name, options, seed):
     ]
     assert repr(rungs[0]) == repr(rungs[1])
     assert [trial.state for trial in ours] == [trial.state for trial in theirs]
+
+
+@pytest.mark.parametrize(("name", "options"), [(name, options) for name, options in PRUNERS[2:] if options])
+def test_reports_that_arrive_while_the_operator_is_away_are_judged_one_by_one(name, options):
+    of = tuned("Random", name, options)
+    theirs, before = stock(of), sampling_of(of)
+    for value in (0.9, 0.1, 0.5, 0.7):
+        ask(before, of)
+        trial = theirs.ask(dict(of.distributions))
+        for step in range(1, 10):
+            trial.report(value * step, step)
+            if trial.should_prune():
+                break
+    away = frozen(before)
+    for trial, known in zip(away, theirs.trials, strict=True):
+        trial.intermediate_values = dict(known.intermediate_values)  # the database has them all
+    after = sampling_of(of, away, replay=[trial._trial_id for trial in away])
+    report_id = 0
+    for known in theirs.trials:
+        for step, value in known.intermediate_values.items():
+            report_id += 1
+            last = step == known.last_step
+            given_up = after.feed(Report(report_id, trial_id(known.number), step, value), last)
+            assert given_up == (last and step < 9)
+    assert [trial.system_attrs for trial in after._study.trials] == [trial.system_attrs for trial in theirs.trials]
+    assert any(trial.system_attrs for trial in theirs.trials)
