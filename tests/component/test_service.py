@@ -1,0 +1,231 @@
+"""The whole operator: a study from `kubectl apply` to its end; probes, metrics and logs, and what they never show."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from database import REPORTER_PASSWORD, SEED, TestDatabase
+from prometheus_client.parser import text_string_to_metric_families
+from running import run_pods, running
+from study_operator.reconcile import Reconciler
+from waiting import until
+from world import World
+
+ROOT = Path(__file__).resolve().parents[2]
+PRUNER = {"name": "SuccessiveHalving", "options": {"min_resource": 1, "reduction_factor": 2}}
+
+
+class Process:
+    """`study-operator run` as a process, as the image starts it."""
+
+    def __init__(self, database: TestDatabase, log: Path, **environment: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            self.port = probe.getsockname()[1]
+        self._log = log
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT / "operator"),
+            "DATABASE_URL": database.url,
+            "REPORTER_PASSWORD": REPORTER_PASSWORD,
+            "STUDY_KEY_SEED": SEED,
+            "HTTP_PORT": str(self.port),
+            **environment,
+        }
+        command = [sys.executable, "-m", "study_operator", "run"]
+        with log.open("w") as file:
+            self.process = subprocess.Popen(command, env=environment, stderr=file)
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and text of a probe; 0 while nobody answers."""
+        return get(self.port, path)
+
+    def metrics(self) -> dict[tuple[str, str], float]:
+        """Samples by name and labels, such as ("study_operator_trials", "state=failed")."""
+        families = text_string_to_metric_families(self.get("/metrics")[1])
+        samples = [sample for family in families for sample in family.samples]
+        return {(s.name, ",".join(f"{k}={v}" for k, v in sorted(s.labels.items()))): s.value for s in samples}
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+@asynccontextmanager
+async def process(world: World, log: Path, kubeconfig: str, **environment: str) -> AsyncIterator[Process]:
+    started = Process(
+        world.database, log, KUBECONFIG=kubeconfig, WATCH_NAMESPACES=world.namespace, LOG_FORMAT="json", **environment
+    )
+    try:
+        yield started
+    finally:
+        started.process.kill()
+        started.process.wait()
+
+
+async def test_a_study_from_its_creation_to_its_end(world, kubeconfig, tmp_path):
+    """Events alone drive it: the resync comes every five minutes."""
+    async with process(world, tmp_path / "log", kubeconfig, LOG_LEVEL="debug") as operator:
+        await until(lambda: operator.get("/readyz") == (200, "ok\n"))
+        study = await world.apply(pruner=PRUNER)
+
+        async def launched() -> bool:
+            return await world.active() == [0, 1]
+
+        await until(launched)
+        pods = [await world.pod(number) for number in (0, 1)]
+        pods[0].call("report", 1, 0.9)
+        pods[1].call("report", 1, 0.1)
+        await until(lambda: pods[1].call("should_stop"))
+        await world.end_job(1)
+
+        async def next_one() -> bool:
+            return await world.active() == [0, 2]
+
+        await until(next_one)
+        await world.end_pod(2, "Error", 3)
+        await world.end_job(2, "BackoffLimitExceeded")
+        status = await run_pods(world, lambda number: number / 10)
+        assert status["trials"] == {"total": 4, "running": 0, "complete": 2, "pruned": 1, "failed": 1}
+        assert status["bestTrial"]["number"] == 3
+        reasons = {"Started", "NewBest", "TrialError", "Completed"}
+
+        async def told() -> bool:
+            return set(await world.events()) == reasons
+
+        await until(told)
+
+        metrics = operator.metrics()
+        for name, least in {"reconcile": 4, "suggest": 4, "report_to_decision": 2, "slot_free_to_job": 1}.items():
+            assert metrics[f"study_operator_{name}_seconds_count", ""] >= least, name
+            assert metrics[f"study_operator_{name}_seconds_sum", ""] > 0, name
+        assert metrics["study_operator_suggest_seconds_count", ""] == 4
+        assert metrics["study_operator_trial_failures_total", "reason=Error"] == 1
+        assert metrics["study_operator_queue_depth", ""] == 0
+        assert abs(metrics["study_operator_last_progress_timestamp_seconds", ""] - time.time()) < 30
+        gauges = {labels: value for (name, labels), value in metrics.items() if name == "study_operator_trials"}
+        where = f"namespace={world.namespace},state={{}},study=study"
+        counts = {"running": 0, "complete": 2, "pruned": 1, "failed": 1}
+        assert gauges == {where.format(state): count for state, count in counts.items()}
+
+        written = json.dumps([await world.study(), await world.jobs(), await world.events()])
+        key = world.reporting(study).key
+        await world.delete_study()
+        await until(lambda: pods[0].refusal("should_stop") == "SO001")
+        await until(lambda: not [name for name, _ in operator.metrics() if name == "study_operator_trials"])
+        shown = operator.log() + operator.get("/metrics")[1] + written
+
+        operator.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(operator.process.wait, 30) == 0
+        for secret in (key, SEED, REPORTER_PASSWORD, quote(REPORTER_PASSWORD), _password(world.database)):
+            assert secret not in shown
+        assert_logged(operator.log(), world.namespace)
+
+
+def assert_logged(log: str, namespace: str) -> None:
+    """Every line is JSON that says which study and trial it is about."""
+    lines = [json.loads(line) for line in log.splitlines()]
+    for line in lines:
+        assert set(line) == {"time", "level", "namespace", "study", "trial", "logger", "message"}
+    about = {(line["namespace"], line["study"], line["trial"], line["message"]) for line in lines}
+    assert {
+        (namespace, "study", "0", "trial 0 started as Job study-0"),
+        (namespace, "study", "0", "trial 0 ended: COMPLETE [0.0]"),
+        (namespace, "study", "1", "trial 1 ended: PRUNED []"),
+        (namespace, "study", "2", "trial 2 failed: Error, exit code 3"),
+        (namespace, "study", "3", "trial 3 ended: COMPLETE [0.3]"),
+    } <= about
+    of_no_study = [
+        line["message"] for line in lines if line["study"] == "-" and re.search(r"\btrial \d", line["message"])
+    ]
+    assert of_no_study == []
+    assert [line["message"] for line in lines if line["level"] in ("error", "critical")] == []
+
+
+async def test_a_password_that_the_database_refuses_is_not_shown(world, kubeconfig, tmp_path):
+    url = world.database.url.replace(_password(world.database), "not-the-right-one")
+    async with process(world, tmp_path / "log", kubeconfig, DATABASE_URL=url) as operator:
+        await until(lambda: "password authentication failed" in operator.get("/readyz")[1])
+        await world.apply()
+
+        async def told() -> bool:
+            return "password authentication failed" in (await world.condition("StorageReady")).get("message", "")
+
+        await until(told)
+        assert "not-the-right-one" not in operator.log() + operator.get("/readyz")[1] + str(await world.study())
+
+
+async def test_a_database_of_another_version_ends_the_process_with_a_sentence(world, kubeconfig, tmp_path):
+    world.database.query("UPDATE alembic_version SET version_num = 'v9.0.0'")
+    async with process(world, tmp_path / "log", kubeconfig) as operator:
+        assert await asyncio.to_thread(operator.process.wait, 60) == 1
+        last = json.loads(operator.log().splitlines()[-1])
+        assert last["level"] == "error"
+        assert last["message"].startswith(
+            "the database's Optuna tables have version v9.0.0, this operator is tested with"
+        )
+
+
+async def test_liveness_fails_while_the_event_loop_stands_still(world, kubeconfig):
+    async with running(world) as operator:
+        await until(operator.ready)
+        health, ahead = operator.service._health, 0.0
+        health._clock = lambda: time.monotonic() + ahead
+        assert get(operator.port, "/healthz") == (200, "ok\n")
+        # This very call holds up the loop, which therefore cannot show a sign of life at the new time.
+        ahead = 60.0
+        status, text = get(operator.port, "/healthz")
+        assert status == 503
+        assert re.fullmatch(r"the event loop has made no progress for 6\d s\n", text)
+
+        async def alive() -> bool:
+            return await operator.get("/healthz") == (200, "ok\n")
+
+        await until(alive)
+
+
+async def test_liveness_fails_when_one_study_is_worked_on_for_ever(world, kubeconfig, monkeypatch):
+    hangs = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        hangs.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Reconciler, "reconcile", hang)
+    async with running(world) as operator:
+        await world.apply()
+        await asyncio.wait_for(hangs.wait(), 30)
+        assert (await operator.get("/healthz"))[0] == 200
+        operator.service._queue._clock = lambda: time.monotonic() + 400
+        status, text = await operator.get("/healthz")
+        assert status == 503
+        assert re.fullmatch(r"one study has been worked on for 4\d\d s\n", text)
+
+
+def _password(database: TestDatabase) -> str:
+    """The operator's password in the database."""
+    return database.url.split(":")[2].split("@")[0]
