@@ -21,13 +21,16 @@ from building import (
     study,
     trial_row,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_operator.model.plan import PRUNED_GRACE, Ask, EndJob, Launch, Observed, Plan, Tell, outcome, plan
 from study_operator.model.trial import Failure, JobPhase, Result
 
 ACTIVE, COMPLETED, FAILED = JobPhase.ACTIVE, JobPhase.COMPLETE, JobPhase.FAILED
 NAN, INF = float("nan"), float("inf")
+
+# Drawing an observation takes longer than planning for it.
+QUICKLY = settings(max_examples=40, deadline=None)
 
 # A study that fails at the next failed trial, and one that has failed.
 STRICT = {"maxFailedTrials": 0, "parallelism": 4}
@@ -341,6 +344,7 @@ def failed_study(observed: Observed) -> bool:
 
 
 @given(observations())
+@QUICKLY
 def test_never_asks_beyond_parallelism_or_max_trials(observed):
     found = actions(observed)
     told = {action.row.number for action in found if isinstance(action, Tell)}
@@ -358,6 +362,7 @@ def test_never_asks_beyond_parallelism_or_max_trials(observed):
 
 
 @given(observations())
+@QUICKLY
 def test_a_stored_result_is_always_told_with_it(observed):
     told = {action.row.number: action for action in actions(observed) if isinstance(action, Tell)}
     for number, row in observed.rows.open.items():
@@ -371,6 +376,7 @@ def test_a_stored_result_is_always_told_with_it(observed):
 
 
 @given(observations())
+@QUICKLY
 def test_only_own_running_trials_are_told_and_none_twice(observed):
     told = [action.row for action in actions(observed) if isinstance(action, Tell)]
     assert len({row.number for row in told}) == len(told)
@@ -378,6 +384,7 @@ def test_only_own_running_trials_are_told_and_none_twice(observed):
 
 
 @given(observations())
+@QUICKLY
 def test_no_job_of_a_running_trial_is_ended_unless_the_study_has_failed(observed):
     for action in actions(observed):
         if isinstance(action, EndJob):
@@ -390,6 +397,7 @@ def test_no_job_of_a_running_trial_is_ended_unless_the_study_has_failed(observed
 
 
 @given(observations())
+@QUICKLY
 def test_a_job_is_created_only_for_a_trial_that_never_had_one(observed):
     for action in actions(observed):
         if isinstance(action, Launch):
@@ -402,6 +410,7 @@ def test_a_job_is_created_only_for_a_trial_that_never_had_one(observed):
 
 
 @given(observations())
+@QUICKLY
 def test_what_is_done_does_not_depend_on_the_order_of_what_is_seen(observed):
     rows = dataclasses.replace(observed.rows, open=dict(reversed(observed.rows.open.items())))
     turned = dataclasses.replace(observed, rows=rows, jobs=dict(reversed(observed.jobs.items())))
@@ -411,6 +420,7 @@ def test_what_is_done_does_not_depend_on_the_order_of_what_is_seen(observed):
 
 
 @given(observations())
+@QUICKLY
 def test_a_study_that_has_ended_has_nothing_left_to_do(observed):
     if outcome(observed) is not None:
         assert actions(observed) == []
