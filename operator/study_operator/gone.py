@@ -6,7 +6,8 @@ import logging
 
 from optuna.trial import TrialState
 
-from study_operator.model.trial import Rows
+from study_operator.model.plan import Tell, tell_result
+from study_operator.model.trial import Rows, TrialRow
 from study_operator.storage.studies import KnownStudy, Studies
 from study_operator.storage.threads import StorageThreads
 from study_operator.storage.trials import Trials
@@ -42,13 +43,15 @@ class Gone:
                 await self._end(study)
 
     async def _end(self, study: KnownStudy) -> None:
-        rows: Rows = await self._threads.run(self._trials.observe, study.study_id)
-        for row in rows.open.values():
-            if row.job is None:  # somebody else's trial
-                continue
-            complete = row.result is not None and not row.result.pruned
-            state = TrialState.COMPLETE if complete else TrialState.FAIL
-            values = row.result.values if complete and row.result else None
-            await self._threads.run(self._trials.tell, row.trial_id, state, values, despite_result=True)
+        while running := await self._running(study):  # again, for a value may arrive meanwhile, and is not lost
+            for row in running:
+                seen = row.result is not None
+                told = tell_result(row) if seen else Tell(row, TrialState.FAIL)
+                await self._threads.run(self._trials.tell, row.trial_id, told.state, told.values, despite_result=seen)
         await self._threads.run(self._studies.forget, study)
         log.info("Study %s/%s is gone; deletionPolicy: %s", study.namespace, study.name, study.deletion_policy)
+
+    async def _running(self, study: KnownStudy) -> list[TrialRow]:
+        """Its running trials, but for those that somebody else runs."""
+        rows: Rows = await self._threads.run(self._trials.observe, study.study_id)
+        return [row for row in rows.open.values() if row.job is not None]

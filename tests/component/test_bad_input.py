@@ -351,6 +351,25 @@ async def test_lower_parallelism_ends_no_trial(world):
     assert await world.active() == [3]
 
 
+async def test_values_that_came_before_the_study_was_deleted_are_told_as_ever(world):
+    await world.apply(parallelism=4)
+    await world.settle()
+    pods = [await world.pod(number) for number in range(4)]
+    pods[0].call("finish", [0.5])
+    pods[1].call("finish", [math.nan])
+    pods[2].call("finish", [], True)
+    name = (await world.study())["status"]["studyName"]
+    await world.delete_study()
+    await world.look()
+    with world.database.optuna_study(name) as study:
+        assert [(trial.state.name, trial.values) for trial in study.trials] == [
+            ("COMPLETE", [0.5]),
+            ("FAIL", None),
+            ("PRUNED", None),
+            ("FAIL", None),
+        ]
+
+
 @pytest.mark.parametrize("swept", [False, True], ids=["seen", "swept later"])
 @pytest.mark.parametrize("policy", ["Retain", "Delete"])
 async def test_a_study_deleted_while_it_runs(world, policy, swept):

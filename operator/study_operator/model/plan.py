@@ -137,7 +137,7 @@ def plan(observed: Observed) -> Plan:
 
 def _running_trial(row: TrialRow, job: JobState | None, observed: Observed, stopping: bool) -> Tell | Launch | None:
     if row.result is not None:
-        return _tell_result(row)
+        return tell_result(row)
     if stopping:
         return Tell(row, TrialState.FAIL, failure=Failure("StudyFailed", "the study ended before the trial did"))
     if job is None:
@@ -155,7 +155,8 @@ def _running_trial(row: TrialRow, job: JobState | None, observed: Observed, stop
     return None
 
 
-def _tell_result(row: TrialRow) -> Tell:
+def tell_result(row: TrialRow) -> Tell:
+    """The end of a trial whose pod has stored its final values."""
     assert row.result is not None
     if row.result.pruned:
         return Tell(row, TrialState.PRUNED, row.result.values or None)
