@@ -30,7 +30,7 @@ ACTIVE, COMPLETED, FAILED = JobPhase.ACTIVE, JobPhase.COMPLETE, JobPhase.FAILED
 NAN, INF = float("nan"), float("inf")
 
 # Drawing an observation takes longer than planning for it.
-QUICKLY = settings(max_examples=40, deadline=None)
+QUICKLY = settings(max_examples=40)
 
 # A study that fails at the next failed trial, and one that has failed.
 STRICT = {"maxFailedTrials": 0, "parallelism": 4}

@@ -149,7 +149,7 @@ class PlayWorld:
     cells=st.sampled_from([3, 1000]),
     chaos=st.sampled_from([0.0, 0.2, 1.0]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_study_reaches_its_end_and_breaks_no_rule_on_the_way(
     seed, max_trials, parallelism, max_failed, cells, chaos
 ):

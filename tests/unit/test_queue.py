@@ -342,5 +342,5 @@ class QueueAndModel(RuleBasedStateMachine):
         assert len(self.queue) == len(self.waiting)
 
 
-QueueAndModel.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+QueueAndModel.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
 TestQueueAndModel = QueueAndModel.TestCase

@@ -320,7 +320,7 @@ def test_a_status_stays_small_whatever_is_in_it(character):
     text=st.text(st.characters(codec="utf-8"), min_size=1, max_size=3).map(lambda text: text * 1000),
     parameters=st.integers(0, 100),
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_status_stays_small_and_within_the_schemas_bounds(text, parameters):
     found = compute(crowded(text, parameters))
     assert size(found) < 16 * 1024
