@@ -3,9 +3,9 @@ PYTHON ?= python3
 CACHE  := $(or $(STUDY_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/study-operator)
 # A virtual environment for each set of dependencies, outside the checkout: a fresh clone finds it again.
 VENV   := $(CACHE)/venv-$(shell cat pyproject.toml requirements/constraints.txt | sha256sum | cut -c1-12)
-TESTS  ?= tests
+PYTEST := PYTHONPATH=$(CURDIR)/operator:$(CURDIR)/trial-image $(VENV)/bin/python -m pytest
 
-.PHONY: help demo test lint cluster-up cluster-down cluster-status
+.PHONY: help demo test test-unit lint cluster-up cluster-down cluster-status
 .PHONY: bench bench-report bench-start bench-turnaround bench-trials bench-idle
 .DEFAULT_GOAL := help
 
@@ -15,9 +15,14 @@ help: ## this list
 demo: ## local cluster, helm install, and the digits study to its best trial
 	@$(PYTHON) hack/demo.py
 
-test: $(VENV)/ready lint ## everything under tests/; TESTS=tests/unit for a part
+# Component tests mostly wait for one another's servers, so several run at once; the real cluster is one for all.
+test: $(VENV)/ready lint ## everything: unit, component and end-to-end tests
 	@$(PYTHON) hack/local-cluster up
-	@PYTHONPATH=$(CURDIR)/operator:$(CURDIR)/trial-image $(VENV)/bin/python -m pytest $(TESTS)
+	@$(PYTEST) -n 4 tests/unit tests/component
+	@$(PYTEST) tests/e2e
+
+test-unit: $(VENV)/ready ## unit tests alone, in seconds
+	@$(PYTEST) tests/unit
 
 lint: $(VENV)/ready ## ruff and the import contracts
 	@$(VENV)/bin/ruff check .

@@ -205,6 +205,14 @@ def owner_uid(manifest: Mapping[str, Any]) -> str | None:
     return next((reference["uid"] for reference in references if reference.get("controller")), None)
 
 
+def _pods(status: Mapping[str, Any]) -> int:
+    """How many pods a Job has or has had; one that has just ended is counted in `uncountedTerminatedPods` at first."""
+    uncounted = status.get("uncountedTerminatedPods") or {}
+    return sum(status.get(name) or 0 for name in ("active", "succeeded", "failed", "terminating")) + sum(
+        len(uncounted.get(name) or ()) for name in ("succeeded", "failed")
+    )
+
+
 def _job_state(manifest: Mapping[str, Any]) -> JobState | None:
     meta, status = manifest["metadata"], manifest.get("status") or {}
     number = (meta.get("labels") or {}).get(TRIAL_LABEL, "")
@@ -223,7 +231,9 @@ def _job_state(manifest: Mapping[str, Any]) -> JobState | None:
         trial_id=int(trial_id),
         phase=phase,
         created_at=datetime.fromisoformat(meta["creationTimestamp"].replace("Z", "+00:00")),
+        pods=_pods(status),
         ready=status.get("ready") or 0,
+        suspended=bool(manifest["spec"].get("suspend")),
         deleting="deletionTimestamp" in meta,
         reason=reason,
         message=message,

@@ -208,7 +208,8 @@ class Reconciler:
         young = [j for j in observed.jobs.values() if j.phase is JobPhase.ACTIVE and not j.ready and not j.deleting]
         if not young:
             return None
-        if all(observed.now - job.created_at < PENDING_AFTER for job in young):
+        late = [job for job in young if observed.now - job.created_at >= PENDING_AFTER]
+        if not late:
             look.sooner(PENDING_AFTER.total_seconds())
             return None
         look.sooner(PENDING_AGAIN)
@@ -216,7 +217,7 @@ class Reconciler:
         for pod in await self._cluster.list_pods(study.namespace, study.name, pending=True):
             if reason := pods.waiting_for(pod):
                 return f"the pod of trial {pod['metadata']['labels'][TRIAL_LABEL]} waits: {reason}"
-        return None
+        return pods.no_pod(late)
 
     async def _publish(
         self,

@@ -49,7 +49,11 @@ def template_database(services: dict[str, str]) -> Iterator[TestDatabase]:
     with _autocommit(server) as cursor:
         cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     template = TestDatabase(server, name)
-    migrate(settings_for(template), patience=60)
+    # Several test processes share the server, and with it the reporter's login: one migrates at a time.
+    with _autocommit(server) as cursor:
+        cursor.execute("SELECT pg_advisory_lock(1)")
+        migrate(settings_for(template), patience=60)
+        cursor.execute("SELECT pg_advisory_unlock(1)")
     yield template
     with _autocommit(server) as cursor:
         cursor.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 
 async def test_a_study_runs_to_its_best_trial(world):
@@ -26,3 +27,19 @@ async def test_a_study_runs_to_its_best_trial(world):
     assert status["bestTrial"]["jobName"] == "study-3"
     assert (await world.condition("Complete"))["status"] == "True"
     assert {"Started", "NewBest", "Completed"} <= set(await world.events())
+
+
+async def test_a_job_without_a_pod_is_no_secret(world):
+    await world.apply(parallelism=1)
+    await world.settle()
+    assert (await world.condition("Progressing"))["reason"] == "TrialsRunning"
+    world.ahead += timedelta(seconds=10)
+    await world.settle()
+    progressing = await world.condition("Progressing")
+    assert (progressing["status"], progressing["reason"]) == ("False", "TrialPending")
+    assert progressing["message"].startswith("Job study-0 has no pod: a quota")
+
+    await world.patch_job(0, {"spec": {"suspend": True}})
+    await world.settle()
+    assert (await world.condition("Progressing"))["message"].startswith("Job study-0 is suspended")
+    assert world.rows() == [(0, "RUNNING")]

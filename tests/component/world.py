@@ -189,6 +189,11 @@ class World:
     async def finish(self, number: int, *values: float, study: str = "study") -> Any:
         return (await self.pod(number, study)).call("finish", list(values))
 
+    async def patch_job(self, number: int, patch: dict[str, Any], study: str = "study") -> None:
+        """Changes a trial's Job, as a queue manager does."""
+        name = (await self.job(number, study))["metadata"]["name"]
+        await self.cluster._call("PATCH", self._path("jobs", name), body=patch, content=MERGE)
+
     async def end_job(self, number: int, failed: str | None = None, message: str = "", study: str = "study") -> None:
         """Sets a Job's status as the Job controller does; `failed` is the reason of the Failed condition."""
         job = await self.job(number, study)
@@ -196,6 +201,7 @@ class World:
         types = ("FailureTarget", "Failed") if failed else ("SuccessCriteriaMet", "Complete")
         status: dict[str, Any] = {
             "startTime": now,
+            "active": None,
             "conditions": [
                 {
                     "type": type_,
@@ -221,6 +227,8 @@ class World:
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
         await self.cluster._call("POST", f"/api/v1/namespaces/{self.namespace}/pods", body=pod)
         await self.set_pod_status(name, status)
+        path = self._path("jobs", job["metadata"]["name"], "status")
+        await self.cluster._call("PATCH", path, body={"status": {"active": 1}}, content=MERGE)
         return name
 
     async def set_pod_status(self, name: str, status: dict[str, Any]) -> None:

@@ -24,6 +24,19 @@ def waiting_for(pod: Mapping[str, Any]) -> str | None:
     return None
 
 
+def no_pod(jobs: Iterable[JobState]) -> str | None:
+    """Why the first of some Jobs that has no pod has none, as far as the Job itself tells; None when each has one."""
+    for job in jobs:
+        if job.suspended:
+            return f"Job {job.name} is suspended: a queue manager holds it back, or somebody has suspended it"
+        if job.pods == 0:
+            return (
+                f"Job {job.name} has no pod: a quota or a policy of the namespace may forbid it; "
+                f"`kubectl describe job {job.name}` says more"
+            )
+    return None
+
+
 def last_container(pods: Iterable[Mapping[str, Any]]) -> tuple[str, str] | None:
     """Pod and container whose log says most about the end of a Job: the one that failed, or else the first of the
     latest pod; None when there is no pod any more."""

@@ -101,7 +101,8 @@ class JobPhase(Enum):
 
 @dataclass(frozen=True)
 class JobState:
-    """A trial's Job as the cluster has it. `reason` and `message` are the Failed condition's."""
+    """A trial's Job as the cluster has it: how many `pods` it has had so far, and how many are `ready` now; `reason` and
+    `message` are the Failed condition's."""
 
     name: str
     uid: str
@@ -109,7 +110,9 @@ class JobState:
     trial_id: int
     phase: JobPhase
     created_at: datetime  # UTC, aware
+    pods: int = 0
     ready: int = 0
+    suspended: bool = False
     deleting: bool = False
     reason: str = ""
     message: str = ""

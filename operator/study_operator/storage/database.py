@@ -46,6 +46,7 @@ class Database:
 
         Raises:
             StorageUnavailable: when the connection fails, at the start or on the way.
+            StorageError: when the database refuses a statement.
         """
         connection = getattr(self._local, "connection", None)
         if connection is None or connection.closed:
@@ -56,6 +57,8 @@ class Database:
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             connection.close()
             raise StorageUnavailable(_one_line(error)) from None
+        except psycopg2.Error as error:
+            raise StorageError(_one_line(error)) from error
 
 
 def _one_line(error: psycopg2.Error) -> str:

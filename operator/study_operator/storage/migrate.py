@@ -121,9 +121,8 @@ def renew_reporter(database: Database, settings: Settings) -> None:
     try:
         with database.transaction() as cursor:
             _manage_reporter(cursor, settings)
-    except psycopg2.Error as error:
-        message = error.diag.message_primary
-        raise StorageError(f"the login {settings.reporter_user} could not be renewed: {message}") from None
+    except StorageError as error:
+        raise StorageError(f"the login {settings.reporter_user} could not be renewed: {error}") from None
 
 
 def _create_optuna_tables(database: Database) -> None:
