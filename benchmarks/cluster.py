@@ -33,8 +33,8 @@ import study_trial
 
 def objective(trial):
     x = trial.suggest_float("x", 0, 1)
-    for second in range(1, {seconds} + 1):
-        time.sleep(1)
+    for second in range({every}, {seconds} + 1, {every}):
+        time.sleep({every})
         trial.report(x * second, second)
     return x
 
@@ -152,12 +152,14 @@ class Cluster:
             self.events.get()
 
     def job(self, name: str, seconds: int) -> dict[str, Any]:
-        """A bare Job that runs what a trial runs."""
-        spec = {"backoffLimit": 0, "template": {"spec": {**self._pod(seconds), "restartPolicy": "Never"}}}
+        """A bare Job that runs what a trial of so many seconds runs."""
+        spec = {"backoffLimit": 0, "template": {"spec": {**self._pod(seconds, 1), "restartPolicy": "Never"}}}
         return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec}
 
-    def study(self, name: str, seconds: int, trials: int, parallelism: int, **spec: Any) -> dict[str, Any]:
-        """A Study whose trials take that many seconds; `spec` replaces fields of it."""
+    def study(
+        self, name: str, seconds: int, trials: int, parallelism: int, every: int = 1, **spec: Any
+    ) -> dict[str, Any]:
+        """A Study whose trials sleep that many seconds and report as often; `spec` replaces fields of it."""
         return {
             "apiVersion": "study-operator.io/v1alpha1",
             "kind": "Study",
@@ -169,17 +171,17 @@ class Cluster:
                 "parallelism": parallelism,
                 "gpusPerTrial": 0,
                 "deletionPolicy": "Delete",
-                "jobTemplate": {"spec": {"template": {"spec": self._pod(seconds)}}},
+                "jobTemplate": {"spec": {"template": {"spec": self._pod(seconds, every)}}},
                 **spec,
             },
         }
 
-    def _pod(self, seconds: int) -> dict[str, Any]:
+    def _pod(self, seconds: int, every: int) -> dict[str, Any]:
         container = {
             "name": "trial",
             "image": self.image,
             "imagePullPolicy": "IfNotPresent",
-            "command": ["python", "-c", SCRIPT.format(seconds=seconds)],
+            "command": ["python", "-c", SCRIPT.format(seconds=seconds, every=every)],
             "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
         }
         return {"terminationGracePeriodSeconds": 1, "containers": [container]}

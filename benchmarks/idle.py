@@ -1,8 +1,9 @@
 """CPU and memory of the operator's process while nothing happens, with many studies there, and without any.
 
-50 studies have finished; of 10 that have not, half have a trial that sleeps and half one that waits for GPUs that no
-node has. The operator is restarted first, measured without studies, then runs the studies in the same process and is
-measured again, from /proc. By default each window is as long as the operator's resync, so that one falls into it.
+50 studies have finished; of 10 that have not, half have a trial that sleeps without a report and half one that waits
+for GPUs that no node has. The operator is restarted first, measured without studies, then runs the studies in the same
+process and is measured again, from /proc. By default each window is as long as the operator's resync, so that one falls
+into it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import NamedTuple
 from cluster import SYSTEM_NAMESPACE, Cluster, cluster, cpu_seconds, eventually, has_condition, operator_process
 from figures import command, heading, number, progress, table
 
+LONG = 7200  # seconds that an idle study's trial sleeps without a report
 SETTLE = 30.0  # seconds between the last change and the window
 
 
@@ -65,7 +67,7 @@ def populate(found: Cluster, finished: int, idle: int) -> None:
     progress(f"running {finished} studies of 2 trials to their end, and starting {idle} that stay")
     for i in range(idle):
         waits = {"gpusPerTrial": 64} if i % 2 else {}
-        found.create(found.study(f"idle-{i}", 7200, 10, 1, **waits))
+        found.create(found.study(f"idle-{i}", LONG, 10, 1, every=LONG, **waits))
     for i in range(finished):
         found.create(found.study(f"finished-{i}", 1, 2, 1))
         eventually(lambda limit=i - 8: _completed(found) >= limit, "studies complete")  # a node has room for 110 pods
