@@ -235,7 +235,7 @@ class Reconciler:
         self._publisher.forget(key)
         try:
             await self.gone.end(*key, but=None)
-        except StorageUnavailable as error:
+        except (StorageUnavailable, StorageError) as error:
             log.warning("what the deleted Study left is removed by a later sweep: %s", error)
         return Look()
 
