@@ -34,8 +34,9 @@ from study_operator.storage.studies import Studies
 from study_operator.storage.threads import StorageThreads
 from study_operator.storage.trials import Trials
 
-# A pod that has not become ready after this time is asked why; while one is not, it is asked again after that time.
-PENDING_AFTER, PENDING_AGAIN = timedelta(seconds=8), 10.0
+# A pod that has not become ready after this time is asked why, and again each time it has waited a quarter longer, within
+# these bounds, in seconds: a pod may wait for a GPU for days.
+PENDING_AFTER, PENDING_AGAIN, PENDING_AGAIN_MOST = timedelta(seconds=8), 10.0, 60.0
 # A Job that the API server refused is shown to it again after this time: quotas and policies change, in seconds.
 REFUSED_AGAIN = 60.0
 
@@ -212,7 +213,8 @@ class Reconciler:
         if not late:
             look.sooner(PENDING_AFTER.total_seconds())
             return None
-        look.sooner(PENDING_AGAIN)
+        waited = (observed.now - max(job.created_at for job in late)).total_seconds()
+        look.sooner(min(max(waited / 4, PENDING_AGAIN), PENDING_AGAIN_MOST))
         study = observed.study
         for pod in await self._cluster.list_pods(study.namespace, study.name, pending=True):
             if reason := pods.waiting_for(pod):
