@@ -13,6 +13,7 @@ from psycopg2.extensions import connection
 from study_operator.cluster import ApiError
 from study_operator.model.job import TRIAL_ID_ANNOTATION
 from study_operator.model.plan import PRUNED_GRACE
+from study_operator.reconcile import Key
 from study_operator.storage.database import StorageUnavailable
 from waiting import until
 from world import Manifest, World, has_ended, number_of, params_of, secret_of
@@ -169,6 +170,7 @@ class Play:
     def _check(self, jobs: list[Manifest]) -> None:
         """What must be so at any moment."""
         rows = self._rows()
+        self._check_memory(rows)
         assert [number for _, number, *_ in rows] == list(range(len(rows))), "numbers without gaps, none twice"
         assert len(rows) <= 4, "no more than maxTrials"
         assert sum(not has_ended(job) for job in jobs) <= 2, "no more active Jobs than parallelism"
@@ -183,6 +185,13 @@ class Play:
         for trial_id, number, state, _, *end in rows:
             if state != "RUNNING":
                 assert self._ends.setdefault(trial_id, (number, state, end)) == (number, state, end), "told once"
+
+    def _check_memory(self, rows: list[tuple]) -> None:
+        """What the operator remembers of the trials is what the database has; or it remembers nothing."""
+        live = self.world.reconciler._live.get(Key(self.world.namespace, self.name))
+        if live is not None and live._sampling is not None:
+            remembered = [(trial.number, trial.state.name) for trial in live._sampling._study.trials]
+            assert remembered == [(number, state) for _, number, state, *_ in rows]
 
     async def _check_end(self, jobs: list[Manifest]) -> None:
         """What must be so when the study has ended."""

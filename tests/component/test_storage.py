@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
@@ -25,7 +25,7 @@ from study_operator.storage.migrate import OPTUNA_SCHEMA, REPORTING_SCHEMA, migr
 from study_operator.storage.studies import Studies
 from study_operator.storage.trials import Trials
 from waiting import until
-from world import params_of
+from world import World, params_of
 
 # Migration
 
@@ -414,29 +414,60 @@ async def test_a_trial_that_a_notebook_runs_itself_is_left_alone(world):
     assert (await world.condition("Complete"))["reason"] == "MaxTrialsReached"
 
 
-@pytest.mark.parametrize("times", [1, 100])
-async def test_a_trial_added_between_a_suggestion_and_its_row(world, monkeypatch, times):
-    name = parse(await world.apply(maxTrials=50)).optuna_name
-    start, left = Trials.start, [times]
+@pytest.fixture
+def somebody_else_adds(monkeypatch: pytest.MonkeyPatch) -> Callable[[World, str, int], None]:
+    """Lets another program add a trial whenever the operator is about to store one, so many times."""
 
-    def start_after_somebody_else(self: Trials, *arguments: object, **more: object) -> int | None:
-        if left[0]:
-            left[0] -= 1
-            with world.database.optuna_study(name) as optunas:
-                optunas.add_trial(optuna.create_trial(value=0.5))
-        return start(self, *arguments, **more)
+    def arrange(world: World, name: str, times: int) -> None:
+        start, left = Trials.start, [times]
 
-    monkeypatch.setattr(Trials, "start", start_after_somebody_else)
-    look = await world.look()
-    if times == 1:
-        assert not look.failed
-        assert await world.active() == [1, 2]
-        return
-    assert look.failed
+        def start_after_somebody_else(self: Trials, *arguments: object, **more: object) -> int | None:
+            if left[0]:
+                left[0] -= 1
+                with world.database.optuna_study(name) as study:
+                    study.add_trial(optuna.create_trial(value=0.5))
+            return start(self, *arguments, **more)
+
+        monkeypatch.setattr(Trials, "start", start_after_somebody_else)
+
+    return arrange
+
+
+async def test_a_trial_added_between_a_suggestion_and_its_row(world, somebody_else_adds):
+    study = parse(await world.apply())
+    somebody_else_adds(world, study.optuna_name, 1)
+    assert not (await world.look()).failed
+    assert world.rows() == [(0, "COMPLETE"), (1, "RUNNING"), (2, "RUNNING")]
+    assert await world.active() == [1, 2]
+
+
+async def test_a_trial_added_in_the_place_of_the_last_one(world, somebody_else_adds):
+    study = parse(await world.apply(maxTrials=2))
+    somebody_else_adds(world, study.optuna_name, 1)
+    await world.look()
+    assert world.rows() == [(0, "COMPLETE"), (1, "RUNNING")]
+    assert await world.active() == [1]
+
+
+async def test_trials_added_again_and_again(world, somebody_else_adds):
+    study = parse(await world.apply(maxTrials=50))
+    somebody_else_adds(world, study.optuna_name, 100)
+    assert (await world.look()).failed
     condition = await world.condition("Progressing")
     message = "other programs keep adding trials to this study; the next attempt comes in a moment"
     assert (condition["reason"], condition["message"]) == ("TrialsCannotStart", message)
     assert not await world.jobs()
+
+
+def test_a_trial_is_told_once(database):
+    trial_id, trials = database.running_trial(), database.trials()
+    assert trials.tell(trial_id, TrialState.COMPLETE, [0.5]) is True
+    told = database.query("SELECT state::text, datetime_complete FROM trials")
+    assert trials.tell(trial_id, TrialState.FAIL, None, user_attrs={"why": "too late"}, despite_result=True) is False
+    assert trials.tell(trial_id, TrialState.COMPLETE, [0.6]) is False
+    assert database.query("SELECT state::text, datetime_complete FROM trials") == told
+    assert database.query("SELECT value FROM trial_values") == [(0.5,)]
+    assert database.query("SELECT count(*) FROM trial_user_attributes") == [(0,)]
 
 
 async def test_a_value_that_arrives_while_a_failure_is_told_is_kept(world, monkeypatch):
