@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from database import TestDatabase, settings_for
 from kubernetes.aio.config import kube_config
 from psycopg2 import sql
 from study_operator.storage.migrate import migrate
-from world import World
+from world import World, install_crd
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,20 +75,27 @@ def database(template_database: TestDatabase) -> Iterator[TestDatabase]:
         cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
+@pytest.fixture(scope="session")
+def kubeconfig_of_studies(services: dict[str, str]) -> str:
+    """Path of the kubeconfig of the API server, which knows Studies by now: telling it takes it a second."""
+    asyncio.run(install_crd(services["kubeconfig"]))
+    return services["kubeconfig"]
+
+
 @pytest.fixture
-async def world(api_server: ApiServer, database: TestDatabase) -> AsyncIterator[World]:
+async def world(kubeconfig_of_studies: str, database: TestDatabase) -> AsyncIterator[World]:
     """A reconciler on the API server and the test's database; the test plays kubelet and Job controller."""
-    world = await World.create(api_server.kubeconfig, database)
+    world = await World.create(kubeconfig_of_studies, database)
     yield world
     await world.close()
 
 
 @pytest.fixture
-def kubeconfig(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> str:
+def kubeconfig(kubeconfig_of_studies: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """KUBECONFIG, for a whole operator in this process; the client has read the variable when it was imported."""
-    monkeypatch.setenv("KUBECONFIG", api_server.kubeconfig)
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", api_server.kubeconfig)
-    return api_server.kubeconfig
+    monkeypatch.setenv("KUBECONFIG", kubeconfig_of_studies)
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", kubeconfig_of_studies)
+    return kubeconfig_of_studies
 
 
 def _autocommit(url: str):

@@ -38,7 +38,7 @@ def server(own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 @pytest.fixture
-async def world(api_server, kubeconfig: str, server: PostgresServer) -> AsyncIterator[World]:
+async def world(kubeconfig: str, server: PostgresServer) -> AsyncIterator[World]:
     world = await World.create(kubeconfig, TestDatabase(server.url(), "postgres"))
     yield world
     await world.close()

@@ -21,6 +21,7 @@ from study_operator.model.job import TRIAL_ID_ANNOTATION, Reporting
 from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, parse
 from study_operator.reconcile import Key, Look, Reconciler
 from study_operator.storage.threads import StorageThreads
+from waiting import until
 
 CRD = Path(__file__).resolve().parents[2] / "crds/study.yaml"
 MERGE = "application/merge-patch+json"
@@ -50,11 +51,11 @@ class World:
 
     @classmethod
     async def create(cls, kubeconfig: str, database: TestDatabase) -> World:
+        """A world in an API server that knows Studies."""
         configuration = client.Configuration()
         await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
         cluster = Cluster(configuration)
         cluster_id = await cluster.cluster_id()
-        await _install_crd(cluster)
         await cluster.close()
         world = cls(configuration, cluster_id, database, f"test-{uuid.uuid4().hex[:8]}")
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": world.namespace}}
@@ -334,17 +335,24 @@ def timestamp() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-async def _install_crd(cluster: Cluster) -> None:
+async def install_crd(kubeconfig: str) -> None:
+    """Lets an API server know Studies, as crds/study.yaml has them now."""
+    configuration = client.Configuration()
+    await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+    cluster = Cluster(configuration)
     manifest = yaml.safe_load(CRD.read_text())
-    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{manifest['metadata']['name']}"
     query = {"fieldManager": "tests", "force": "true"}
-    name = manifest["metadata"]["name"]
-    await cluster._call("PATCH", f"{path}/{name}", query, manifest, content="application/apply-patch+yaml")
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            await cluster.list_studies()
-            return
-        except ApiError as error:
-            if error.status not in (404, 429) or time.monotonic() > deadline:  # the API server is just taking it in
-                raise
+    await cluster._call("PATCH", path, query, manifest, content="application/apply-patch+yaml")
+    await until(lambda: _serves_studies(cluster))
+    await cluster.close()
+
+
+async def _serves_studies(cluster: Cluster) -> bool:
+    try:
+        await cluster.list_studies()
+    except ApiError as error:
+        if error.status in (404, 429):  # it is just taking it in
+            return False
+        raise
+    return True
