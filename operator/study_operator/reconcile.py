@@ -36,7 +36,7 @@ from study_operator.storage.trials import Trials
 
 # A pod that has not become ready after this time is asked why, and again each time it has waited a quarter longer,
 # within these bounds, in seconds: a pod may wait for a GPU for days.
-PENDING_AFTER, PENDING_AGAIN, PENDING_AGAIN_MOST = timedelta(seconds=8), 10.0, 60.0
+PENDING_AFTER, PENDING_AGAIN, PENDING_AGAIN_MOST = timedelta(seconds=8), 10.0, 30.0
 # A Job that the API server refused is shown to it again after this time: quotas and policies change, in seconds.
 REFUSED_AGAIN = 60.0
 
