@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from study_operator import metrics, probes
 from study_operator.cluster import ApiError, Cluster
 from study_operator.logs import study_context
+from study_operator.publish import STATUS_INTERVAL
 from study_operator.queue import Queue
 from study_operator.reconcile import Key, Reconciler
 from study_operator.settings import Settings
@@ -57,7 +58,7 @@ class Service:
                 self._readiness(),
                 self._resync(),
                 listen(self._database, listener, self._reported, self._look_at_all_soon),
-                watch(self._queue.add, self._settings.watch_namespaces, self.stop),
+                watch(self._queue.add, self._moved, self._settings.watch_namespaces, self.stop),
                 *(self._work() for _ in range(self._settings.workers)),
             ]
             await self._until_stopped(forever)
@@ -126,6 +127,9 @@ class Service:
             self._queue.succeeded(key)
         if look.again is not None:
             self._queue.add_after(key, look.again)
+
+    def _moved(self, key: Key) -> None:
+        self._queue.add_after(key, STATUS_INTERVAL)
 
     def _reported(self, study_id: int) -> None:
         if (key := self._reconciler.reported(study_id)) is not None:

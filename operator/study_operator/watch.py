@@ -15,11 +15,15 @@ from study_operator.model.study import GROUP, PLURAL, STUDY_LABEL, VERSION
 from study_operator.reconcile import Key
 
 
-async def watch(changed: Callable[[Key], None], namespaces: Collection[str], stop: asyncio.Event) -> None:
+async def watch(
+    changed: Callable[[Key], None], moved: Callable[[Key], None], namespaces: Collection[str], stop: asyncio.Event
+) -> None:
     """Watches Studies and their Jobs until `stop` is set.
 
     Args:
         changed: called in the event loop with the study that an event is about.
+        moved: called instead when a Job goes on as expected, which several events say for each trial: nothing is to be
+            done, so the look may come later, one for all of them.
         namespaces: those to watch; empty for all.
     """
     registry = kopf.OperatorRegistry()
@@ -43,9 +47,14 @@ async def watch(changed: Callable[[Key], None], namespaces: Collection[str], sto
         changed(key)
 
     @kopf.on.event("batch", "v1", "jobs", registry=registry)
-    async def job_event(namespace: str, labels: kopf.Labels, **_: object) -> None:
+    async def job_event(
+        namespace: str, labels: kopf.Labels, type: str | None, status: kopf.Status, **_: object
+    ) -> None:
         if study := labels.get(STUDY_LABEL):
-            changed(Key(namespace, study))
+            ended = type == "DELETED" or any(
+                c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in status.get("conditions") or ()
+            )
+            (changed if ended else moved)(Key(namespace, study))
 
     await kopf.operator(
         registry=registry,
