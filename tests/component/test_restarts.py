@@ -6,12 +6,13 @@ What "as it should" means, at every moment and at the end, stands in play.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 from collections import Counter
 
 import pytest
-from faults import Faults, Wrong
+from faults import Died, Faults, Wrong
 from play import Play
 from running import run_pods, running
 from study_operator import publish, service
@@ -54,6 +55,29 @@ async def test_killed_at_any_one_write(world, wrong):
         if [] in found:
             break  # the study had ended before that many writes
     assert struck == WRITES
+
+
+@pytest.mark.parametrize("wrong", [Wrong.DIES_BEFORE, Wrong.DIES_AFTER], ids=lambda wrong: wrong.name)
+async def test_killed_while_it_clears_up_after_a_deleted_study(world, wrong):
+    for at in itertools.count():
+        name = f"study{at}"
+        await world.apply(name)
+        await world.settle(name)
+        pods = [await world.pod(number, name) for number in (0, 1)]
+        pods[0].call("finish", [0.5])
+        await world.delete_study(name)
+        faults = Faults(lambda count, _, at=at: wrong if count == at else None)
+        world.operators_cluster.faults = world.operators_database.faults = faults
+        with contextlib.suppress(Died):
+            await world.look(name)
+        world.operators_cluster.faults = world.operators_database.faults = Faults()
+        world.start_operator()
+        await world.reconciler.gone.sweep(await world.reconciler.gone.known(), present=set())
+        assert world.rows(name) == [(0, "COMPLETE"), (1, "FAIL")]
+        assert [pod.refusal("should_stop") for pod in pods] == ["SO001", "SO001"]
+        if not faults.struck:
+            break
+    assert at == 3, "two trials were told, then the key was revoked"
 
 
 @pytest.mark.parametrize("writes", [4, 5, 6, 7])

@@ -14,6 +14,7 @@ import optuna
 import psycopg2
 import pytest
 from database import TestDatabase, TrialPod, settings_for
+from faults import Died
 from optuna.trial import TrialState
 from psycopg2 import sql
 from study_operator.model.study import parse
@@ -114,6 +115,37 @@ def test_concurrent_migrations_wait_for_each_other(fresh):
             done.result()
     assert fresh.database.query("SELECT version FROM study_operator.schema_version") == [(REPORTING_SCHEMA,)]
     assert fresh.database.query("SELECT version_num FROM alembic_version") == [(OPTUNA_SCHEMA,)]
+
+
+def test_a_migration_killed_at_any_commit_is_completed_by_the_next(fresh, services, monkeypatch):
+    commits, at = 0, None
+
+    class Dying(psycopg2.extensions.connection):
+        def commit(self) -> None:
+            nonlocal commits
+            commits += 1
+            if commits == at:
+                raise Died
+            super().commit()
+
+    def connect(database: Database) -> Dying:
+        return psycopg2.connect(database._dsn, connection_factory=Dying)
+
+    monkeypatch.setattr(Database, "connect", connect)
+    settings = fresh.settings()
+    migrate(settings)
+    complete, most = _schema(fresh.database), commits
+    assert most > 3
+    name = sql.Identifier(fresh.database.name)
+    for doomed in range(1, most + 1):
+        commits, at = 0, doomed
+        _execute(services["database_url"], "DROP DATABASE {} WITH (FORCE)", name)
+        _execute(services["database_url"], "CREATE DATABASE {}", name)
+        with pytest.raises(Died):
+            migrate(settings)
+        at = None
+        migrate(settings)
+        assert _schema(fresh.database) == complete
 
 
 def test_another_version_of_optunas_tables_is_refused(database):
