@@ -38,15 +38,21 @@ class Faults:
     Args:
         rule: called with how many writes there were before, and the name of the write: such as "POST jobs",
             "PATCH studies/status" or "COMMIT INSERT INTO trials".
+        read_fails: called before each GET and each transaction.
 
     Attributes:
         writes: names of all writes tried so far.
         struck: names of those that went wrong.
     """
 
-    def __init__(self, rule: Callable[[int, str], Wrong | None] = lambda count, name: None) -> None:
+    def __init__(
+        self,
+        rule: Callable[[int, str], Wrong | None] = lambda count, name: None,
+        read_fails: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.writes: list[str] = []
         self.struck: list[str] = []
+        self.read_fails = read_fails
         self._rule = rule
         self._dead = False
 
@@ -96,6 +102,8 @@ class FaultyCluster(Cluster):
             faults = self.faults
             faults.check_alive()
             if method == "GET":
+                if faults.read_fails():
+                    raise ApiError(*Wrong.SERVER_ERROR.value, "as the test wants it")
                 return await super()._call_text(method, path, query, body, content)
             name = f"{method} {_resource(path)}{' (dry run)' if 'dryRun' in (query or ()) else ''}"
             wrong = faults.write(name)
@@ -125,6 +133,8 @@ class FaultyDatabase(Database):
         faults, wrong, name = self.faults, None, ""
         with super().transaction() as found:
             faults.check_alive()
+            if faults.read_fails():
+                raise StorageUnavailable("server closed the connection unexpectedly")
             yield found
             name = "COMMIT " + " ".join(found.query.decode().split()[:3])
             found.execute("SELECT pg_current_xact_id_if_assigned()")

@@ -109,12 +109,11 @@ async def test_the_first_two_attempts_at_every_kind_of_write_go_wrong(world, wro
 @pytest.mark.parametrize("seed", range(8))
 async def test_anything_goes_wrong_at_any_time(world, seed):
     chance = random.Random(seed)
-    play = Play(
-        world,
-        "study",
-        lambda: Faults(lambda *_: chance.choice(list(Wrong)) if chance.random() < 0.2 else None),
-        again=True,
-    )
+
+    def rule(*_: object) -> Wrong | None:
+        return chance.choice(list(Wrong)) if chance.random() < 0.2 else None
+
+    play = Play(world, "study", lambda: Faults(rule, read_fails=lambda: chance.random() < 0.05), again=True)
     await play.run()
     assert play.faults.struck
 
