@@ -101,8 +101,8 @@ class JobPhase(Enum):
 
 @dataclass(frozen=True)
 class JobState:
-    """A trial's Job as the cluster has it: how many `pods` it has had so far, and how many are `ready` now; `reason` and
-    `message` are the Failed condition's."""
+    """A trial's Job as the cluster has it: how many `pods` it has had so far, and how many are `ready` now; `reason`
+    and `message` are the Failed condition's."""
 
     name: str
     uid: str
