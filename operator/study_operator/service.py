@@ -37,6 +37,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._queue: Queue[Key] = Queue()
+        metrics.QUEUE_DEPTH.set_function(self._queue.__len__)
         self._health = probes.Health(self._queue.longest_work)
         self._threads = StorageThreads(settings.storage_threads)
         self._database = Database(settings.dsn)
@@ -105,7 +106,6 @@ class Service:
                     await self._look(key, noticed)
             finally:
                 self._queue.done(key)
-                metrics.QUEUE_DEPTH.set(len(self._queue))
 
     async def _look(self, key: Key, noticed: float) -> None:
         begun = time.perf_counter()

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from database import REPORTER_PASSWORD, SEED, TestDatabase
 from prometheus_client.parser import text_string_to_metric_families
-from running import run_pods, running
+from running import RunningService, run_pods, running
 from study_operator.reconcile import Reconciler
 from waiting import until
 from world import World
@@ -119,13 +119,13 @@ async def test_a_study_from_its_creation_to_its_end(world, kubeconfig, tmp_path)
 
         await until(told)
 
+        await until(lambda: operator.metrics()["study_operator_queue_depth", ""] == 0)
         metrics = operator.metrics()
         for name, least in {"reconcile": 4, "suggest": 4, "report_to_decision": 2, "slot_free_to_job": 1}.items():
             assert metrics[f"study_operator_{name}_seconds_count", ""] >= least, name
             assert metrics[f"study_operator_{name}_seconds_sum", ""] > 0, name
         assert metrics["study_operator_suggest_seconds_count", ""] == 4
         assert metrics["study_operator_trial_failures_total", "reason=Error"] == 1
-        assert metrics["study_operator_queue_depth", ""] == 0
         assert abs(metrics["study_operator_last_progress_timestamp_seconds", ""] - time.time()) < 30
         gauges = {labels: value for (name, labels), value in metrics.items() if name == "study_operator_trials"}
         where = f"namespace={world.namespace},state={{}},study=study"
@@ -216,10 +216,16 @@ async def test_liveness_fails_when_one_study_is_worked_on_for_ever(world, kubeco
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Reconciler, "reconcile", hang)
-    async with running(world) as operator:
+
+    async def waits(operator: RunningService) -> bool:
+        return "\nstudy_operator_queue_depth 1.0\n" in (await operator.get("/metrics"))[1]
+
+    async with running(world, WORKERS="1") as operator:
         await world.apply()
         await asyncio.wait_for(hangs.wait(), 30)
         assert (await operator.get("/healthz"))[0] == 200
+        await world.apply("another")
+        await until(lambda: waits(operator))
         operator.service._queue._clock = lambda: time.monotonic() + 400
         status, text = await operator.get("/healthz")
         assert status == 503
