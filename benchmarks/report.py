@@ -36,6 +36,7 @@ from figures import command, heading, percentile, progress, spread, table, versi
 from optuna.storages import RDBStorage
 from psycopg2 import sql
 from psycopg2.extensions import connection
+
 from study_operator.settings import Settings
 from study_operator.storage.database import Database
 from study_operator.storage.listen import CHANNEL

@@ -5,11 +5,12 @@ parameters; `study-trial run train.py:objective --param lr=0.05` gives some of t
 """
 
 import numpy as np
-import study_trial
 from scipy.ndimage import shift
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
+
+import study_trial
 
 EPOCHS = 27
 

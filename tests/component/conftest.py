@@ -16,8 +16,9 @@ import pytest
 from database import TestDatabase, settings_for
 from kubernetes.aio.config import kube_config
 from psycopg2 import sql
-from study_operator.storage.migrate import migrate
 from world import World, install_crd
+
+from study_operator.storage.migrate import migrate
 
 ROOT = Path(__file__).resolve().parents[2]
 

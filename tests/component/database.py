@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import optuna
 import psycopg2
 from psycopg2.extensions import connection
+
 from study_operator.model.trial import Suggestion
 from study_operator.settings import Settings
 from study_operator.storage.database import Database

@@ -12,6 +12,7 @@ from typing import Any
 
 from kubernetes.aio import client
 from psycopg2.extensions import cursor
+
 from study_operator.cluster import ApiError, Cluster
 from study_operator.storage.database import Database, StorageUnavailable
 

@@ -10,13 +10,14 @@ from typing import Any
 import psycopg2
 from faults import Died, Faults
 from psycopg2.extensions import connection
+from waiting import until
+from world import Manifest, World, has_ended, number_of, params_of, secret_of
+
 from study_operator.cluster import ApiError
 from study_operator.model.job import TRIAL_ID_ANNOTATION
 from study_operator.model.plan import PRUNED_GRACE
 from study_operator.reconcile import Key
 from study_operator.storage.database import StorageUnavailable
-from waiting import until
-from world import Manifest, World, has_ended, number_of, params_of, secret_of
 
 # Does one thing between two yields. Returns why its Job fails, or None when that completes.
 Script = Callable[["Pod"], Generator[None, None, str | None]]

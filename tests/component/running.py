@@ -10,9 +10,10 @@ from typing import Any
 
 import aiohttp
 from database import TestDatabase, settings_for
-from study_operator.service import Service
 from waiting import until
 from world import World
+
+from study_operator.service import Service
 
 
 class RunningService:

@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 from faults import Faults, Wrong
-from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, Refused, parse
 from world import container_status, job_template, secret_of, study_manifest
+
+from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, Refused, parse
 
 X = [{"name": "x", "int": {"low": 1, "high": 2_000_000}}]
 CONTAINER = {"name": "trial", "image": "trial:1"}

@@ -11,10 +11,11 @@ import pytest
 from database import TestDatabase, settings_for
 from postgres_server import PostgresServer
 from running import run_pods, running
-from study_operator import service
-from study_operator.storage.migrate import migrate
 from waiting import until
 from world import World
+
+from study_operator import service
+from study_operator.storage.migrate import migrate
 
 
 @pytest.fixture(scope="module")

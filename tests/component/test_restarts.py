@@ -15,9 +15,10 @@ import pytest
 from faults import Died, Faults, Wrong
 from play import Play
 from running import run_pods, running
-from study_operator import publish, service
 from waiting import until
 from world import params_of, secret_of
+
+from study_operator import publish, service
 
 # Every kind of write that the operator does for the study of play.py.
 WRITES = {

@@ -21,9 +21,10 @@ from urllib.parse import quote
 from database import REPORTER_PASSWORD, SEED, TestDatabase
 from prometheus_client.parser import text_string_to_metric_families
 from running import RunningService, run_pods, running
-from study_operator.reconcile import Reconciler
 from waiting import until
 from world import World
+
+from study_operator.reconcile import Reconciler
 
 ROOT = Path(__file__).resolve().parents[2]
 PRUNER = {"name": "SuccessiveHalving", "options": {"min_resource": 1, "reduction_factor": 2}}

@@ -17,6 +17,9 @@ from database import TestDatabase, TrialPod, settings_for
 from faults import Died
 from optuna.trial import TrialState
 from psycopg2 import sql
+from waiting import until
+from world import World, params_of
+
 from study_operator.model.study import parse
 from study_operator.model.trial import Report
 from study_operator.settings import Settings
@@ -25,8 +28,6 @@ from study_operator.storage.listen import listen
 from study_operator.storage.migrate import OPTUNA_SCHEMA, REPORTING_SCHEMA, migrate, renew_reporter
 from study_operator.storage.studies import Studies
 from study_operator.storage.trials import Trials
-from waiting import until
-from world import World, params_of
 
 # Migration
 

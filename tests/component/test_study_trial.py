@@ -20,10 +20,11 @@ from urllib.parse import quote, urlsplit
 
 import optuna
 import pytest
-import study_trial
 from database import REPORTER_PASSWORD, TestDatabase, settings_for
 from optuna.trial import FrozenTrial, TrialState
 from postgres_server import PostgresServer
+
+import study_trial
 from study_operator.storage.migrate import migrate
 from study_trial.channels import PodChannel
 from study_trial.connection import Call, Connection, UnavailableError

@@ -16,12 +16,13 @@ import yaml
 from database import TestDatabase, TrialPod, settings_for
 from faults import FaultyCluster, FaultyDatabase
 from kubernetes.aio import client, config
+from waiting import until
+
 from study_operator.cluster import ApiError, Cluster
 from study_operator.model.job import TRIAL_ID_ANNOTATION, Reporting
 from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, parse
 from study_operator.reconcile import Key, Look, Reconciler
 from study_operator.storage.threads import StorageThreads
-from waiting import until
 
 CRD = Path(__file__).resolve().parents[2] / "crds/study.yaml"
 MERGE = "application/merge-patch+json"

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from optuna.trial import TrialState
+
 from study_operator.model.plan import Observed
 from study_operator.model.study import Study, parse
 from study_operator.model.trial import BestTrial, Failure, JobPhase, JobState, Result, Rows, TrialRow

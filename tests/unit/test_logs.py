@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
+
 from study_operator.logs import configure, study_context, trial_context
 
 log = logging.getLogger("study_operator.test")

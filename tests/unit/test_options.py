@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 import pytest
+
 from study_operator.model.options import check_options, valid_options
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from building import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from study_operator.model.plan import PRUNED_GRACE, Ask, EndJob, Launch, Observed, Plan, Tell, outcome, plan
 from study_operator.model.trial import Failure, JobPhase, Result
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from building import FAIL, NOW, PRUNED, RUNNING, WAITING, job_state, study, trial_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from study_operator.model.plan import Ask, EndJob, Launch, Observed, Outcome, Tell, outcome, plan
 from study_operator.model.trial import JobPhase, JobState, Result, Rows, TrialRow
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from building import job_state
+
 from study_operator.model.pods import failure, last_container, waiting_for
 from study_operator.model.trial import Failure, JobPhase
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
 from study_operator import metrics
 from study_operator.probes import LOOP_LIMIT, WORK_LIMIT, Health, serve
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from building import study
 from optuna.pruners import HyperbandPruner, MedianPruner, SuccessiveHalvingPruner
+
 from study_operator.model.options import valid_options
 from study_operator.model.pruners import build_pruner
 from study_operator.model.study import Refused

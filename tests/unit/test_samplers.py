@@ -9,6 +9,7 @@ import optuna
 import pytest
 from building import study
 from optuna.samplers import CmaEsSampler, GridSampler, QMCSampler, RandomSampler, TPESampler
+
 from study_operator.model.options import valid_options
 from study_operator.model.samplers import build_sampler
 from study_operator.model.study import Refused, Study

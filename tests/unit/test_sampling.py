@@ -14,6 +14,7 @@ from building import COMPLETE, FAIL, PRUNED, WAITING, study
 from optuna.samplers import CmaEsSampler, GridSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
+
 from study_operator.model.pruners import build_pruner
 from study_operator.model.samplers import build_sampler
 from study_operator.model.sampling import Sampling, Suggestion

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BruteForceSampler
+
 from study_operator.model.search_space import as_text, distributions, example_params, grid
 
 

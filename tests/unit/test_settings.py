@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg2.extensions import parse_dsn
+
 from study_operator.settings import TRIAL_CA_DIRECTORY, Settings, SettingsError
 
 SEED = "0123456789abcdef0123456789abcdef"

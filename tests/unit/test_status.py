@@ -27,6 +27,7 @@ from building import (
 from crd_schema import status_schema, violations
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from study_operator.model.plan import Observed, Outcome
 from study_operator.model.status import (
     Condition,

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from building import PARAMETERS, job_template, manifest, study
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
 from study_operator.model.study import Algorithm, Refused, parse
 
 

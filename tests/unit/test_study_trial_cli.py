@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+
 from study_trial import trial as trial_module
 from study_trial.cli import main
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from study_trial.connection import Call, UnavailableError
 from study_trial.delivery import Delivery
 from study_trial.errors import RefusedError, UndeliveredError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from study_trial.environment import read_given_params, read_pod_environment
 from study_trial.errors import SetupError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from study_trial.errors import SearchSpaceError, UnknownParameterError
 from study_trial.search_space import Choices, LocalSpace, Range, StudySpace
 

@@ -10,6 +10,7 @@ import sys
 import numpy
 import optuna
 import pytest
+
 import study_trial
 from study_trial import trial as trial_module
 from study_trial.search_space import StudySpace
