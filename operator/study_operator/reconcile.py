@@ -100,9 +100,14 @@ class Reconciler:
     def reported(self, study_id: int) -> Key | None:
         """A pod of this study has reported. Returns which study that is, None if it is not served here."""
         key = self._keys.get(study_id)
-        if key is not None:
+        if key is not None and self.prunes(key):
             self._reported.setdefault(key, time.perf_counter())
         return key
+
+    def prunes(self, key: Key) -> bool:
+        """Whether a report to this study calls for a decision."""
+        live = self._live.get(key)
+        return live is not None and live.study.pruner is not None
 
     async def reconcile(self, key: Key, noticed: float) -> Look:
         """Looks at one study and does what is to be done.

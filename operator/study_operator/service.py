@@ -129,11 +129,16 @@ class Service:
             self._queue.add_after(key, look.again)
 
     def _moved(self, key: Key) -> None:
+        """Nothing is to be decided; people see it in the status, which is written no more often than this."""
         self._queue.add_after(key, STATUS_INTERVAL)
 
     def _reported(self, study_id: int) -> None:
-        if (key := self._reconciler.reported(study_id)) is not None:
+        if (key := self._reconciler.reported(study_id)) is None:
+            return
+        if self._reconciler.prunes(key):
             self._queue.add(key)
+        else:
+            self._moved(key)
 
     # Timers
 
