@@ -22,7 +22,7 @@ from study_operator.storage.studies import Studies
 from study_operator.storage.threads import StorageThreads
 from study_operator.watch import watch
 
-READINESS_INTERVAL = 5.0  # seconds
+READINESS_INTERVAL, READINESS_TIMEOUT = 5.0, 15.0  # seconds
 
 log = logging.getLogger(__name__)
 
@@ -153,17 +153,19 @@ class Service:
             await self._check_storage()
 
     async def _check_storage(self) -> None:
+        trouble = None
         try:
-            await self._threads.run(self._studies.check)
+            await asyncio.wait_for(self._threads.run(self._studies.check), READINESS_TIMEOUT)
         except StorageUnavailable as error:
-            if self._health.not_ready is None or self._health.not_ready == "starting":
-                log.warning("the database does not answer: %s", error)
-            self._health.not_ready = f"the database does not answer: {error}"
-        else:
-            if self._health.not_ready not in (None, "starting"):
-                log.info("the database answers again")
-                self._look_at_all_soon()
-            self._health.not_ready = None
+            trouble = f"the database does not answer: {error}"
+        except TimeoutError:
+            trouble = f"the database has not answered for {READINESS_TIMEOUT:.0f} s"
+        before, self._health.not_ready = self._health.not_ready, trouble
+        if trouble and before in (None, "starting"):
+            log.warning("%s", trouble)
+        elif trouble is None and before not in (None, "starting"):
+            log.info("the database answers again")
+            self._look_at_all_soon()
 
     async def _resync(self) -> None:
         """Events can get lost: all studies are looked at from time to time, and those that are gone are cleaned up."""

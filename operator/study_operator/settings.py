@@ -99,6 +99,7 @@ def _database(env: Mapping[str, str]) -> dict[str, str]:
         "keepalives_idle": "10",
         "keepalives_interval": "5",
         "keepalives_count": "3",
+        "tcp_user_timeout": "30000",  # milliseconds; keepalives are not sent while an answer is due
         **database,
     }
 

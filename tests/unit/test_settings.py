@@ -51,6 +51,7 @@ def test_what_is_required_is_enough():
         "keepalives_idle": "10",
         "keepalives_interval": "5",
         "keepalives_count": "3",
+        "tcp_user_timeout": "30000",
     }
     assert parse_dsn(settings.reporter_url) == {
         "user": "study_reporter",
