@@ -257,5 +257,18 @@ def operator_process(pod: dict[str, Any]) -> int:
 
 def cpu_seconds(process: int) -> float:
     """CPU time that a process has used so far, user and system."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    fields = _about(process, "stat").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory(process: int, what: str) -> float:
+    """MiB of a process, by the name that /proc/PID/status has for it: VmRSS, RssAnon."""
+    line = next(line for line in _about(process, "status").splitlines() if line.startswith(f"{what}:"))
+    return int(line.split()[1]) / 1024
+
+
+def _about(process: int, file: str) -> str:
+    try:
+        return Path(f"/proc/{process}/{file}").read_text()
+    except FileNotFoundError:
+        raise Failed("the operator's process has ended while it was measured; has somebody restarted it?") from None

@@ -38,10 +38,11 @@ def command(description: str, measure: Callable[[argparse.Namespace], None], **o
         flag = {"action": "store_true"} if kind is bool else {"type": kind, "default": default}
         suffix = "" if kind is bool else f" (default: {default})"
         parser.add_argument(f"--{name.replace('_', '-')}", help=text + suffix, **flag)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for ending in (signal.SIGINT, signal.SIGTERM):  # a shell starts background commands with SIGINT ignored
+        signal.signal(ending, signal.default_int_handler)
     try:
         measure(parser.parse_args())
-    except Failed as error:
+    except (Failed, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -11,10 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
 
-from cluster import SYSTEM_NAMESPACE, Cluster, cluster, cpu_seconds, eventually, has_condition, operator_process
+from cluster import SYSTEM_NAMESPACE, Cluster, cluster, cpu_seconds, eventually, has_condition, memory, operator_process
 from figures import command, heading, number, progress, table
 
 LONG = 7200  # seconds that an idle study's trial sleeps without a report
@@ -35,17 +34,10 @@ def cost(process: int, seconds: float) -> Cost:
     anonymous, resident = [], []
     used, begun = cpu_seconds(process), time.monotonic()
     while (elapsed := time.monotonic() - begun) < seconds:
-        anonymous.append(_memory(process, "RssAnon"))
-        resident.append(_memory(process, "VmRSS"))
+        anonymous.append(memory(process, "RssAnon"))
+        resident.append(memory(process, "VmRSS"))
         time.sleep(1)
     return Cost(100 * (cpu_seconds(process) - used) / elapsed, max(anonymous), max(resident))
-
-
-def _memory(process: int, what: str) -> float:
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith(f"{what}:"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError(f"no {what} of process {process}")
 
 
 def restart(found: Cluster) -> int:

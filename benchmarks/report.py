@@ -18,13 +18,14 @@ import hashlib
 import json
 import multiprocessing
 import secrets
+import signal
 import statistics
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
@@ -130,34 +131,40 @@ def _administer(server: str, statement: str, name: str) -> None:
     opened.close()
 
 
+def _leave_signals() -> None:
+    """In a child: who interrupts the benchmark interrupts its whole group, and the parent ends the children."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _listen(place: Place) -> None:
     """As the operator: is told of each report."""
-    with suppress(KeyboardInterrupt):
-        opened = psycopg2.connect(place.superuser)
-        opened.autocommit = True
-        opened.cursor().execute(f"LISTEN {CHANNEL}")
-        while True:
-            opened.poll()
-            opened.notifies.clear()
-            time.sleep(0.001)
+    _leave_signals()
+    opened = psycopg2.connect(place.superuser)
+    opened.autocommit = True
+    opened.cursor().execute(f"LISTEN {CHANNEL}")
+    while True:
+        opened.poll()
+        opened.notifies.clear()
+        time.sleep(0.001)
 
 
 def _client(way: str, place: Place, trial_id: int, seconds: float, ready: Barrier, answers) -> None:
     """One process: reports for that long. Answers with the times that its reports took, in seconds."""
-    with suppress(KeyboardInterrupt):
-        report = WAYS[way](place, trial_id)
-        for step in range(10):  # connections and caches are made by the first ones
-            report(step)
-        took = []
-        ready.wait(60)
-        end = time.perf_counter() + seconds
-        before = time.perf_counter()
-        while before < end:
-            report(step := step + 1)
-            after = time.perf_counter()
-            took.append(after - before)
-            before = after
-        answers.put(took)
+    _leave_signals()
+    report = WAYS[way](place, trial_id)
+    for step in range(10):  # connections and caches are made by the first ones
+        report(step)
+    took = []
+    ready.wait(60)
+    end = time.perf_counter() + seconds
+    before = time.perf_counter()
+    while before < end:
+        report(step := step + 1)
+        after = time.perf_counter()
+        took.append(after - before)
+        before = after
+    answers.put(took)
 
 
 def run(way: str, place: Place, trials: list[int], seconds: float) -> list[float]:
