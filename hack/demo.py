@@ -62,7 +62,7 @@ def _cluster() -> dict[str, str]:
         return _json(
             [*LOCAL_CLUSTER, "images", "--push", registry, *(name for name in IMAGES if name != "study-postgres")]
         )
-    _run([*LOCAL_CLUSTER, "up"])
+    _run([*LOCAL_CLUSTER, "up"], quiet=True)  # its progress comes on standard error
     for line in _output([*LOCAL_CLUSTER, "env"]).splitlines():
         name, _, value = line.removeprefix("export ").partition("=")
         os.environ[name] = os.path.expandvars("".join(shlex.split(value)))
