@@ -27,13 +27,14 @@ class Load:
 
 @dataclass
 class Run:
-    """Times in seconds: from the first request to the end of the last, and from a Job's completion to the creation of
-    the Job that takes its slot, both as the benchmark's own watch of Jobs shows them."""
+    """Times in seconds, as the benchmark's own watch shows them: from the first request to the end of the last; from a
+    Job's completion to the creation of the Job that takes its slot; from a Job's creation to its completion."""
 
     wall: float = 0.0
     turnarounds: list[float] = field(default_factory=list)
+    lives: list[float] = field(default_factory=list)
     _free: deque[float] = field(default_factory=deque)
-    _ended: set[str] = field(default_factory=set)
+    _created: dict[str, float] = field(default_factory=dict)
 
     def see(self, event: Event) -> bool:
         """Takes an event of a Job; true when it says that the Job is complete, for the first time.
@@ -41,13 +42,15 @@ class Run:
         Raises:
             Failed: the Job has failed.
         """
-        if event.type == "ADDED" and self._free:
-            self.turnarounds.append(event.at - self._free.popleft())
+        if event.type == "ADDED":
+            self._created[event.name] = event.at
+            if self._free:
+                self.turnarounds.append(event.at - self._free.popleft())
         if event.became("Failed"):
             raise Failed(f"Job {event.name} has failed, so there is nothing to compare")
-        if event.type != "MODIFIED" or event.name in self._ended or not event.became("Complete"):
+        if event.name not in self._created or not event.became("Complete"):
             return False
-        self._ended.add(event.name)
+        self.lives.append(event.at - self._created.pop(event.name))
         self._free.append(event.at)
         return True
 
@@ -110,8 +113,9 @@ def show(load: Load, studies: list[Run], bare: list[Run], rows: list[tuple[str, 
 
 
 def turnaround_rows(studies: list[Run], bare: list[Run]) -> list[tuple[str, str, str, str]]:
-    """The rows of p50 and p99, each over the repetitions."""
-    rows = []
+    """The rows of a Job's life, and of the turnaround's p50 and p99, each over the repetitions."""
+    lives = (spread([statistics.median(run.lives) for run in runs], " s") for runs in (studies, bare))
+    rows = [("Job created to complete, p50", *lives, "")]
     for what, aim, figure in (
         ("p50", "< 100 ms", statistics.median),
         ("p99", "< 500 ms", lambda values: percentile(values, 99)),

@@ -89,6 +89,8 @@ def measure(options: argparse.Namespace) -> None:
             ("  the same without Events, API server's counters", number(by_counters), "0", ""),
         ]
         show(load, studies, bare, rows, "< 1.05x")
+        if counts.total() != sum(n for what, n in writes.items() if not what.endswith("events")):
+            print("\nThe two counts differ: somebody else has used the cluster meanwhile. Repeat it.")
         for title, count in (("Audit log", writes), ("Counters", counts)):
             print(
                 f"\n{title}: " + ", ".join(f"{what} {n}" for what, n in sorted(count.items())) + f" in {trials} trials"
