@@ -151,7 +151,7 @@ class LiveStudy:
         if self._ensured != wanted:
             study = self.study
             self.study_id = self._studies.ensure(
-                study.optuna_name, [study.direction], study.namespace, study.name, study.uid, *wanted
+                study.optuna_name, study.directions, study.namespace, study.name, study.uid, *wanted
             )
             self._ensured = wanted
 
@@ -167,7 +167,9 @@ class LiveStudy:
         # The pruner sees the reports of our running trials again, in order; other trials keep what they have.
         replay = {t._trial_id for t in trials if t.state is TrialState.RUNNING and JOB_ATTR in t.system_attrs}
         sampler, pruner = build_sampler(self.study, len(trials)), build_pruner(self.study)
-        self._sampling = Sampling(self.study.optuna_name, self.study.direction, sampler, pruner, trials, attrs, replay)
+        self._sampling = Sampling(
+            self.study.optuna_name, self.study.directions[0], sampler, pruner, trials, attrs, replay
+        )
         return self._sampling
 
     def _feed(self, sampling: Sampling, running: Collection[TrialRow]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from crd_schema import defaulted
 from optuna.trial import TrialState
 
 from study_operator.model.plan import Observed
@@ -36,19 +37,14 @@ def manifest(name: str = "digits", namespace: str = "team-a", uid: str = UID, **
         "apiVersion": "study-operator.io/v1alpha1",
         "kind": "Study",
         "metadata": {"name": name, "namespace": namespace, "uid": uid, "generation": 3},
-        "spec": {
-            "objectives": [{"name": "accuracy", "direction": "Maximize"}],
-            "parameters": PARAMETERS,
-            "sampler": {"name": "TPE"},
-            "maxTrials": 100,
-            "parallelism": 1,
-            "maxFailedTrials": 10,
-            "gpusPerTrial": 1,
-            "gpuResourceName": "nvidia.com/gpu",
-            "deletionPolicy": "Retain",
-            "jobTemplate": job_template(),
-            **spec,
-        },
+        "spec": defaulted(
+            {
+                "objectives": [{"name": "accuracy", "direction": "Maximize"}],
+                "parameters": PARAMETERS,
+                "jobTemplate": job_template(),
+                **spec,
+            }
+        ),
     }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,32 @@ _TYPES = {"object": dict, "array": list, "string": str, "integer": int}
 
 def status_schema() -> dict[str, Any]:
     """The schema of `.status`."""
+    return _properties()["status"]
+
+
+def defaulted(spec: dict[str, Any]) -> dict[str, Any]:
+    """A spec with the defaults that the API server fills in."""
+    return _defaulted(spec, _properties()["spec"])
+
+
+@cache
+def _properties() -> dict[str, Any]:
     version = yaml.safe_load(_CRD.read_text())["spec"]["versions"][0]
-    return version["schema"]["openAPIV3Schema"]["properties"]["status"]
+    return version["schema"]["openAPIV3Schema"]["properties"]
+
+
+def _defaulted(value: Any, schema: dict[str, Any]) -> Any:
+    if isinstance(value, list) and "items" in schema:
+        return [_defaulted(item, schema["items"]) for item in value]
+    if not isinstance(value, dict):
+        return value
+    filled = dict(value)
+    for name, member in schema.get("properties", {}).items():
+        if name not in filled and "default" in member:
+            filled[name] = copy.deepcopy(member["default"])
+        if name in filled:
+            filled[name] = _defaulted(filled[name], member)
+    return filled
 
 
 def violations(value: Any, schema: dict[str, Any], where: str = "status") -> Iterator[str]:

@@ -64,7 +64,7 @@ def sampling_of(of: Study, trials: Iterable[FrozenTrial] = (), **given: Any) -> 
     trials = list(trials)
     attrs, replay = given.get("attrs", {}), given.get("replay", ())
     sampler, pruner = build_sampler(of, len(trials)), build_pruner(of)
-    return Sampling(of.optuna_name, of.direction, sampler, pruner, trials, attrs, replay)
+    return Sampling(of.optuna_name, of.directions[0], sampler, pruner, trials, attrs, replay)
 
 
 def stock(of: Study) -> optuna.Study:
@@ -74,7 +74,7 @@ def stock(of: Study) -> optuna.Study:
         sampler=STOCK_SAMPLERS[of.sampler.name](),
         pruner=build_pruner(of) or optuna.pruners.NopPruner(),
         study_name=of.optuna_name,
-        direction=of.direction.lower(),
+        direction=of.directions[0].lower(),
     )
 
 

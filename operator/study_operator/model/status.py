@@ -169,6 +169,7 @@ def _trials(study: Study | None, rows: Rows) -> dict[str, Any]:
         "recentFailures": [
             {
                 "trial": number,
+                "class": str(failure.kind),
                 "reason": shorten(failure.reason, _REASON),
                 "message": shorten(failure.detail(), _FAILURE_MESSAGE),
                 **({} if failure.exit_code is None else {"exitCode": failure.exit_code}),

@@ -30,35 +30,113 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
+class Objective:
+    """A value to optimise; `direction` is MINIMIZE or MAXIMIZE, as in Optuna."""
+
+    name: str
+    direction: str
+    goal: float | None = None
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A limit that feasible trials keep; exactly one of `max` and `min` is given."""
+
+    name: str
+    max: float | None = None
+    min: float | None = None
+
+    def violation(self, value: float) -> float:
+        """By how much the value breaks the limit; 0 or less when it keeps it, as Optuna has constraints."""
+        return value - self.max if self.max is not None else (self.min or 0.0) - value
+
+
+@dataclass(frozen=True)
 class Algorithm:
-    """A sampler or pruner by name, with Optuna's own argument names as options."""
+    """A sampler or pruner by name, or a sampler by class, with Optuna's own argument names as options."""
 
     name: str
     options: Mapping[str, Any]
     seed: int | None = None
+    cls: str | None = None  # package.module:Class; then `name` says the same
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """When more trials are not expected to help: an improvement evaluator of Optuna's terminator."""
+
+    evaluator: str
+    options: Mapping[str, Any]
+    min_trials: int
+    error: float | None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Where a trial's values come from: Sdk, Stdout or File. `format` is JsonLines or TensorBoard."""
+
+    source: str
+    step_name: str
+    pattern: str | None = None
+    path: str | None = None
+    format: str = "JsonLines"
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """A directory for each trial: a claim of its own, made from a template, or a directory of an existing claim."""
+
+    mount_path: str
+    keep: str  # All, Best or None
+    claim_name: str | None = None
+    claim_template: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Study:
-    """One Study object: identity, what to tune, and how."""
+    """One Study object: identity, what to tune, and how. Fields are those of the spec; times are in seconds."""
 
     namespace: str
     name: str
     uid: str
     generation: int
-    objective: str
-    direction: str  # MINIMIZE or MAXIMIZE, as in Optuna
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
     parameters: tuple[Mapping[str, Any], ...]  # as in the spec
     distributions: Mapping[str, BaseDistribution]
     sampler: Algorithm
     pruner: Algorithm | None
+    convergence: Convergence | None
+    initial_trials: tuple[Mapping[str, Any], ...]
+    warm_start: tuple[str, ...]  # names in Optuna
     max_trials: int
     parallelism: int
     max_failed_trials: int
+    active_deadline: int | None
+    active_trials_policy: str  # Terminate or Wait
+    suspend: bool
+    suspend_policy: str  # Drain or Terminate
+    infrastructure_retries: int
+    pending_deadline: int | None
+    infeasible_exit_codes: frozenset[int]
+    metrics: Metrics
+    checkpoints: Checkpoints | None
+    successful_jobs_history_limit: int
+    failed_jobs_history_limit: int
     gpus_per_trial: int
     gpu_resource_name: str
     deletion_policy: str
     job_template: Mapping[str, Any]
+
+    @property
+    def paused(self) -> bool:
+        """Whether no trial may be started now because the user says so."""
+        return self.suspend or self.parallelism == 0
+
+    @property
+    def directions(self) -> list[str]:
+        """One per objective, as Optuna has them."""
+        return [objective.direction for objective in self.objectives]
 
     @property
     def optuna_name(self) -> str:
@@ -77,7 +155,7 @@ def parse(manifest: Mapping[str, Any]) -> Study:
     """
     meta, spec = manifest["metadata"], manifest["spec"]
     sampler, pruner = spec["sampler"], spec.get("pruner")
-    objective = spec["objectives"][0]
+    convergence, checkpoints, metrics = spec.get("convergence"), spec.get("checkpoints"), spec["metrics"]
     try:
         space = distributions(spec["parameters"])
     except ValueError as error:
@@ -87,17 +165,53 @@ def parse(manifest: Mapping[str, Any]) -> Study:
         name=meta["name"],
         uid=meta["uid"],
         generation=meta["generation"],
-        objective=objective["name"],
-        direction=objective["direction"].upper(),
+        objectives=tuple(
+            Objective(o["name"], o["direction"].upper(), None if o.get("goal") is None else float(o["goal"]))
+            for o in spec["objectives"]
+        ),
+        constraints=tuple(Constraint(c["name"], c.get("max"), c.get("min")) for c in spec.get("constraints") or ()),
         parameters=tuple(spec["parameters"]),
         distributions=space,
-        sampler=Algorithm(sampler["name"], sampler.get("options") or {}, sampler.get("seed")),
+        sampler=Algorithm(
+            sampler.get("name") or sampler["class"],
+            sampler.get("options") or {},
+            sampler.get("seed"),
+            sampler.get("class"),
+        ),
         pruner=Algorithm(pruner["name"], pruner.get("options") or {}) if pruner else None,
+        convergence=_convergence(convergence) if convergence is not None else None,
+        initial_trials=tuple(spec.get("initialTrials") or ()),
+        warm_start=tuple((spec.get("warmStart") or {}).get("studies") or ()),
         max_trials=spec["maxTrials"],
         parallelism=spec["parallelism"],
         max_failed_trials=spec["maxFailedTrials"],
+        active_deadline=spec.get("activeDeadlineSeconds"),
+        active_trials_policy=spec["activeTrialsPolicy"],
+        suspend=spec["suspend"],
+        suspend_policy=spec["suspendPolicy"],
+        infrastructure_retries=spec["infrastructureRetries"],
+        pending_deadline=spec.get("pendingDeadlineSeconds"),
+        infeasible_exit_codes=frozenset(spec.get("infeasibleExitCodes") or ()),
+        metrics=Metrics(
+            metrics["from"],
+            metrics["stepName"],
+            metrics.get("pattern"),
+            metrics.get("path"),
+            metrics.get("format") or "JsonLines",
+        ),
+        checkpoints=_checkpoints(checkpoints) if checkpoints is not None else None,
+        successful_jobs_history_limit=spec["successfulJobsHistoryLimit"],
+        failed_jobs_history_limit=spec["failedJobsHistoryLimit"],
         gpus_per_trial=spec["gpusPerTrial"],
         gpu_resource_name=spec["gpuResourceName"],
         deletion_policy=spec["deletionPolicy"],
         job_template=spec["jobTemplate"],
     )
+
+
+def _convergence(spec: Mapping[str, Any]) -> Convergence:
+    return Convergence(spec["evaluator"], spec.get("options") or {}, spec["minTrials"], spec.get("error"))
+
+
+def _checkpoints(spec: Mapping[str, Any]) -> Checkpoints:
+    return Checkpoints(spec["mountPath"], spec["keep"], spec.get("claimName"), spec.get("claimTemplate"))

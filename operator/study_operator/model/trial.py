@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -14,10 +14,16 @@ from optuna.trial import TrialState
 
 @dataclass(frozen=True)
 class Result:
-    """Final values as the pod sent them, one per objective; `pruned` when the script ended the trial early."""
+    """Final values as the pod sent them, one per objective; `pruned` when the script ended the trial early.
+
+    `constraints` are the values that the Study's constraints limit, by name. `infeasible` is why the script calls its
+    parameters infeasible; there are no values then.
+    """
 
     values: tuple[float, ...]
     pruned: bool = False
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    infeasible: str | None = None
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,8 @@ class TrialRow:
     """A trial as the database has it.
 
     `job` is the name of its Job, None for a trial that somebody else (a notebook) runs: such a trial is counted
-    and otherwise left alone. `reports` tells whether it has reported at least once.
+    and otherwise left alone. A trial that runs again has a Job of another name. `retries` tells how often it has run
+    again because the infrastructure failed, `reports` whether it has reported at least once.
     """
 
     trial_id: int
@@ -36,6 +43,7 @@ class TrialRow:
     completed_at: datetime | None = None  # UTC, aware
     result: Result | None = None
     reports: bool = False
+    retries: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,15 @@ class BestTrial:
     job: str | None
 
 
+class FailureClass(StrEnum):
+    """Whose fault it is that a trial has no value."""
+
+    PROGRAM = "Program"
+    INFRASTRUCTURE = "Infrastructure"
+    INFEASIBLE = "Infeasible"  # nobody's: the parameters cannot work
+    TERMINATED = "Terminated"  # the study had reached its end
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a trial failed: a reason in CamelCase, the exit code where a container ended, a sentence, and the
@@ -57,6 +74,7 @@ class Failure:
     message: str = ""
     exit_code: int | None = None
     last_log_line: str = ""
+    kind: FailureClass = FailureClass.PROGRAM
 
     def detail(self) -> str:
         """Message and last log line in one text, either of which may be missing."""

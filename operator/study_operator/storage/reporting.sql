@@ -30,6 +30,11 @@ CREATE TABLE IF NOT EXISTS study_operator.access (
     UNIQUE (cluster_id, uid)
 );
 
+ALTER TABLE study_operator.access
+    ADD COLUMN IF NOT EXISTS objectives     integer NOT NULL DEFAULT 1,
+    ADD COLUMN IF NOT EXISTS paused_at      timestamptz,                            -- NULL: it is not suspended
+    ADD COLUMN IF NOT EXISTS paused_seconds double precision NOT NULL DEFAULT 0;    -- all earlier times together
+
 -- Final values as the pods sent them. The operator, the only one that changes a trial's state, tells them to Optuna.
 CREATE TABLE IF NOT EXISTS study_operator.results (
     trial_id    integer PRIMARY KEY REFERENCES public.trials (trial_id) ON DELETE CASCADE,
@@ -37,6 +42,9 @@ CREATE TABLE IF NOT EXISTS study_operator.results (
     pruned      boolean     NOT NULL,           -- the script itself ended the trial early
     reported_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+ALTER TABLE study_operator.results
+    ADD COLUMN IF NOT EXISTS constraint_values jsonb NOT NULL DEFAULT '{}',         -- name to number
+    ADD COLUMN IF NOT EXISTS infeasible        text;                                -- why; NULL: it is not
 
 REVOKE ALL ON ALL TABLES IN SCHEMA study_operator FROM PUBLIC;
 
