@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlencode
@@ -13,6 +14,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 # Where a trial's pod finds the database's CA when one is configured; job.py mounts it there.
 TRIAL_CA_DIRECTORY = "/var/run/secrets/study-operator.io"
 _SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
 class SettingsError(Exception):
@@ -37,6 +39,7 @@ class Settings:
     storage_threads: int
     resync_seconds: float
     http_port: int
+    sampler_classes: tuple[str, ...]
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -68,6 +71,7 @@ class Settings:
             storage_threads=_integer(env, "STORAGE_THREADS", 8),
             resync_seconds=float(_integer(env, "RESYNC_SECONDS", 300)),
             http_port=_integer(env, "HTTP_PORT", 8080, lowest=0, highest=65535),
+            sampler_classes=_classes(env),
         )
 
 
@@ -157,6 +161,14 @@ def _integer(env: Mapping[str, str], name: str, default: int, lowest: int = 1, h
     if not (text.isdecimal() and lowest <= int(text) <= highest):
         raise SettingsError(f"{name} is {text!r}; write a whole number from {lowest} to {highest}")
     return int(text)
+
+
+def _classes(env: Mapping[str, str]) -> tuple[str, ...]:
+    classes = tuple(name.strip() for name in env.get("SAMPLER_CLASSES", "").split(",") if name.strip())
+    for name in classes:
+        if not _CLASS.fullmatch(name):
+            raise SettingsError(f"SAMPLER_CLASSES: {name!r} is not a class; write package.module:Class")
+    return classes
 
 
 def _read_file(name: str, path: str) -> str:

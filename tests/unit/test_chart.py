@@ -20,6 +20,7 @@ EXTERNAL = (
 OWN_SECRETS = ("secrets.existingSecret=operator-keys",)
 NAMESPACED = ("watchNamespaces={team-a,team-b}",)
 SERVICE_MONITOR = ("metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.labels.release=prometheus")
+APP_VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
 VARIANTS = {
     "default": (),
     "external": EXTERNAL,
@@ -176,6 +177,20 @@ class TestPods:
         assert operator["containers"][0]["image"] == f"study-operator@{digest}"
         assert operator["initContainers"][0]["image"] == f"study-operator@{digest}"
         assert specs["Study/study-operator-test"]["containers"][0]["image"] == "study-trial:v2"
+
+    def test_the_operators_image_can_be_a_variant(self) -> None:
+        for values, image in (
+            (("operator.image.tag=v1",), "study-operator:v1-gp"),
+            ((), f"study-operator:{APP_VERSION}-gp"),
+            ((f"operator.image.digest=sha256:{'a' * 64}",), f"study-operator@sha256:{'a' * 64}"),
+        ):
+            pod = pod_specs(render("operator.image.variant=gp", *values))["Deployment/study-operator"]
+            assert {c["image"] for c in pod["containers"] + pod["initContainers"]} == {image}
+
+    def test_the_operator_gets_the_list_of_sampler_classes(self) -> None:
+        env = environment(render("samplerClasses={pkg.module:Class,other:Sampler}"))
+        assert env["SAMPLER_CLASSES"]["value"] == "pkg.module:Class,other:Sampler"
+        assert "SAMPLER_CLASSES" not in environment(render())
 
     def test_pull_secrets_reach_every_pod(self) -> None:
         for name, spec in pod_specs(render("imagePullSecrets[0].name=registry")).items():
@@ -427,6 +442,9 @@ class TestRefusals:
             ("operator.image.digest=latest", "does not match pattern"),
             ("operator.workers=0", "minimum: got 0, want 1"),
             ("watchNamespaces={a,a}", "items at 0 and 1 are equal"),
+            ("samplerClasses={TPE}", "does not match pattern"),
+            ("samplerClasses={a.b:C;import os}", "does not match pattern"),
+            ("operator.image.variant=cuda", "value must be one of '', 'gp'"),
         ],
     )
     def test_of_single_values(self, value: str, words: str) -> None:

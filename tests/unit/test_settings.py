@@ -298,3 +298,22 @@ def test_any_password_reaches_the_pod_as_it_is(password):
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
 def test_any_password_of_the_operators_own_is_taken_as_it_is(password):
     assert parse_dsn(read(DATABASE_PASSWORD=password).dsn)["password"] == password
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("", ()),
+        ("a:B", ("a:B",)),
+        (" pkg.module:Class, _other:Class2 ,", ("pkg.module:Class", "_other:Class2")),
+    ],
+)
+def test_the_classes_of_samplers_that_may_be_used(text, classes):
+    assert read(SAMPLER_CLASSES=text).sampler_classes == classes
+
+
+@pytest.mark.parametrize("name", ["TPE", "a.b.C", "a:b.C", "a:", ":B", "a b:C", "a:B\x00", "ä:B", "*"])
+def test_what_is_no_class_is_refused(name):
+    assert refusal(SAMPLER_CLASSES=f"a:B,{name}") == (
+        f"SAMPLER_CLASSES: {name!r} is not a class; write package.module:Class"
+    )

@@ -37,7 +37,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if .image.digest }}
 {{- printf "%s@%s" .image.repository .image.digest }}
 {{- else }}
-{{- printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) }}
+{{- $variant := ternary (printf "-%s" .image.variant) "" (not (empty .image.variant)) }}
+{{- printf "%s:%s%s" .image.repository (.image.tag | default .root.Chart.AppVersion) $variant }}
 {{- end }}
 {{- end }}
 
@@ -196,6 +197,10 @@ Of objects that are not the chart's, only the version goes in: a hash of a short
       key: study-key-seed
 {{- with .Values.watchNamespaces }}
 - name: WATCH_NAMESPACES
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with .Values.samplerClasses }}
+- name: SAMPLER_CLASSES
   value: {{ join "," . | quote }}
 {{- end }}
 {{- with .Values.operator }}
