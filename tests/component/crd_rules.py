@@ -63,14 +63,45 @@ def without(field: str) -> Change:
     return lambda study: study["spec"].pop(field)
 
 
+def when(parameter: Any, *given: Any) -> dict[str, Any]:
+    """A parameter that is active with some values of another one."""
+    return {**FLOAT, "when": {"parameter": parameter, "in": list(given)}}
+
+
+def convergence(**given: Any) -> Change:
+    return spec(convergence=given)
+
+
+def metrics(**given: Any) -> Change:
+    return spec(metrics=given)
+
+
+def checkpoints(**given: Any) -> Change:
+    return spec(checkpoints=given)
+
+
+def job(**given: Any) -> Change:
+    """Sets fields of the Job's spec."""
+    return lambda study: study["spec"]["jobTemplate"]["spec"].update(given)
+
+
+def pod(**given: Any) -> Change:
+    """Sets fields of the pod's spec."""
+    return lambda study: study["spec"]["jobTemplate"]["spec"]["template"]["spec"].update(given)
+
+
 LOSS = {"name": "loss", "direction": "Minimize"}
 ACCURACY = {"name": "accuracy", "direction": "Maximize"}
+LATENCY = {"name": "latency_ms", "max": 50}
 MEDIAN = {"name": "Median"}
 FLOAT = {"float": {"low": 0, "high": 1}}
 STEPPED = {"float": {"low": 0, "high": 1, "step": 0.25}}
 INT = {"int": {"low": 1, "high": 4}}
 CATEGORICAL = {"categorical": {"choices": ["adam", "sgd"]}}
 INT_LIMIT = 2**53 - 1
+PLUG_IN = "optuna_integration.botorch:BoTorchSampler"
+EARLIER = "team-a/digits-1b9d6bcd"
+CLAIM = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
 
 # By rule: what it lets through, what it refuses, and what the refusal says.
 RULES: dict[str, tuple[Change, Change, str]] = {
@@ -87,13 +118,8 @@ RULES: dict[str, tuple[Change, Change, str]] = {
     "spec-required": (spec(), lambda study: study.pop("spec"), "spec: Required value"),
     "objectives-required": (spec(), without("objectives"), "spec.objectives: Required value"),
     "objectives-some": (spec(objectives=[LOSS]), spec(objectives=[]), "should have at least 1 items"),
-    "objectives-one": (
-        spec(objectives=[LOSS]),
-        spec(objectives=[LOSS, ACCURACY]),
-        "several objectives are not supported yet: give exactly one objective",
-    ),
     "objectives-max": (
-        spec(objectives=[LOSS]),
+        spec(objectives=[{**LOSS, "name": f"loss{i}"} for i in range(4)]),
         spec(objectives=[{**LOSS, "name": f"loss{i}"} for i in range(5)]),
         "spec.objectives: Too many: 5: must have at most 4 items",
     ),
@@ -121,6 +147,56 @@ RULES: dict[str, tuple[Change, Change, str]] = {
         spec(objectives=[LOSS]),
         spec(objectives=[{"name": "loss"}]),
         "spec.objectives[0].direction: Required value",
+    ),
+    "goal-number": (
+        spec(objectives=[{**LOSS, "goal": 0.1}]),
+        spec(objectives=[{**LOSS, "goal": "0.1"}]),
+        "spec.objectives[0].goal in body must be of type number",
+    ),
+    "goal-objectives": (
+        spec(objectives=[{**LOSS, "goal": -1}]),
+        spec(objectives=[LOSS, {**ACCURACY, "goal": 0.9}]),
+        "a goal works with exactly one objective: remove goal, or keep one objective",
+    ),
+    "constraints-some": (
+        spec(constraints=[LATENCY]),
+        spec(constraints=[]),
+        "spec.constraints in body should have at least 1 items",
+    ),
+    "constraints-max": (
+        spec(constraints=[{**LATENCY, "name": f"c{i}"} for i in range(10)]),
+        spec(constraints=[{**LATENCY, "name": f"c{i}"} for i in range(11)]),
+        "spec.constraints: Too many: 11: must have at most 10 items",
+    ),
+    "constraints-unique": (
+        spec(constraints=[LATENCY, {"name": "memory", "min": 1}]),
+        spec(constraints=[LATENCY, {"name": "latency_ms", "min": 1}]),
+        "spec.constraints[1]: Duplicate value",
+    ),
+    "constraint-name": (
+        spec(constraints=[{"name": "p99/latency-ms.0", "max": 50}]),
+        spec(constraints=[{"name": "p99 latency", "max": 50}]),
+        "spec.constraints[0].name in body should match '^[A-Za-z_][A-Za-z0-9_./-]*$'",
+    ),
+    "constraint-name-length": (
+        spec(constraints=[{"name": "a" * 63, "max": 50}]),
+        spec(constraints=[{"name": "a" * 64, "max": 50}]),
+        "spec.constraints[0].name: Too long: may not be more than 63",
+    ),
+    "constraint-both": (
+        spec(constraints=[{"name": "accuracy_b", "min": 0.5}]),
+        spec(constraints=[{"name": "accuracy_b", "min": 0.5, "max": 0.6}]),
+        "give exactly one of max and min: for both, list two constraints under two names",
+    ),
+    "constraint-none": (
+        spec(constraints=[{"name": "latency_ms", "max": 0}]),
+        spec(constraints=[{"name": "latency_ms"}]),
+        'spec.constraints[0]: Invalid value: "object": give exactly one of max and min',
+    ),
+    "constraint-objective": (
+        spec(constraints=[{"name": "Accuracy", "min": 0.5}]),
+        spec(constraints=[{"name": "accuracy", "min": 0.5}]),
+        "a constraint and an objective have the same name: rename one of them",
     ),
     "parameters-required": (spec(), without("parameters"), "spec.parameters: Required value"),
     "parameters-some": (parameters(FLOAT), parameters(), "should have at least 1 items"),
@@ -247,51 +323,144 @@ RULES: dict[str, tuple[Change, Change, str]] = {
         choices(*map(str, range(101))),
         "choices: Too many: 101: must have at most 100 items",
     ),
-    "choices-unique": (
-        choices("adam", "Adam"),
-        choices("adam", "adam"),
-        'choices[1]: Duplicate value: "adam"',
-    ),
-    "choices-text": (
-        choices("1", "true"),
-        choices(1, 2),
-        'choices[0] in body must be of type string: "integer"',
-    ),
     "choices-length": (
         choices("ä" * 128),
         choices("a" * 129),
         "choices[0]: Too long: may not be more than 128",
     ),
     "choices-printable": (choices("", "naïve $(x) 日本"), choices("a\0b"), "choices[0] in body should match"),
+    "choices-typed": (
+        choices("1", 1, 2.5, True, None),
+        choices(["adam"]),
+        "choices[0]: Too many: 1: must have at most 0 items",
+    ),
+    "choices-map": (choices("fixed"), choices({"name": "adam"}), "choices[0]: Too many: 1: must have at most 0 items"),
+    "when-parameter": (
+        parameters(CATEGORICAL, when("p0", "sgd"), when("p0", "adam", "sgd")),
+        parameters(CATEGORICAL, when("optimizer", "sgd")),
+        "when.parameter must be the name of a parameter that is listed before this one: correct the name, or move",
+    ),
+    "when-nested": (
+        parameters(CATEGORICAL, {**INT, "when": {"parameter": "p0", "in": ["sgd"]}}, when("p1", 3)),
+        parameters({**INT, "when": {"parameter": "p1", "in": [1]}}, {**INT, "when": {"parameter": "p0", "in": [1]}}),
+        "when.parameter must be the name of a parameter that is listed before this one",
+    ),
+    "when-itself": (
+        parameters(CATEGORICAL, when("p0", "sgd")),
+        parameters({**CATEGORICAL, "when": {"parameter": "p0", "in": ["sgd"]}}),
+        "(so that no parameter depends on itself)",
+    ),
+    "when-float": (
+        parameters(INT, when("p0", 2)),
+        parameters(FLOAT, when("p0", 0.5)),
+        "when.parameter must not be a float, whose values are never met exactly: name a categorical or int parameter",
+    ),
+    "when-parameter-required": (
+        parameters(INT, when("p0", 2)),
+        parameters(INT, {**FLOAT, "when": {"in": [2]}}),
+        "spec.parameters[1].when.parameter: Required value",
+    ),
+    "when-parameter-length": (
+        parameters({"name": "a" * 63, **INT}, when("a" * 63, 2)),
+        parameters({"name": "a" * 63, **INT}, when("a" * 64, 2)),
+        "spec.parameters[1].when.parameter: Too long: may not be more than 63",
+    ),
+    "when-in-required": (
+        parameters(INT, when("p0", 2)),
+        parameters(INT, {**FLOAT, "when": {"parameter": "p0"}}),
+        "spec.parameters[1].when.in: Required value",
+    ),
+    "when-in-some": (
+        parameters({"categorical": {"choices": ["a", True, None, 2]}}, when("p0", True, None, 2)),
+        parameters(CATEGORICAL, when("p0")),
+        "spec.parameters[1].when.in in body should have at least 1 items",
+    ),
+    "when-in-max": (
+        parameters({"int": {"low": 0, "high": 200}}, when("p0", *range(100))),
+        parameters({"int": {"low": 0, "high": 200}}, when("p0", *range(101))),
+        "spec.parameters[1].when.in: Too many: 101: must have at most 100 items",
+    ),
+    "when-in-length": (
+        parameters({"categorical": {"choices": ["a" * 128, "b"]}}, when("p0", "a" * 128)),
+        parameters({"categorical": {"choices": ["a" * 128, "b"]}}, when("p0", "a" * 129)),
+        "spec.parameters[1].when.in[0]: Too long: may not be more than 128",
+    ),
     "sampler-name": (
-        spec(sampler={"name": "CmaES"}),
-        spec(sampler={"name": "GP"}),
-        'sampler.name: Unsupported value: "GP": supported values: "TPE", "Random", "Grid", "QMC", "CmaES"',
+        spec(sampler={"name": "PartialFixed"}),
+        spec(sampler={"name": "tpe"}),
+        'sampler.name: Unsupported value: "tpe": supported values: "TPE", "Random", "Grid", "BruteForce", "QMC", '
+        '"CmaES", "GP", "NSGAII", "NSGAIII", "PartialFixed"',
+    ),
+    "sampler-name-and-class": (
+        spec(sampler={"class": PLUG_IN}),
+        spec(sampler={"name": "TPE", "class": PLUG_IN}),
+        'spec.sampler: Invalid value: "object": give exactly one of name (such as TPE) and class',
+    ),
+    "sampler-neither": (
+        spec(sampler={"name": "TPE", "seed": 7}),
+        spec(sampler={"seed": 7}),
+        'spec.sampler: Invalid value: "object": give exactly one of name (such as TPE) and class',
+    ),
+    "sampler-class": (
+        spec(sampler={"class": PLUG_IN, "seed": 7, "options": {"n_startup_trials": 5}}),
+        spec(sampler={"class": "BoTorchSampler"}),
+        "spec.sampler.class in body should match",
+    ),
+    "sampler-class-length": (
+        spec(sampler={"class": "a" * 251 + ":B"}),
+        spec(sampler={"class": "a" * 252 + ":B"}),
+        "spec.sampler.class: Too long: may not be more than 253",
     ),
     "sampler-seed": (
-        spec(sampler={"seed": 2**32 - 1}),
-        spec(sampler={"seed": 2**32}),
+        spec(sampler={"name": "TPE", "seed": 2**32 - 1}),
+        spec(sampler={"name": "TPE", "seed": 2**32}),
         "spec.sampler.seed in body should be less than or equal to 4294967295",
     ),
     "sampler-seed-negative": (
-        spec(sampler={"seed": 0}),
-        spec(sampler={"seed": -1}),
+        spec(sampler={"name": "TPE", "seed": 0}),
+        spec(sampler={"name": "TPE", "seed": -1}),
         "spec.sampler.seed in body should be greater than or equal to 0",
     ),
     "sampler-options": (
-        spec(sampler={"options": {"n_startup_trials": 20, "multivariate": True, "x0": {"lr": 0.1}}}),
-        spec(sampler={"options": {f"o{i}": 1 for i in range(33)}}),
+        spec(sampler={"name": "TPE", "options": {"n_startup_trials": 20, "multivariate": True, "x0": {"lr": 0.1}}}),
+        spec(sampler={"name": "TPE", "options": {f"o{i}": 1 for i in range(33)}}),
         "spec.sampler.options: Too many: 33: must have at most 32",
     ),
     "sampler-grid": (
         parameters(STEPPED, INT, CATEGORICAL, sampler={"name": "Grid"}),
         parameters(STEPPED, INT, FLOAT, sampler={"name": "Grid"}),
-        "the Grid sampler needs a finite number of values for every parameter: give each float a step",
+        "the Grid and BruteForce samplers need a finite number of values for every parameter: give each float a step",
+    ),
+    "sampler-brute-force": (
+        parameters(STEPPED, INT, CATEGORICAL, sampler={"name": "BruteForce"}),
+        parameters({"float": {"low": 1, "high": 2, "log": True}}, sampler={"name": "BruteForce"}),
+        "the Grid and BruteForce samplers need a finite number of values for every parameter: give each float a step",
+    ),
+    **{
+        f"sampler-when-{name}": (
+            parameters(CATEGORICAL, FLOAT, FLOAT, sampler={"name": name}),
+            parameters(CATEGORICAL, FLOAT, when("p0", "sgd"), sampler={"name": name}),
+            "the CmaES, QMC and GP samplers cannot handle parameters with when: choose TPE, Random, Grid, BruteForce, "
+            "NSGAII or NSGAIII, or remove when",
+        )
+        for name in ("CmaES", "QMC", "GP")
+    },
+    "sampler-continuous": (
+        parameters(FLOAT, INT, CATEGORICAL, sampler={"name": "CmaES"}),
+        parameters(FLOAT, CATEGORICAL, sampler={"name": "CmaES"}),
+        "the CmaES sampler needs at least two float or int parameters, and is random without them: choose TPE, or add",
+    ),
+    "sampler-objectives": (
+        spec(objectives=[LOSS, ACCURACY], sampler={"name": "NSGAIII"}),
+        spec(objectives=[LOSS, ACCURACY], sampler={"name": "CmaES"}),
+        "the CmaES sampler works with exactly one objective: choose NSGAII, NSGAIII, TPE, GP, Random or QMC, or keep "
+        "one objective",
     ),
     "pruner-name": (
-        spec(pruner={"name": "Hyperband"}),
-        spec(pruner={"name": "Percentile"}),
-        'supported values: "Median", "SuccessiveHalving", "Hyperband"',
+        spec(pruner={"name": "Wilcoxon"}),
+        spec(pruner={"name": "Nop"}),
+        'supported values: "Median", "Percentile", "SuccessiveHalving", "Hyperband", "Threshold", "Patient", '
+        '"Wilcoxon"',
     ),
     "pruner-name-required": (spec(pruner=MEDIAN), spec(pruner={}), "spec.pruner.name: Required value"),
     "pruner-options": (
@@ -320,10 +489,10 @@ RULES: dict[str, tuple[Change, Change, str]] = {
         'spec.parallelism: Invalid value: "object": parallelism must not be greater than maxTrials: '
         "lower parallelism or raise maxTrials",
     ),
-    "parallelism-some": (
-        spec(parallelism=1),
+    "parallelism-pause": (
         spec(parallelism=0),
-        "spec.parallelism in body should be greater than or equal to 1",
+        spec(parallelism=-1),
+        "spec.parallelism in body should be greater than or equal to 0",
     ),
     "parallelism-max": (
         spec(parallelism=10_000, maxTrials=20_000),
@@ -339,6 +508,247 @@ RULES: dict[str, tuple[Change, Change, str]] = {
         spec(maxFailedTrials=1_000_000),
         spec(maxFailedTrials=1_000_001),
         "spec.maxFailedTrials in body should be less than or equal to 1000000",
+    ),
+    "deadline-some": (
+        spec(activeDeadlineSeconds=1),
+        spec(activeDeadlineSeconds=0),
+        "spec.activeDeadlineSeconds in body should be greater than or equal to 1",
+    ),
+    "deadline-max": (
+        spec(activeDeadlineSeconds=3_153_600_000),
+        spec(activeDeadlineSeconds=3_153_600_001),
+        "spec.activeDeadlineSeconds in body should be less than or equal to 3153600000",
+    ),
+    "active-trials-policy": (
+        spec(activeTrialsPolicy="Wait"),
+        spec(activeTrialsPolicy="Drain"),
+        'spec.activeTrialsPolicy: Unsupported value: "Drain": supported values: "Terminate", "Wait"',
+    ),
+    "convergence-objectives": (
+        convergence(),
+        spec(convergence={}, objectives=[LOSS, ACCURACY]),
+        "convergence is judged by exactly one objective: remove convergence, or keep one objective",
+    ),
+    "convergence-evaluator": (
+        convergence(evaluator="EMMR"),
+        convergence(evaluator="Stagnation"),
+        'supported values: "BestValueStagnation", "RegretBound", "EMMR"',
+    ),
+    "convergence-error-missing": (
+        convergence(evaluator="RegretBound", error=0.01),
+        convergence(evaluator="RegretBound"),
+        "RegretBound needs error: the difference in the objective that is not worth more trials",
+    ),
+    "convergence-error-useless": (
+        convergence(evaluator="BestValueStagnation", options={"max_stagnation_trials": 30}),
+        convergence(error=0.01),
+        "error is only for the evaluator RegretBound: remove it",
+    ),
+    "convergence-error-negative": (
+        convergence(evaluator="RegretBound", error=0),
+        convergence(evaluator="RegretBound", error=-0.5),
+        "spec.convergence.error in body should be greater than or equal to 0",
+    ),
+    "convergence-options": (
+        convergence(options={"max_stagnation_trials": 30}),
+        convergence(options={f"o{i}": 1 for i in range(33)}),
+        "spec.convergence.options: Too many: 33: must have at most 32",
+    ),
+    "convergence-trials-min": (
+        convergence(minTrials=1),
+        convergence(minTrials=0),
+        "spec.convergence.minTrials in body should be greater than or equal to 1",
+    ),
+    "convergence-trials-max": (
+        convergence(minTrials=1_000_000),
+        convergence(minTrials=1_000_001),
+        "spec.convergence.minTrials in body should be less than or equal to 1000000",
+    ),
+    "suspend": (spec(suspend=True), spec(suspend="yes"), "spec.suspend in body must be of type boolean"),
+    "suspend-policy": (
+        spec(suspendPolicy="Terminate"),
+        spec(suspendPolicy="Wait"),
+        'spec.suspendPolicy: Unsupported value: "Wait": supported values: "Drain", "Terminate"',
+    ),
+    "infrastructure-retries-min": (
+        spec(infrastructureRetries=0),
+        spec(infrastructureRetries=-1),
+        "spec.infrastructureRetries in body should be greater than or equal to 0",
+    ),
+    "infrastructure-retries-max": (
+        spec(infrastructureRetries=100),
+        spec(infrastructureRetries=101),
+        "spec.infrastructureRetries in body should be less than or equal to 100",
+    ),
+    "pending-deadline-min": (
+        spec(pendingDeadlineSeconds=1),
+        spec(pendingDeadlineSeconds=0),
+        "spec.pendingDeadlineSeconds in body should be greater than or equal to 1",
+    ),
+    "pending-deadline-max": (
+        spec(pendingDeadlineSeconds=31_536_000),
+        spec(pendingDeadlineSeconds=31_536_001),
+        "spec.pendingDeadlineSeconds in body should be less than or equal to 31536000",
+    ),
+    "exit-codes-min": (
+        spec(infeasibleExitCodes=[1]),
+        spec(infeasibleExitCodes=[0]),
+        "spec.infeasibleExitCodes[0] in body should be greater than or equal to 1",
+    ),
+    "exit-codes-max": (
+        spec(infeasibleExitCodes=[42, 255]),
+        spec(infeasibleExitCodes=[256]),
+        "spec.infeasibleExitCodes[0] in body should be less than or equal to 255",
+    ),
+    "exit-codes-unique": (
+        spec(infeasibleExitCodes=[42, 43]),
+        spec(infeasibleExitCodes=[42, 42]),
+        "spec.infeasibleExitCodes[1]: Duplicate value: 42",
+    ),
+    "exit-codes-many": (
+        spec(infeasibleExitCodes=list(range(1, 33))),
+        spec(infeasibleExitCodes=list(range(1, 34))),
+        "spec.infeasibleExitCodes: Too many: 33: must have at most 32 items",
+    ),
+    "initial-trials": (
+        spec(initialTrials=[{"lr": 0.01}] * 2, maxTrials=2),
+        spec(initialTrials=[{"lr": 0.01}] * 3, maxTrials=2),
+        "there are more initialTrials than maxTrials: raise maxTrials or remove some",
+    ),
+    "initial-trials-max": (
+        spec(initialTrials=[{"lr": 0.01}] * 100),
+        spec(initialTrials=[{"lr": 0.01}] * 101),
+        "spec.initialTrials: Too many: 101: must have at most 100 items",
+    ),
+    "initial-trials-map": (
+        spec(initialTrials=[{"lr": 0.01, "optimizer": "sgd", "nesterov": True, "decay": None}]),
+        spec(initialTrials=[0.01]),
+        "spec.initialTrials[0] in body must be of type object",
+    ),
+    "initial-trials-some": (
+        spec(initialTrials=[{"lr": 0.01}]),
+        spec(initialTrials=[{}]),
+        "spec.initialTrials[0] in body should have at least 1 properties",
+    ),
+    "warm-start-required": (
+        spec(warmStart={"studies": [EARLIER]}),
+        spec(warmStart={}),
+        "spec.warmStart.studies: Required value",
+    ),
+    "warm-start-some": (
+        spec(warmStart={"studies": [EARLIER]}),
+        spec(warmStart={"studies": []}),
+        "spec.warmStart.studies in body should have at least 1 items",
+    ),
+    "warm-start-max": (
+        spec(warmStart={"studies": [f"{EARLIER}{i}" for i in range(10)]}),
+        spec(warmStart={"studies": [f"{EARLIER}{i}" for i in range(11)]}),
+        "spec.warmStart.studies: Too many: 11: must have at most 10 items",
+    ),
+    "warm-start-unique": (
+        spec(warmStart={"studies": [EARLIER, EARLIER + "0"]}),
+        spec(warmStart={"studies": [EARLIER, EARLIER]}),
+        f'spec.warmStart.studies[1]: Duplicate value: "{EARLIER}"',
+    ),
+    "warm-start-name": (
+        spec(warmStart={"studies": ["a" * 128]}),
+        spec(warmStart={"studies": ["a" * 129]}),
+        "spec.warmStart.studies[0]: Too long: may not be more than 128",
+    ),
+    "metrics-from": (
+        metrics(**{"from": "Stdout"}),
+        metrics(**{"from": "Stderr"}),
+        'spec.metrics.from: Unsupported value: "Stderr": supported values: "Sdk", "Stdout", "File"',
+    ),
+    "metrics-path-missing": (
+        metrics(**{"from": "File", "path": "/metrics/log.jsonl"}),
+        metrics(**{"from": "File"}),
+        "path and from: File belong together: give both or neither",
+    ),
+    "metrics-path-useless": (
+        metrics(**{"from": "File", "path": "/metrics/tb", "format": "TensorBoard"}),
+        metrics(path="/metrics/log.jsonl"),
+        "path and from: File belong together: give both or neither",
+    ),
+    "metrics-path": (
+        metrics(**{"from": "File", "path": "/a/b-c.d/e"}),
+        metrics(**{"from": "File", "path": "log.jsonl"}),
+        "spec.metrics.path in body should match",
+    ),
+    "metrics-path-length": (
+        metrics(**{"from": "File", "path": "/" + "a" * 511}),
+        metrics(**{"from": "File", "path": "/" + "a" * 512}),
+        "spec.metrics.path: Too long: may not be more than 512",
+    ),
+    "metrics-pattern": (
+        metrics(**{"from": "Stdout", "pattern": "(?P<name>loss) is (?P<value>.+)"}),
+        metrics(pattern="(?P<name>loss) is (?P<value>.+)"),
+        "pattern is only for from: Stdout: remove it",
+    ),
+    "metrics-pattern-length": (
+        metrics(**{"from": "Stdout", "pattern": "a" * 512}),
+        metrics(**{"from": "Stdout", "pattern": "a" * 513}),
+        "spec.metrics.pattern: Too long: may not be more than 512",
+    ),
+    "metrics-format": (
+        metrics(**{"from": "File", "path": "/m/log", "format": "JsonLines"}),
+        metrics(**{"from": "Stdout", "format": "JsonLines"}),
+        "format is only for from: File: remove it",
+    ),
+    "metrics-format-name": (
+        metrics(**{"from": "File", "path": "/m/log", "format": "TensorBoard"}),
+        metrics(**{"from": "File", "path": "/m/log", "format": "Csv"}),
+        'spec.metrics.format: Unsupported value: "Csv": supported values: "JsonLines", "TensorBoard"',
+    ),
+    "metrics-step-name": (
+        metrics(stepName="train/step"),
+        metrics(stepName="global step"),
+        "spec.metrics.stepName in body should match '^[A-Za-z_][A-Za-z0-9_./-]*$'",
+    ),
+    "metrics-step-name-length": (
+        metrics(stepName="a" * 63),
+        metrics(stepName="a" * 64),
+        "spec.metrics.stepName: Too long: may not be more than 63",
+    ),
+    "checkpoints-one-of": (
+        checkpoints(claimTemplate=CLAIM),
+        checkpoints(claimTemplate=CLAIM, claimName="checkpoints"),
+        "give exactly one of claimName and claimTemplate",
+    ),
+    "checkpoints-none-of": (
+        checkpoints(claimName="checkpoints"),
+        checkpoints(),
+        "give exactly one of claimName and claimTemplate",
+    ),
+    "checkpoints-keep-existing": (
+        checkpoints(claimTemplate=CLAIM, keep="Best"),
+        checkpoints(claimName="checkpoints", keep="Best"),
+        "what is in an existing claim is not the operator's to remove: leave keep out (All), or use claimTemplate",
+    ),
+    "checkpoints-keep": (
+        checkpoints(claimTemplate=CLAIM, keep="None"),
+        checkpoints(claimTemplate=CLAIM, keep="Latest"),
+        'spec.checkpoints.keep: Unsupported value: "Latest": supported values: "All", "Best", "None"',
+    ),
+    "checkpoints-path": (
+        checkpoints(claimTemplate=CLAIM, mountPath="/var/run/state"),
+        checkpoints(claimTemplate=CLAIM, mountPath="state"),
+        "spec.checkpoints.mountPath in body should match '^/[^:]+$'",
+    ),
+    "checkpoints-claim-spec": (
+        checkpoints(claimTemplate={"metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}}, **CLAIM}),
+        checkpoints(claimTemplate={}),
+        "spec.checkpoints.claimTemplate.spec: Required value",
+    ),
+    "successful-jobs-limit": (
+        spec(successfulJobsHistoryLimit=0),
+        spec(successfulJobsHistoryLimit=-1),
+        "spec.successfulJobsHistoryLimit in body should be greater than or equal to 0",
+    ),
+    "failed-jobs-limit": (
+        spec(failedJobsHistoryLimit=0),
+        spec(failedJobsHistoryLimit=-1),
+        "spec.failedJobsHistoryLimit in body should be greater than or equal to 0",
     ),
     "gpus-min": (
         spec(gpusPerTrial=0),
@@ -368,18 +778,40 @@ RULES: dict[str, tuple[Change, Change, str]] = {
     "job-template-required": (spec(), without("jobTemplate"), "spec.jobTemplate: Required value"),
     "job-spec-required": (spec(), spec(jobTemplate={}), "spec.jobTemplate.spec: Required value"),
     "job-pod-required": (
-        spec(jobTemplate={"spec": {"backoffLimit": 3, "template": {"spec": {"whatever": [1]}}}}),
+        job(backoffLimit=3, completionMode="Indexed", completions=2, parallelism=2),
         spec(jobTemplate={"spec": {"backoffLimit": 3}}),
         "spec.jobTemplate.spec.template: Required value",
     ),
+    "pod-spec-required": (
+        pod(subdomain="workers", whatever=[1]),
+        spec(jobTemplate={"spec": {"template": {}}}),
+        "spec.jobTemplate.spec.template.spec: Required value",
+    ),
+    "containers-required": (
+        pod(initContainers=[{"name": "data", "image": "data:1"}]),
+        spec(jobTemplate={"spec": {"template": {"spec": {}}}}),
+        "spec.jobTemplate.spec.template.spec.containers: Required value",
+    ),
+    "containers-some": (
+        pod(containers=[{"image": "train:1"}, {"name": "proxy", "image": "proxy:1"}]),
+        pod(containers=[]),
+        "spec.jobTemplate.spec.template.spec.containers in body should have at least 1 items",
+    ),
+    "job-backoff-limit": (
+        job(backoffLimit=3),
+        job(backoffLimit="3"),
+        "spec.jobTemplate.spec.backoffLimit in body must be of type integer",
+    ),
+    "pod-restart-policy": (
+        pod(restartPolicy="OnFailure"),
+        pod(restartPolicy="Always"),
+        'restartPolicy: Unsupported value: "Always": supported values: "Never", "OnFailure"',
+    ),
     "job-labels": (
-        spec(
-            jobTemplate={
-                "metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}},
-                "spec": {"template": {}},
-            }
+        lambda study: study["spec"]["jobTemplate"].update(
+            metadata={"labels": {"a": "b"}, "annotations": {"c": "d"}},
         ),
-        spec(jobTemplate={"metadata": {"labels": {"a": 1}}, "spec": {"template": {}}}),
+        lambda study: study["spec"]["jobTemplate"].update(metadata={"labels": {"a": 1}}),
         "spec.jobTemplate.metadata.labels.a in body must be of type string",
     ),
 }
