@@ -262,6 +262,7 @@ UPDATE trials SET state = 'COMPLETE'
 INSERT INTO trials (study_id, number, state) VALUES (1, 99, 'RUNNING')
 INSERT INTO trial_system_attributes (trial_id, key, value_json) VALUES (1, 'cma:optimizer', '"pickle"')
 INSERT INTO study_operator.results VALUES (1, '{1}', false)
+INSERT INTO study_operator.bad_reports VALUES (1, 1, 1, 'x')
 UPDATE study_operator.access SET key_hash = NULL
 DELETE FROM trials
 TRUNCATE trials
@@ -271,6 +272,8 @@ ALTER TABLE trials ADD COLUMN x int
 CREATE INDEX ON trials (state)
 SELECT nextval('trials_trial_id_seq')
 SELECT study_operator.authorise(1)
+SELECT study_operator.store_result(1, '{1}', false, NULL, NULL, false)
+SELECT * FROM study_operator.bad_reports
 CREATE TABLE public.mine (x int)
 CREATE TABLE study_operator.mine (x int)
 CREATE TEMPORARY TABLE mine (x int)

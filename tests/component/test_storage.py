@@ -265,6 +265,7 @@ async def test_a_study_deleted_with_its_rows_leaves_none_in_any_table(world):
         pod = await world.pod(0, name)
         pod.call("report", 1, 0.5)
         pod.call("set_user_attr", "a", "1")
+        pod.call("bad_report", "line 7 is no number")
         await world.finish(0, 0.5, study=name)
         await world.settle(name)
         status = (await world.study(name))["status"]

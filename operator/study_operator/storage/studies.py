@@ -87,11 +87,12 @@ class Studies:
             (study_id,) = cursor.fetchone()
             cursor.execute(
                 "INSERT INTO study_operator.access AS a"
-                " (study_id, key_hash, cluster_id, namespace, name, uid, deletion_policy)"
-                " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (study_id) DO UPDATE"
-                " SET key_hash = excluded.key_hash, deletion_policy = excluded.deletion_policy"
+                " (study_id, key_hash, cluster_id, namespace, name, uid, deletion_policy, objectives)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (study_id) DO UPDATE"
+                " SET key_hash = excluded.key_hash, deletion_policy = excluded.deletion_policy,"
+                " objectives = excluded.objectives"
                 " WHERE a.cluster_id = excluded.cluster_id AND a.uid = excluded.uid",
-                (study_id, key_hash, self._cluster_id, namespace, name, uid, deletion_policy),
+                (study_id, key_hash, self._cluster_id, namespace, name, uid, deletion_policy, len(directions)),
             )
             if cursor.rowcount != 1:
                 raise StorageError(

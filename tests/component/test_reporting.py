@@ -1,0 +1,225 @@
+"""The reporting functions of the database: results, candidates for one, and what could not be read."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg2
+import pytest
+from database import TestDatabase, TrialPod, settings_for
+from optuna.trial import TrialState
+
+from study_operator.storage.migrate import REPORTING_SCHEMA, migrate
+
+SCHEMA_1 = Path(__file__).parent / "schemas/reporting-1.sql"
+ROW = "vals, pruned, constraint_values, infeasible, provisional"
+
+
+@pytest.fixture
+def pod(database: TestDatabase) -> TrialPod:
+    return trial(database)
+
+
+def trial(database: TestDatabase, directions: int = 1) -> TrialPod:
+    """A running trial of a study of its own."""
+    return TrialPod(database, "key", database.running_trial("key", f"team/{uuid.uuid4()}", directions))
+
+
+def result(pod: TrialPod) -> tuple | None:
+    rows = pod.database.query(f"SELECT {ROW} FROM study_operator.results WHERE trial_id = %s", pod.trial_id)
+    return rows[0] if rows else None
+
+
+def end(pod: TrialPod, state: TrialState) -> None:
+    """What the operator does when it ends a trial."""
+    assert pod.database.trials().tell(pod.trial_id, state, None, despite_result=True)
+
+
+def test_a_result_has_values_and_constraints(pod):
+    latency = '{"latency_ms": 43, "memory/gb": -1.5e-3}'
+    assert pod.call("finish", [0.9], False, latency) is False
+    assert result(pod) == ([0.9], False, {"latency_ms": 43, "memory/gb": -0.0015}, None, False)
+    assert pod.call("finish", [0.9], False, '{"memory/gb": -0.0015, "latency_ms": 43.0}') is False, "the same again"
+    for other in ([0.8], False, latency), ([0.9], False, '{"latency_ms": 44}'), ([0.9], False), ([], True, latency):
+        assert pod.refusal("finish", *other) == "SO002"
+
+
+def test_an_infeasible_trial_says_why(pod):
+    why = "OOM at this batch size: größer geht nicht"
+    assert pod.call("finish", [], False, None, why) is False
+    assert pod.call("finish", [], False, None, why) is False
+    assert pod.refusal("finish", [], False, None, "another reason") == "SO002"
+    assert pod.refusal("finish", [0.9]) == "SO002"
+    assert result(pod) == ([], False, {}, why, False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ([None],),
+        (None,),
+        ([[0.5]],),
+        ([0.5], None),
+        ([0.5, 0.5],),
+        ([],),
+        ([], False, "{}"),
+        ([0.5], False, "[]"),
+        ([0.5], False, "null"),
+        ([0.5], False, "43"),
+        ([0.5], False, '{"latency_ms": "43"}'),
+        ([0.5], False, '{"latency_ms": null}'),
+        ([0.5], False, '{"latency_ms": [1]}'),
+        ([0.5], False, '{"latency_ms": 1e400}'),
+        ([0.5], False, '{"latency_ms": -1e400}'),
+        ([0.5], False, '{"latency_ms": 1e-400}'),
+        ([0.5], False, '{"": 1}'),
+        ([0.5], False, f'{{"{"x" * 64}": 1}}'),
+        ([0.5], False, "{" + ", ".join(f'"c{i}": {i}' for i in range(21)) + "}"),
+        ([0.5], False, None, "too slow"),
+        ([], True, None, "too slow"),
+        ([], False, None, ""),
+        ([], False, None, "x" * 1001),
+    ],
+)
+def test_what_no_result_can_be_is_refused_and_not_stored(pod, arguments):
+    assert pod.refusal("finish", *arguments) == "SO003"
+    assert result(pod) is None
+
+
+def test_as_much_as_a_result_can_hold(pod):
+    twenty = "{" + ", ".join(f'"{"x" * 60}{i:03}": {math.pi}e{i}' for i in range(20)) + "}"
+    assert pod.call("finish", [], False, twenty, "x" * 1000) is False
+    assert (len(result(pod)[2]), len(result(pod)[3])) == (20, 1000)
+
+
+def test_a_result_has_one_value_for_each_objective(database):
+    pod = trial(database, directions=3)
+    assert pod.refusal("finish", [0.9]) == pod.refusal("candidate", [0.9]) == "SO003"
+    assert pod.call("finish", [0.9, math.inf, math.nan]) is False
+    assert str(result(pod)[0]) == "[0.9, inf, nan]"
+
+
+def test_reports_are_refused_with_several_objectives_and_their_number(database):
+    pod = trial(database, directions=2)
+    with pytest.raises(psycopg2.Error) as caught:
+        pod.call("report", 1, 0.5)
+    assert caught.value.pgcode == "SO004"
+    assert caught.value.diag.message_primary == (
+        "the study has 2 objectives, and Optuna has no pruning with several: there is nothing that could be done with "
+        "values reported during a trial; report the final ones, by finish()"
+    )
+    assert database.query("SELECT count(*) FROM trial_intermediate_values") == [(0,)]
+    assert pod.call("should_stop") is False
+
+
+def test_of_results_sent_at_the_same_time_one_stands(pod):
+    with ThreadPoolExecutor(8) as threads:
+        refused = list(threads.map(lambda i: pod.refusal("finish", [float(i % 4)]), range(16)))
+    (stored,) = result(pod)[0]
+    assert [refusal is None for refusal in refused] == [i % 4 == stored for i in range(16)]
+    assert set(refused) == {None, "SO002"}
+
+
+def test_no_candidate_takes_the_place_of_a_result(pod):
+    with ThreadPoolExecutor(8) as threads:
+        sent = [threads.submit(pod.refusal, "candidate", [float(i)]) for i in range(8)]
+        sent += [threads.submit(pod.refusal, "finish", [0.5])]
+        assert [done.result() for done in sent] == [None] * 9
+    assert result(pod) == ([0.5], False, {}, None, False)
+
+
+def test_a_candidate_is_replaced_and_taken_back(pod):
+    assert pod.call("candidate", []) is False
+    assert pod.call("candidate", [0.1]) is False
+    assert pod.call("candidate", [0.2], '{"latency_ms": 43}') is False
+    assert result(pod) == ([0.2], False, {"latency_ms": 43}, None, True)
+    assert pod.call("candidate", []) is False
+    assert result(pod) is None
+    assert pod.refusal("candidate", None) == pod.refusal("candidate", [0.1], '{"a": "b"}') == "SO003"
+
+
+def test_a_program_that_finishes_itself_needs_no_candidate(pod):
+    pod.call("candidate", [0.1])
+    pod.call("finish", [0.1])
+    assert result(pod) == ([0.1], False, {}, None, False), "the same values, and they count now"
+    assert pod.call("candidate", [0.2]) is pod.call("candidate", []) is False
+    assert result(pod) == ([0.1], False, {}, None, False)
+
+
+def test_a_trial_that_has_ended_takes_no_candidate(database):
+    pruned, failed, told = (trial(database) for _ in range(3))
+    end(pruned, TrialState.PRUNED)
+    assert pruned.call("candidate", [0.1]) is pruned.call("candidate", []) is True
+    end(failed, TrialState.FAIL)
+    assert failed.refusal("candidate", [0.1]) == "SO002"
+    assert failed.call("candidate", []) is False
+    told.call("candidate", [0.1])
+    end(told, TrialState.COMPLETE)
+    assert told.call("candidate", [0.1]) is told.call("candidate", []) is False, "its answer had got lost"
+    assert [result(pod) is None for pod in (pruned, failed, told)] == [True, True, False]
+
+
+def test_bad_reports_are_counted(pod):
+    def counted() -> list[tuple]:
+        return pod.database.query("SELECT study_id, count, last FROM study_operator.bad_reports")
+
+    ((study,),) = pod.database.query("SELECT study_id FROM trials WHERE trial_id = %s", pod.trial_id)
+    pod.call("bad_report", "line 7: high is not a number")
+    pod.call("bad_report", "ü" * 300)
+    assert counted() == [(study, 2, "ü" * 256)]
+    pod.call("bad_report", "line 9", 5)
+    pod.call("bad_report", "line 7, read again", 3)
+    assert counted() == [(study, 5, "line 7, read again")]
+    assert pod.refusal("bad_report", None) == pod.refusal("bad_report", "line", 0) == "SO003"
+    pod.call("bad_report", "line", 2**63 - 1)
+    pod.call("bad_report", "line")
+    assert counted() == [(study, 2**63 - 1, "line")]
+    end(pod, TrialState.FAIL)
+    pod.call("bad_report", "too late")
+    assert counted() == [(study, 2**63 - 1, "line")]
+
+
+def test_what_is_counted_goes_with_its_trial(pod):
+    pod.call("bad_report", "line")
+    pod.database.query("DELETE FROM trial_system_attributes")
+    pod.database.query("DELETE FROM trials WHERE trial_id = %s", pod.trial_id)
+    assert pod.database.query("SELECT * FROM study_operator.bad_reports") == []
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"), [("candidate", [[0.1]]), ("candidate", [[]]), ("bad_report", ["line"])]
+)
+def test_another_studys_key_opens_nothing(pod, function, arguments):
+    assert TrialPod(pod.database, "another", pod.trial_id).refusal(function, *arguments) == "SO001"
+
+
+def test_a_database_of_the_first_version_is_migrated_with_its_data(database):
+    database.query("DROP SCHEMA study_operator CASCADE")
+    database.query(SCHEMA_1.read_text().replace(':"reporter"', "study_reporter"))
+    database.query("INSERT INTO study_operator.schema_version (version) VALUES (1)")
+    database.query(
+        "INSERT INTO studies (study_id, study_name) VALUES (7, 'team/old');"
+        "INSERT INTO study_directions (study_id, direction, objective) VALUES (7, 'MAXIMIZE', 0);"
+        "INSERT INTO trials (trial_id, study_id, number, state) VALUES (70, 7, 0, 'RUNNING'), (71, 7, 1, 'RUNNING');"
+        "INSERT INTO study_operator.access VALUES (7, sha256('key'), 'cluster', 'team', 'old', 'uid', 'Retain')"
+    )
+    first, second = (TrialPod(database, "key", trial_id) for trial_id in (70, 71))
+    first.call("report", 1, 0.4)
+    first.call("finish", [0.5])
+    with database.connect_as_reporter("key") as running, running.cursor() as cursor:
+        cursor.execute("SELECT study_operator.report(71, 1, 0.1)")
+        running.commit()
+        migrate(settings_for(database))
+        cursor.execute("SELECT study_operator.report(71, 2, 0.2)")  # a pod that was connected all the time
+    running.close()
+    assert result(first) == ([0.5], False, {}, None, False)
+    assert database.query("SELECT name, objectives, paused_at, paused_seconds FROM study_operator.access") == [
+        ("old", 1, None, 0)
+    ]
+    assert first.call("finish", [0.5]) is False
+    assert second.call("finish", [], True) is False, "as study_trial of the first version calls it"
+    assert database.query("SELECT max(version) FROM study_operator.schema_version") == [(REPORTING_SCHEMA,)]
+    assert database.query("SELECT count(*) FROM trial_intermediate_values") == [(3,)]
