@@ -35,6 +35,17 @@ ALTER TABLE study_operator.access
     ADD COLUMN IF NOT EXISTS paused_at      timestamptz,                            -- NULL: it is not suspended
     ADD COLUMN IF NOT EXISTS paused_seconds double precision NOT NULL DEFAULT 0;    -- all earlier times together
 
+-- How far the operator has read the log of each pod of a trial that reports by what it prints, and the last value that the pod
+-- printed of each objective and constraint, as texts by name.
+CREATE TABLE IF NOT EXISTS study_operator.log_positions (
+    trial_id   integer REFERENCES public.trials (trial_id) ON DELETE CASCADE,
+    pod_uid    text,
+    position   text        NOT NULL,            -- model/position.py says what is in it
+    vals       jsonb       NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (trial_id, pod_uid)
+);
+
 -- Final values as the pods sent them. The operator, the only one that changes a trial's state, tells them to Optuna.
 CREATE TABLE IF NOT EXISTS study_operator.results (
     trial_id    integer PRIMARY KEY REFERENCES public.trials (trial_id) ON DELETE CASCADE,
@@ -46,6 +57,17 @@ ALTER TABLE study_operator.results
     ADD COLUMN IF NOT EXISTS constraint_values jsonb NOT NULL DEFAULT '{}',         -- name to number
     ADD COLUMN IF NOT EXISTS infeasible        text,                                -- why; NULL: it is not
     ADD COLUMN IF NOT EXISTS provisional       boolean NOT NULL DEFAULT false;      -- counts once the Job is Complete
+
+-- What looked like a report and could not be read as one, where reports are read off files or logs. The count is that of one
+-- reading from the start, so that reading again counts nothing twice.
+CREATE TABLE IF NOT EXISTS study_operator.bad_reports (
+    trial_id    integer PRIMARY KEY REFERENCES public.trials (trial_id) ON DELETE CASCADE,
+    study_id    integer     NOT NULL,
+    count       bigint      NOT NULL,
+    last        text        NOT NULL,           -- the latest one, and what is wrong with it
+    reported_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX IF NOT EXISTS bad_reports_by_study ON study_operator.bad_reports (study_id);
 
 -- What looked like a report and could not be read as one, where reports are read off files or logs. The count is that of one
 -- reading from the start, so that reading again counts nothing twice.
