@@ -13,9 +13,9 @@ from building import PARAMETERS, job_template, study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_operator.model.job import Reporting, job, owner, secret, variable_name
+from study_operator.model.job import Reporting, job, secret, variable_name
 from study_operator.model.search_space import as_text
-from study_operator.model.study import Refused, Study
+from study_operator.model.study import Refused, Study, owner
 
 SEED = "a seed of at least thirty-two characters"
 URL = "postgresql://study_reporter:pw@db:5432/studies?connect_timeout=5"
@@ -57,7 +57,7 @@ def test_a_job_is_the_template_and_what_makes_it_a_trial():
             "name": "digits-31",
             "namespace": "team-a",
             "labels": {"study-operator.io/study": "digits", "study-operator.io/trial": "31"},
-            "annotations": {"study-operator.io/trial-id": "1031"},
+            "annotations": {"study-operator.io/trial-id": "1031", "study-operator.io/generation": "3"},
             "ownerReferences": [owner(of)],
         },
     }
@@ -88,7 +88,7 @@ def test_all_else_in_the_template_is_left_as_it_is():
     template = {
         "metadata": {
             "labels": {"kueue.x-k8s.io/queue-name": "gpus", "study-operator.io/trial": "mine"},
-            "annotations": {"note": "x", "study-operator.io/trial-id": "mine"},
+            "annotations": {"note": "x", "study-operator.io/trial-id": "mine", "study-operator.io/generation": "0"},
         },
         "spec": {
             "activeDeadlineSeconds": 3600,
@@ -127,7 +127,11 @@ def test_all_else_in_the_template_is_left_as_it_is():
         "study-operator.io/study": "digits",
         "study-operator.io/trial": "31",
     }
-    assert metadata["annotations"] == {"note": "x", "study-operator.io/trial-id": "1031"}
+    assert metadata["annotations"] == {
+        "note": "x",
+        "study-operator.io/trial-id": "1031",
+        "study-operator.io/generation": "3",
+    }
     for name in ("activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "completions", "parallelism"):
         assert spec[name] == before["spec"][name]
     assert spec["template"]["metadata"] == {
@@ -147,6 +151,40 @@ def test_all_else_in_the_template_is_left_as_it_is():
     }
     assert pod["containers"][1]["image"] == "logger:1"
     assert "resources" not in pod["containers"][1]
+
+
+@pytest.mark.parametrize(
+    ("number", "attempt", "name"),
+    [(0, 0, "digits-0"), (7, 0, "digits-7"), (7, 1, "digits-7-r1"), (31, 12, "digits-31-r12")],
+)
+def test_the_name_tells_the_trial_and_the_attempt(number, attempt, name):
+    of = study()
+    assert of.job_name(number, attempt) == name
+    assert job(of, reporting_of(of), number, 7, PARAMS, name=name)["metadata"]["name"] == name
+
+
+@pytest.mark.parametrize(
+    ("length", "fields", "indexed", "allowed"),
+    [
+        (52, {}, None, 52),
+        (52, {"maxTrials": 1_000_000, "infrastructureRetries": 99}, None, 52),
+        (52, {"maxTrials": 1_000_000, "infrastructureRetries": 100}, None, 51),
+        (52, {"maxTrials": 10, "infrastructureRetries": 9}, 10, 52),
+        (52, {"maxTrials": 1_000_000, "infrastructureRetries": 5}, 8, 51),
+        (20, {"maxTrials": 1_000_000, "infrastructureRetries": 5}, 100, 20),
+    ],
+)
+def test_the_names_of_all_jobs_and_pods_fit(length, fields, indexed, allowed):
+    several = {"completionMode": "Indexed", "completions": indexed, "parallelism": indexed} if indexed else {}
+    of = study(name="x" * length, jobTemplate=pod_template({}, **several), **fields)
+    if allowed == length:
+        last = of.job_name(of.max_trials - 1, of.infrastructure_retries) + (f"-{indexed - 1}" if indexed else "")
+        assert len(last) <= 63
+        job(of, reporting_of(of), 0, 0, PARAMS)
+        return
+    with pytest.raises(Refused, match=f"give the Study a name of at most {allowed} characters") as refused:
+        job(of, reporting_of(of), 0, 0, PARAMS)
+    assert refused.value.reason == "NameTooLong"
 
 
 # Environment
@@ -179,6 +217,8 @@ def test_every_container_has_the_trials_environment():
         "STUDY_TRIAL_ID": "1031",
         "STUDY_PARAMS": '{"lr": 0.003, "layers": 2, "optimizer": "sgd"}',
         "STUDY_SEARCH_SPACE": json.dumps(PARAMETERS),
+        "STUDY_OBJECTIVES": '["accuracy"]',
+        "STUDY_CONSTRAINTS": "[]",
         "PARAM_lr": "0.003",
         "PARAM_layers": "2",
         "PARAM_optimizer": "sgd",
@@ -191,7 +231,18 @@ def test_the_trials_variables_come_before_the_users_own():
     own = [{"name": "LEARNING_RATE", "value": "$(PARAM_lr)"}, {"name": "A", "value": "b"}]
     (container,) = pod_of(job_template(env=own))["containers"]
     assert container["env"][-2:] == own
-    assert len(container["env"]) == 11 + 2
+    assert len(container["env"]) == 13 + 2
+
+
+def test_objectives_and_constraints_are_named_in_order():
+    pod = pod_of(
+        job_template(),
+        objectives=[{"name": "loss", "direction": "Minimize"}, {"name": "acc", "direction": "Maximize"}],
+        constraints=[{"name": "latency_ms", "max": 50}, {"name": "memory", "max": 2}],
+    )
+    known = environment(pod["containers"][0])
+    assert json.loads(known["STUDY_OBJECTIVES"]) == ["loss", "acc"]
+    assert json.loads(known["STUDY_CONSTRAINTS"]) == ["latency_ms", "memory"]
 
 
 @pytest.mark.parametrize(
@@ -356,12 +407,14 @@ def refusal(template: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ({"spec": {"template": {}}}, "containers is empty: name the image to run"),
-        ({"spec": {"template": {"spec": {}}}}, "containers is empty: name the image to run"),
-        (pod_template({"containers": []}), "containers is empty: name the image to run"),
-        (pod_template({}, completions=2), "spec.jobTemplate.spec.completions is 2: a trial is one pod; leave it out"),
-        (pod_template({}, parallelism=4), "spec.jobTemplate.spec.parallelism is 4: a trial is one pod"),
-        (pod_template({}, parallelism=0), "spec.jobTemplate.spec.parallelism is 0: a trial is one pod"),
+        (pod_template({}, completions=2), "completions 2 and parallelism 1: a trial is one pod, so leave both out"),
+        (pod_template({}, parallelism=4), "completions 1 and parallelism 4: a trial is one pod, so leave both out"),
+        (pod_template({}, completions=2, parallelism=2), "or an Indexed Job of several pods that run together"),
+        (pod_template({}, completions=4, parallelism=2, completionMode="Indexed"), "completions equal to parallelism"),
+        (pod_template({}, completions=4, completionMode="Indexed"), "completions equal to parallelism"),
+        (pod_template({}, parallelism=0), "spec.jobTemplate.spec.parallelism is 0: write a whole number from 1 on"),
+        (pod_template({}, completions="2"), "spec.jobTemplate.spec.completions is '2': write a whole number"),
+        (pod_template({"subdomain": 3}), "spec.jobTemplate.spec.template.spec.subdomain is 3: write the name"),
         (pod_template({}, suspend=True), "spec.jobTemplate.spec.suspend cannot be used for trials: leave it out"),
         (pod_template({}, selector={"matchLabels": {"a": "b"}}), "selector cannot be used for trials"),
         (pod_template({}, manualSelector=True), "manualSelector cannot be used for trials"),
@@ -379,6 +432,9 @@ def test_a_template_that_contradicts_what_a_trial_is(template, words):
         "STUDY_NAMESPACE",
         "STUDY_PARAMS",
         "STUDY_SEARCH_SPACE",
+        "STUDY_OBJECTIVES",
+        "STUDY_CONSTRAINTS",
+        "STUDY_CHECKPOINT_DIR",
         "STUDY_TRIAL_NUMBER",
         "STUDY_TRIAL_ID",
         "STUDY_STORAGE_URL",
@@ -406,10 +462,6 @@ POD = "spec.jobTemplate.spec.template.spec"
 @pytest.mark.parametrize(
     ("template", "where", "must_be"),
     [
-        (pod_template({"containers": {"name": "trial"}}), f"{POD}.containers", "a list"),
-        (pod_template({"containers": "trial"}), f"{POD}.containers", "a list"),
-        (pod_template({"containers": ["trial"]}), f"{POD}.containers[0]", "an object"),
-        (pod_template({"containers": [None]}), f"{POD}.containers[0]", "an object"),
         (pod_template({"initContainers": "x"}), f"{POD}.initContainers", "a list"),
         (pod_template({"initContainers": [[]]}), f"{POD}.initContainers[0]", "an object"),
         (pod_template({"volumes": {"data": {}}}), f"{POD}.volumes", "a list"),
@@ -418,13 +470,17 @@ POD = "spec.jobTemplate.spec.template.spec"
         (job_template(volumeMounts={"a": 1}), f"{POD}.containers[0].volumeMounts", "a list"),
         (job_template(resources="2"), f"{POD}.containers[0].resources", "an object"),
         (job_template(resources={"limits": ["gpu"]}), f"{POD}.containers[0].resources.limits", "an object"),
-        ({"spec": {"template": {"spec": "x"}}}, POD, "an object"),
+        (pod_template({"securityContext": "x"}), f"{POD}.securityContext", "an object"),
         (
-            {"spec": {"template": {"metadata": {"labels": ["x"]}}}},
+            {"spec": {"template": {"metadata": {"labels": ["x"]}, "spec": {"containers": []}}}},
             "spec.jobTemplate.spec.template.metadata.labels",
             "an object",
         ),
-        ({"spec": {"template": {"metadata": "x"}}}, "spec.jobTemplate.spec.template.metadata", "an object"),
+        (
+            {"spec": {"template": {"metadata": "x", "spec": {"containers": []}}}},
+            "spec.jobTemplate.spec.template.metadata",
+            "an object",
+        ),
     ],
 )
 def test_a_template_of_another_shape_is_told_where_and_how_it_must_be(template, where, must_be):

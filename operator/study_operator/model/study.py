@@ -143,8 +143,20 @@ class Study:
         """The study's name in Optuna: the start of the UID keeps a re-created Study apart from its predecessor."""
         return f"{self.namespace}/{self.name}-{self.uid[:8]}"
 
-    def job_name(self, number: int) -> str:
-        return f"{self.name}-{number}"
+    def job_name(self, number: int, attempt: int = 0) -> str:
+        """The name of a trial's Job; `attempt` counts the Jobs that the trial has had before."""
+        return f"{self.name}-{number}-r{attempt}" if attempt else f"{self.name}-{number}"
+
+
+def owner(study: Study) -> dict[str, Any]:
+    """The owner reference that makes the garbage collector remove what belongs to a deleted Study."""
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "name": study.name,
+        "uid": study.uid,
+        "controller": True,
+    }
 
 
 def parse(manifest: Mapping[str, Any]) -> Study:
