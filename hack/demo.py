@@ -74,7 +74,7 @@ def _install(images: dict[str, str]) -> None:
     values = []
     for key, name in (
         ("operator.image", "study-operator"),
-        ("test.image", "study-trial"),
+        ("trialImage", "study-trial"),
         ("database.embedded.image", "study-postgres"),
     ):
         if name not in images:

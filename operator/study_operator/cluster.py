@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from kubernetes.aio import client, config
 
+from study_operator.model.gpus import gpus_of
 from study_operator.model.job import TRIAL_ID_ANNOTATION
 from study_operator.model.study import GROUP, PLURAL, STUDY_LABEL, TRIAL_LABEL, VERSION
 from study_operator.model.trial import JobPhase, JobState
@@ -73,13 +74,19 @@ class Cluster:
 
     # Jobs and their pods
 
-    async def list_jobs(self, namespace: str, study: str, uid: str) -> dict[int, JobState]:
+    async def list_jobs(
+        self, namespace: str, study: str, uid: str, gpus: str = "nvidia.com/gpu"
+    ) -> dict[int, JobState]:
         """The Jobs of one Study by trial number, read from the store, not from a cache that may lag behind.
 
-        Jobs of another owner are left out: of a Study of the same name that was deleted, or of nobody's."""
+        Jobs of another owner are left out: of a Study of the same name that was deleted, or of nobody's.
+
+        Args:
+            gpus: the resource that is counted as GPUs.
+        """
         query = {"labelSelector": f"{STUDY_LABEL}={study}"}
         found = await self._call("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs", query)
-        jobs = (_job_state(item) for item in found["items"] if owner_uid(item) == uid)
+        jobs = (_job_state(item, gpus) for item in found["items"] if owner_uid(item) == uid)
         return {job.number: job for job in jobs if job is not None}
 
     async def get_job(self, namespace: str, name: str) -> dict[str, Any] | None:
@@ -102,11 +109,7 @@ class Cluster:
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
         """Deletes a Job and its pods; the Job is gone when they are, so that its slot is free only then."""
         body = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
-        try:
-            await self._call("DELETE", f"/apis/batch/v1/namespaces/{namespace}/jobs/{quote(name)}", body=body)
-        except ApiError as error:
-            if error.status not in (404, 409):  # gone, or another Job of that name stands there by now
-                raise
+        await self._delete(f"/apis/batch/v1/namespaces/{namespace}/jobs", name, body)
 
     async def list_pods(
         self, namespace: str, study: str, number: int | None = None, pending: bool = False
@@ -116,6 +119,16 @@ class Cluster:
         if pending:
             query["fieldSelector"] = "status.phase=Pending"
         return (await self._call("GET", f"/api/v1/namespaces/{namespace}/pods", query))["items"]
+
+    async def delete_pods(self, namespace: str, study: str, job: JobState, grace_seconds: int) -> None:
+        """Ends the pods of a Job within this time, whatever their own terminationGracePeriodSeconds is; pods that are
+        being deleted already get no longer than this either."""
+        query = {"labelSelector": f"{STUDY_LABEL}={study},{TRIAL_LABEL}={job.number}"}
+        found = await self._call("GET", f"/api/v1/namespaces/{namespace}/pods", query)
+        for pod in found["items"]:
+            if owner_uid(pod) == job.uid:
+                body = {"gracePeriodSeconds": grace_seconds, "preconditions": {"uid": pod["metadata"]["uid"]}}
+                await self._delete(f"/api/v1/namespaces/{namespace}/pods", pod["metadata"]["name"], body)
 
     async def last_log_line(self, namespace: str, pod: str, container: str) -> str:
         """The last line of a container's log; empty when there is none or no kubelet to ask."""
@@ -130,25 +143,67 @@ class Cluster:
 
     async def create_secret(self, manifest: Mapping[str, Any]) -> None:
         """Creates a Secret; one of that name is left as it is, for the name says what is in it."""
-        try:
-            await self._call("POST", f"/api/v1/namespaces/{manifest['metadata']['namespace']}/secrets", body=manifest)
-        except ApiError as error:
-            if error.reason != "AlreadyExists":
-                raise
+        await self._create("secrets", manifest)
+
+    async def create_service(self, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Creates a Service. Returns the one of that name that was there, and is left as it is; None when none was."""
+        if await self._create("services", manifest):
+            return None
+        meta = manifest["metadata"]
+        return await self._call("GET", f"/api/v1/namespaces/{meta['namespace']}/services/{quote(meta['name'])}")
+
+    async def create_claim(self, manifest: Mapping[str, Any]) -> bool:
+        """Creates a PersistentVolumeClaim, or finds it there. False when one of that name stands there that belongs to
+        somebody else, or is being deleted."""
+        if await self._create("persistentvolumeclaims", manifest):
+            return True
+        meta = manifest["metadata"]
+        ours = await self.list_claims(meta["namespace"], meta["labels"][STUDY_LABEL], owner_uid(manifest) or "")
+        return meta["name"] in {name for name, _ in ours.values()}
+
+    async def list_claims(self, namespace: str, study: str, uid: str) -> dict[int, tuple[str, str]]:
+        """Name and UID of the claims that were made for the trials of one Study and are not being deleted, by trial
+        number."""
+        query = {"labelSelector": f"{STUDY_LABEL}={study},{TRIAL_LABEL}"}
+        found = await self._call("GET", f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", query)
+        return {
+            int(number): (item["metadata"]["name"], item["metadata"]["uid"])
+            for item in found["items"]
+            if owner_uid(item) == uid
+            and "deletionTimestamp" not in item["metadata"]
+            and (number := item["metadata"]["labels"][TRIAL_LABEL]).isdecimal()
+        }
+
+    async def delete_claim(self, namespace: str, name: str, uid: str) -> None:
+        """Deletes a claim, and with it, as its StorageClass says, what is in it, once no pod uses it any more."""
+        body = {"preconditions": {"uid": uid}}
+        await self._delete(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", name, body)
 
     async def create_event(self, manifest: Mapping[str, Any]) -> bool:
         """Creates an Event; False when there is one of that name."""
+        return await self._create("events", manifest)
+
+    async def patch_event(self, namespace: str, name: str, patch: Mapping[str, Any]) -> dict[str, Any]:
+        path = f"/api/v1/namespaces/{namespace}/events/{quote(name)}"
+        return await self._call("PATCH", path, body=patch, content=_MERGE_PATCH)
+
+    async def _create(self, plural: str, manifest: Mapping[str, Any]) -> bool:
+        """Creates an object of the core API; False when there is one of that name."""
         try:
-            await self._call("POST", f"/api/v1/namespaces/{manifest['metadata']['namespace']}/events", body=manifest)
+            await self._call("POST", f"/api/v1/namespaces/{manifest['metadata']['namespace']}/{plural}", body=manifest)
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 return False
             raise
         return True
 
-    async def patch_event(self, namespace: str, name: str, patch: Mapping[str, Any]) -> dict[str, Any]:
-        path = f"/api/v1/namespaces/{namespace}/events/{quote(name)}"
-        return await self._call("PATCH", path, body=patch, content=_MERGE_PATCH)
+    async def _delete(self, path: str, name: str, body: Mapping[str, Any]) -> None:
+        """Deletes an object; one that is gone, or has given way to another of that name, is no error."""
+        try:
+            await self._call("DELETE", f"{path}/{quote(name)}", body=body)
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
 
     async def _call(
         self,
@@ -213,7 +268,7 @@ def _pods(status: Mapping[str, Any]) -> int:
     )
 
 
-def _job_state(manifest: Mapping[str, Any]) -> JobState | None:
+def _job_state(manifest: Mapping[str, Any], gpus: str) -> JobState | None:
     meta, status = manifest["metadata"], manifest.get("status") or {}
     number = (meta.get("labels") or {}).get(TRIAL_LABEL, "")
     trial_id = (meta.get("annotations") or {}).get(TRIAL_ID_ANNOTATION, "")
@@ -235,6 +290,7 @@ def _job_state(manifest: Mapping[str, Any]) -> JobState | None:
         ready=status.get("ready") or 0,
         suspended=bool(manifest["spec"].get("suspend")),
         deleting="deletionTimestamp" in meta,
+        gpus=gpus_of(manifest, gpus),
         reason=reason,
         message=message,
     )

@@ -40,6 +40,7 @@ class Settings:
     resync_seconds: float
     http_port: int
     sampler_classes: tuple[str, ...]
+    trial_image: str | None  # of the sidecar that reads metrics from files
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -72,6 +73,7 @@ class Settings:
             resync_seconds=float(_integer(env, "RESYNC_SECONDS", 300)),
             http_port=_integer(env, "HTTP_PORT", 8080, lowest=0, highest=65535),
             sampler_classes=_classes(env),
+            trial_image=env.get("TRIAL_IMAGE") or None,
         )
 
 

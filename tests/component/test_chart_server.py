@@ -200,9 +200,11 @@ class TestRights:
             "studies.study-operator.io": "get list watch",
             "studies/status.study-operator.io": "patch",
             "jobs.batch": "get list watch create delete",
-            "pods": "list",
+            "pods": "list delete",
             "pods/log": "get",
             "secrets": "create",
+            "services": "get create",
+            "persistentvolumeclaims": "list create delete",
             "events": "create patch",
         }.items()
         for verb in verbs.split()

@@ -78,9 +78,11 @@ RULES = [
     (["study-operator.io"], ["studies"], ["get", "list", "watch"]),
     (["study-operator.io"], ["studies/status"], ["patch"]),
     (["batch"], ["jobs"], ["get", "list", "watch", "create", "delete"]),
-    ([""], ["pods"], ["list"]),
+    ([""], ["pods"], ["list", "delete"]),
     ([""], ["pods/log"], ["get"]),
     ([""], ["secrets"], ["create"]),
+    ([""], ["services"], ["get", "create"]),
+    ([""], ["persistentvolumeclaims"], ["list", "create", "delete"]),
     ([""], ["events"], ["create", "patch"]),
 ]
 CLUSTER_ID = {
@@ -172,7 +174,7 @@ class TestPods:
 
     def test_images_can_be_pinned(self) -> None:
         digest = f"sha256:{'a' * 64}"
-        specs = pod_specs(render(f"operator.image.digest={digest}", "operator.image.tag=v1", "test.image.tag=v2"))
+        specs = pod_specs(render(f"operator.image.digest={digest}", "operator.image.tag=v1", "trialImage.tag=v2"))
         operator = specs["Deployment/study-operator"]
         assert operator["containers"][0]["image"] == f"study-operator@{digest}"
         assert operator["initContainers"][0]["image"] == f"study-operator@{digest}"
@@ -191,6 +193,20 @@ class TestPods:
         env = environment(render("samplerClasses={pkg.module:Class,other:Sampler}"))
         assert env["SAMPLER_CLASSES"]["value"] == "pkg.module:Class,other:Sampler"
         assert "SAMPLER_CLASSES" not in environment(render())
+
+    @pytest.mark.parametrize(
+        ("values", "image"),
+        [
+            ((), f"study-trial:{APP_VERSION}"),
+            (
+                ("trialImage.repository=registry.example.com/ml/trial", "trialImage.tag=v2"),
+                "registry.example.com/ml/trial:v2",
+            ),
+            ((f"trialImage.digest=sha256:{'b' * 64}",), f"study-trial@sha256:{'b' * 64}"),
+        ],
+    )
+    def test_the_operator_knows_the_image_of_its_sidecar(self, values: tuple[str, ...], image: str) -> None:
+        assert environment(render(*values))["TRIAL_IMAGE"]["value"] == image
 
     def test_pull_secrets_reach_every_pod(self) -> None:
         for name, spec in pod_specs(render("imagePullSecrets[0].name=registry")).items():

@@ -317,3 +317,10 @@ def test_what_is_no_class_is_refused(name):
     assert refusal(SAMPLER_CLASSES=f"a:B,{name}") == (
         f"SAMPLER_CLASSES: {name!r} is not a class; write package.module:Class"
     )
+
+
+@pytest.mark.parametrize(
+    ("env", "image"), [({}, None), ({"TRIAL_IMAGE": ""}, None), ({"TRIAL_IMAGE": "a/b:1"}, "a/b:1")]
+)
+def test_the_image_of_the_sidecar(env, image):
+    assert read(**env).trial_image == image

@@ -203,6 +203,8 @@ Of objects that are not the chart's, only the version goes in: a hash of a short
 - name: SAMPLER_CLASSES
   value: {{ join "," . | quote }}
 {{- end }}
+- name: TRIAL_IMAGE
+  value: {{ include "study-operator.image" (dict "root" . "image" .Values.trialImage) | quote }}
 {{- with .Values.operator }}
 - name: LOG_FORMAT
   value: {{ .logFormat | quote }}

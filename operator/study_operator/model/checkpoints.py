@@ -70,9 +70,8 @@ def claims_to_delete(
     """Numbers of the trials whose claims are no longer to be kept.
 
     Args:
-        claims: numbers of the trials that have a claim made for them; listed before the rows were read, so that a
-            trial started in between is not taken for one that has ended.
-        rows: a trial that is not open in them has ended.
+        claims: numbers of the trials that have a claim made for them.
+        rows: a trial that is not open in them has ended; so they must be read after the latest claim was made.
         active: numbers of the trials that have an active Job: one that has its value may still be saving a model.
         best: numbers of the trials that are best now: one, or the Pareto front.
     """

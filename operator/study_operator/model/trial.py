@@ -119,8 +119,8 @@ class JobPhase(Enum):
 
 @dataclass(frozen=True)
 class JobState:
-    """A trial's Job as the cluster has it: how many `pods` it has had so far, and how many are `ready` now; `reason`
-    and `message` are the Failed condition's."""
+    """A trial's Job as the cluster has it: how many `pods` it has had so far, how many are `ready` now, and how many
+    `gpus` all of them ask for; `reason` and `message` are the Failed condition's."""
 
     name: str
     uid: str
@@ -132,6 +132,7 @@ class JobState:
     ready: int = 0
     suspended: bool = False
     deleting: bool = False
+    gpus: int = 0
     reason: str = ""
     message: str = ""
 

@@ -31,8 +31,8 @@ spec:
               type: RuntimeDefault
           containers:
           - name: trial
-            image: {{ include "study-operator.image" (dict "root" . "image" .Values.test.image) }}
-            imagePullPolicy: {{ .Values.test.image.pullPolicy }}
+            image: {{ include "study-operator.image" (dict "root" . "image" .Values.trialImage) }}
+            imagePullPolicy: {{ .Values.trialImage.pullPolicy }}
             command:
             - python
             - -c
