@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from optuna.trial import TrialState
 
 from study_operator.metrics import SUGGEST
+from study_operator.model.convergence import build_judge
 from study_operator.model.job import Reporting
 from study_operator.model.plan import Tell
 from study_operator.model.pruners import build_pruner
@@ -52,7 +53,7 @@ class LiveStudy:
 
     def take(self, study: Study) -> None:
         """The Study was edited: what depends on the spec is built anew."""
-        if (study.sampler, study.pruner) != (self.study.sampler, self.study.pruner):
+        if any(getattr(study, field) != getattr(self.study, field) for field in ("sampler", "pruner", "convergence")):
             self._sampling = None
         self.study = study
 
@@ -79,8 +80,10 @@ class LiveStudy:
         assert self.study_id is not None
         rows = self._trials.observe(self.study_id, list(jobs))
         running = [row for row in rows.open.values() if row.state is TrialState.RUNNING and row.job]
-        # Whether a grid has ended, only its history can tell.
-        ended = rows.total >= self.study.max_trials or (finished and self.study.sampler.name != "Grid")
+        # Whether a finite search space has been tried, only its history can tell.
+        ended = rows.total >= self.study.max_trials or (
+            finished and self.study.sampler.name not in ("Grid", "BruteForce")
+        )
         if not launching or (ended and not running):
             self._sampling = None  # hundreds of finished studies must not keep their histories in memory
             return rows, False
@@ -99,7 +102,7 @@ class LiveStudy:
             if sampling.exhausted:
                 return None
             begun = time.perf_counter()
-            suggestion = sampling.ask(self.study.distributions)
+            suggestion = sampling.ask()
             SUGGEST.observe(time.perf_counter() - begun)
             job = self.study.job_name(suggestion.number)
             stored = replace(suggestion, system_attrs={**suggestion.system_attrs, JOB_ATTR: job})
@@ -167,9 +170,7 @@ class LiveStudy:
         # The pruner sees the reports of our running trials again, in order; other trials keep what they have.
         replay = {t._trial_id for t in trials if t.state is TrialState.RUNNING and JOB_ATTR in t.system_attrs}
         sampler, pruner = build_sampler(self.study, len(trials)), build_pruner(self.study)
-        self._sampling = Sampling(
-            self.study.optuna_name, self.study.directions[0], sampler, pruner, trials, attrs, replay
-        )
+        self._sampling = Sampling(self.study, sampler, pruner, trials, attrs, replay, judge=build_judge(self.study))
         return self._sampling
 
     def _feed(self, sampling: Sampling, running: Collection[TrialRow]) -> None:

@@ -19,6 +19,7 @@ from study_operator.cluster import ApiError, Cluster
 from study_operator.gone import Gone
 from study_operator.live import LiveStudy
 from study_operator.model import lines, pods
+from study_operator.model.convergence import build_judge
 from study_operator.model.job import Reporting, job
 from study_operator.model.plan import Observed, outcome, plan
 from study_operator.model.pruners import build_pruner
@@ -176,8 +177,9 @@ class Reconciler:
         try:
             build_sampler(study, 0)
             build_pruner(study)
+            build_judge(study)
             lines.build(study)
-            example = job(study, self._reporting(study), 0, 0, example_params(study.distributions))
+            example = job(study, self._reporting(study), 0, 0, example_params(study.space))
         except Refused as refusal:
             return refused(refusal.reason, refusal.message)
         if not _accepted_before(manifest):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import sys
 import types
@@ -39,21 +40,49 @@ def _resolve(annotation: Any, cls: type) -> Any:
         return None
 
 
-def check_options(kind: str, cls: type, options: Mapping[str, Any], reserved: Collection[str] = ()) -> None:
-    """Checks names and types of options.
+def check_options(
+    kind: str, cls: type, options: Mapping[str, Any], reserved: Collection[str] = (), also: Collection[str] = ()
+) -> None:
+    """Checks names and types of options, and that none is missing.
 
     Args:
         kind: how to call it in a message, such as "sampler TPE".
+        also: options that the caller checks.
 
     Raises:
         ValueError: naming the option, what it may be, or which options there are.
     """
-    valid = valid_options(cls, reserved)
+    valid = valid_options(cls, (*reserved, *also))
     for name, value in options.items():
+        if name in also:
+            continue
         if name not in valid:
-            raise ValueError(f"{kind} has no option {name!r}; its options are {', '.join(sorted(valid)) or 'none'}")
+            words = ", ".join(sorted((*valid, *also))) or "none"
+            raise ValueError(f"{kind} has no option {name!r}; its options are {words}")
         if not _fits(value, valid[name]):
             raise ValueError(f"option {name!r} of {kind} is {value!r}; it must be {_describe(valid[name])}")
+    for name, hint in valid.items():
+        if name not in options and inspect.signature(cls).parameters[name].default is inspect.Parameter.empty:
+            raise ValueError(f"{kind} needs the option {name!r}, {_describe(hint)}")
+
+
+def check_nested(kind: str, option: str, value: Any, fields: Collection[str]) -> None:
+    """Checks that an option is an object such as `{name: TPE, options: {...}}`.
+
+    Args:
+        fields: what it may have beside `name`.
+
+    Raises:
+        ValueError: saying what to write.
+    """
+    example = "{" + ", ".join(["name: ...", *(f"{field}: ..." for field in fields)]) + "}"
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise ValueError(f"option {option!r} of {kind} is {value!r}; it must be {example}, of which name is required")
+    for field in value:
+        if field != "name" and field not in fields:
+            raise ValueError(f"option {option!r} of {kind} has the field {field!r}; it must be {example}")
+    if not isinstance(value.get("options", {}), Mapping):
+        raise ValueError(f"the options in {option!r} of {kind} are {value['options']!r}; write names and values")
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
@@ -85,3 +114,13 @@ def _describe(hint: Any) -> str:
         elif member in names:
             words.append(names[member])
     return " or ".join(words)
+
+
+def torch_missing(what: str) -> str | None:
+    """A sentence on what needs PyTorch when it is not installed, None when it is."""
+    if importlib.util.find_spec("torch") is not None:
+        return None
+    return (
+        f"{what} needs PyTorch, which this operator's image does not have: ask whoever runs the operator to install "
+        "its chart with operator.image.variant: gp"
+    )

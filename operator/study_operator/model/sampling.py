@@ -7,101 +7,129 @@ it writes here too. Nothing in here is the truth: on any doubt it is dropped and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import copy
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.pruners import BasePruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, GridSampler
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseGASampler, BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from study_operator.model.convergence import Judge
+from study_operator.model.exhaustive import BruteForce, Grid
+from study_operator.model.pruners import OwnTrials, compares
+from study_operator.model.study import Study
 from study_operator.model.trial import Report, Suggestion
+
+# Optuna's genetic samplers note in the study which trials are a generation's parents, by id.
+_PARENTS = ":parent:"
 
 
 class Sampling:
     """Not thread-safe: one caller at a time.
 
     Args:
-        name: the study's name in Optuna; Hyperband draws brackets from it.
-        direction: MINIMIZE or MAXIMIZE.
         trials: every trial of the study, in order of number.
         study_attrs: the study's system attributes.
         replay: trial_ids whose reports will be given to `feed` from the first one on.
+        warm: finished trials of other studies, from which the sampler learns and of which nothing else knows. Their
+            parameters are those that a trial of this study could have, and they have a value for each objective
+            and, in system attributes, for each constraint; their other attributes are left out.
+        judge: says whether the study has converged, None when nothing asks.
     """
 
     def __init__(
         self,
-        name: str,
-        direction: str,
+        study: Study,
         sampler: BaseSampler,
         pruner: BasePruner | None,
         trials: Iterable[FrozenTrial],
         study_attrs: Mapping[str, Any],
         replay: Iterable[int] = (),
+        warm: Sequence[FrozenTrial] = (),
+        judge: Judge | None = None,
     ) -> None:
+        name, directions = study.optuna_name, [StudyDirection[direction] for direction in study.directions]
+        self._space = study.space
         self._storage = InMemoryStorage()
-        self._storage.create_new_study([StudyDirection[direction]], name)
+        self._storage.create_new_study(directions, name)
         self._study = optuna.Study(name, self._storage, sampler, pruner or NopPruner())
-        self._pruner = pruner
-        for key, value in study_attrs.items():
-            self._storage.set_study_system_attr(self._study._study_id, key, value)
-        self._numbers: dict[int, int] = {}  # by the database's trial_id; in memory a trial's id is its number
+        self._pruner, self._judge = pruner, judge
+        self._finite = sampler if isinstance(sampler, Grid | BruteForce) else None
+        self._given_out: set[Hashable] = set()  # cells of a finite space
+        # In memory a trial's id is its place, and warm trials come first. Both ways, by the database's trial_id:
+        self._first = len(warm)
+        self._places: dict[int, int] = {}
+        self._ids: dict[int, int] = {}
+        self._waiting = 0
         self._seen: dict[int, int] = {}  # the last report_id, by trial_id
         self._replay = set(replay)
-        for trial in trials:
-            self._numbers[trial._trial_id] = len(self._numbers)
+        self._completed, self._judged, self._converged = 0, -1, False
+        kept = {f"constraints:{constraint.name}" for constraint in study.constraints}
+        for trial in warm:
+            self._add(self._as_own(trial, kept))
+        for place, trial in enumerate(trials, self._first):
+            self._places[trial._trial_id], self._ids[place] = place, trial._trial_id
+            self._waiting += trial.state is TrialState.WAITING
+            self._completed += trial.state is TrialState.COMPLETE
             if trial._trial_id in self._replay:
                 trial.intermediate_values = {}
-            self._storage.create_new_trial(self._study._study_id, trial)
+            self._add(self._possible_wish(trial))
+        for key, value in study_attrs.items():
+            self._storage.set_study_system_attr(self._study._study_id, key, self._loaded(key, value))
 
     @property
     def size(self) -> int:
-        """How many trials it knows, waiting ones included."""
-        return len(self._numbers)
+        """How many trials it knows, waiting ones included and warm ones not."""
+        return len(self._places)
 
     def knows(self, trial_id: int) -> bool:
-        return trial_id in self._numbers
+        return trial_id in self._places
 
     @property
     def exhausted(self) -> bool:
-        """Whether every cell of a grid has been given out and no trial waits; False for samplers that have no end.
+        """Whether every cell of a finite search space has been given out and no trial waits; False for samplers that
+        have no end. What is given out counts, whether it has ended or not and however: Optuna's own `is_exhausted`
+        becomes true when every cell has ended; until then it gives out again what runs."""
+        return self._finite is not None and not self._waiting and len(self._given_out) >= self._finite.size
 
-        Optuna's own `is_exhausted` becomes true when every cell has ended: until then it gives out again what runs.
-        """
-        sampler = self._study.sampler
-        if not isinstance(sampler, GridSampler):
-            return False
-        trials = self._study.get_trials(deepcopy=False)
-        if any(trial.state is TrialState.WAITING for trial in trials):
-            return False
-        given_out = {trial.system_attrs["grid_id"] for trial in trials if "grid_id" in trial.system_attrs}
-        return len(given_out) >= len(sampler._all_grids)
+    @property
+    def converged(self) -> bool:
+        """Whether more trials are not expected to help, as the judge says of the trials that are complete now."""
+        if self._judge is not None and self._judged != self._completed:
+            self._judged = self._completed
+            self._converged = self._judge(self._study.get_trials(deepcopy=False)[self._first :], self._study.direction)
+        return self._converged
 
-    def ask(self, distributions: Mapping[str, BaseDistribution]) -> Suggestion:
+    def ask(self) -> Suggestion:
         """The sampler's next suggestion; trials waiting in the queue of `enqueue_trial` come first.
 
         The caller stores it and calls `confirm`, or drops this object.
         """
         study_attrs = dict(self._storage.get_study_system_attrs(self._study._study_id))
-        trial = self._study.ask(dict(distributions))
+        trial = self._study.ask()
+        self._space.choose(trial._suggest)  # what `Study.ask` calls for each of a list of parameters
         frozen = self._storage.get_trial(trial._trial_id)
-        waiting = next((i for i, number in self._numbers.items() if number == frozen.number), None)
+        waiting = self._ids.get(frozen.number)
+        self._waiting -= waiting is not None
+        self._give_out(frozen)
         changed = self._storage.get_study_system_attrs(self._study._study_id)
         return Suggestion(
-            number=frozen.number,
+            number=frozen.number - self._first,
             params=frozen.params,
             distributions=frozen.distributions,
             system_attrs=frozen.system_attrs,
-            study_attrs={key: value for key, value in changed.items() if study_attrs.get(key) != value},
+            study_attrs={k: self._stored(k, v) for k, v in changed.items() if study_attrs.get(k) != v},
             waiting=waiting,
         )
 
     def confirm(self, suggestion: Suggestion, trial_id: int) -> None:
         """The suggestion is stored under this trial_id."""
-        self._numbers[trial_id] = suggestion.number
+        place = suggestion.number + self._first
+        self._places[trial_id], self._ids[place] = place, trial_id
 
     def cursors(self, trial_ids: Iterable[int]) -> dict[int, int]:
         """For each trial the last report_id that `feed` has seen, 0 for none; empty when nothing prunes."""
@@ -116,7 +144,7 @@ class Sampling:
     def see(self, report: Report) -> None:
         """Takes note of one report, for samplers that learn from those of pruned trials."""
         self._seen[report.trial_id] = max(report.report_id, self.seen(report.trial_id))
-        self._storage.set_trial_intermediate_value(self._numbers[report.trial_id], report.step, report.value)
+        self._storage.set_trial_intermediate_value(self._places[report.trial_id], report.step, report.value)
 
     def feed(self, report: Report, latest: bool = True) -> bool:
         """Shows the pruner one report. Each must be shown, in order: ASHA books a rung for the report that reached
@@ -130,8 +158,9 @@ class Sampling:
         """
         assert self._pruner is not None
         self.see(report)
-        given_up = self._pruner.prune(self._study, self._storage.get_trial(self._numbers[report.trial_id]))
-        if report.trial_id in self._replay and isinstance(self._pruner, MedianPruner):
+        study = OwnTrials(self._study, self._first) if self._first else self._study
+        given_up = bool(self._pruner.prune(study, self._storage.get_trial(self._places[report.trial_id])))
+        if report.trial_id in self._replay and compares(self._pruner):
             # It keeps no book: a report of long ago would be compared with trials that have ended since.
             given_up = given_up and latest
         if latest:
@@ -140,12 +169,65 @@ class Sampling:
 
     def system_attrs(self, trial_id: int) -> dict[str, Any]:
         """A trial's system attributes as they are now, the pruner's among them."""
-        return dict(self._storage.get_trial_system_attrs(self._numbers[trial_id]))
+        return dict(self._storage.get_trial_system_attrs(self._places[trial_id]))
 
-    def tell(self, trial_id: int, state: TrialState, values: Iterable[float] | None) -> None:
-        """Ends a trial here as it was ended in the database."""
-        number = self._numbers[trial_id]
+    def tell(
+        self,
+        trial_id: int,
+        state: TrialState,
+        values: Iterable[float] | None,
+        system_attrs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Ends a trial here as it was ended in the database.
+
+        Args:
+            system_attrs: what was stored with its end: the values of its constraints.
+        """
+        place = self._places[trial_id]
         self._seen.pop(trial_id, None)
-        if not self._storage.get_trial(number).state.is_finished():
+        if not self._storage.get_trial(place).state.is_finished():
+            for key, value in (system_attrs or {}).items():
+                self._storage.set_trial_system_attr(place, key, value)
             told = None if values is None or state is not TrialState.COMPLETE else list(values)
-            self._study.tell(number, told, state)
+            self._study.tell(place, told, state)
+            self._completed += state is TrialState.COMPLETE
+
+    def _add(self, trial: FrozenTrial) -> None:
+        place = self._storage.create_new_trial(self._study._study_id, trial)
+        self._give_out(self._storage.get_trial(place))
+
+    def _give_out(self, trial: FrozenTrial) -> None:
+        cell = None if self._finite is None else self._finite.cell(trial)
+        if cell is not None:
+            self._given_out.add(cell)
+
+    def _as_own(self, trial: FrozenTrial, constraints: Iterable[str]) -> FrozenTrial:
+        """A trial of another study as if it were one of this study: with the distributions of its search space, in its
+        order, and in a genetic sampler's first generation."""
+        own = copy.copy(trial)
+        own.params = self._space.choose(lambda name, _: trial.params[name])
+        own.distributions = {name: self._space.distributions[name] for name in own.params}
+        own.system_attrs = {key: trial.system_attrs[key] for key in constraints if key in trial.system_attrs}
+        sampler = getattr(self._study.sampler, "_base_sampler", self._study.sampler)  # PartialFixed has one
+        if isinstance(sampler, BaseGASampler):
+            own.system_attrs[sampler._get_generation_key()] = 0
+        return own
+
+    def _possible_wish(self, trial: FrozenTrial) -> FrozenTrial:
+        """A trial that waits, less what it wishes for and cannot have; Optuna would end with an exception on it."""
+        wishes = trial.system_attrs.get("fixed_params")
+        if trial.state is not TrialState.WAITING or not wishes:
+            return trial
+        own = copy.copy(trial)
+        own.system_attrs = {**trial.system_attrs, "fixed_params": self._space.possible(wishes)}
+        return own
+
+    def _stored(self, key: str, value: Any) -> Any:
+        """A note of the sampler as the database has it: parents by the database's trial_id, as Optuna would find them
+        again; a warm trial, which the database does not have, by a negative number."""
+        return [self._ids.get(place, -1 - place) for place in value] if _PARENTS in key else value
+
+    def _loaded(self, key: str, value: Any) -> Any:
+        if _PARENTS not in key:
+            return value
+        return [self._places.get(trial_id, -1 - trial_id) for trial_id in value]

@@ -1,10 +1,11 @@
-"""spec.parameters as Optuna's distributions, and parameters as text for people and pods."""
+"""spec.parameters as a search space: Optuna's distributions, when each parameter is active, and parameters as text."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.distributions import (
@@ -14,21 +15,98 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+_MOST_CHARACTERS = 128
 
-def distributions(parameters: Sequence[Mapping[str, Any]]) -> dict[str, BaseDistribution]:
-    """Optuna's distribution of each parameter, by name.
+
+@dataclass(frozen=True)
+class Condition:
+    """A parameter is active when `parent` is and has one of `values`, which it can take."""
+
+    parent: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a study may try: a distribution for each parameter, in the order of the spec, and the conditions of those
+    that have one. A parent comes before its children, and each parameter has one parent at most: a forest.
+    """
+
+    distributions: Mapping[str, BaseDistribution]
+    conditions: Mapping[str, Condition]
+
+    @property
+    def conditional(self) -> bool:
+        return bool(self.conditions)
+
+    def active(self, name: str, params: Mapping[str, Any]) -> bool:
+        """Whether a trial with these parameters, those before it, has this one."""
+        condition = self.conditions.get(name)
+        return condition is None or (condition.parent in params and params[condition.parent] in condition.values)
+
+    def choose(self, suggest: Callable[[str, BaseDistribution], Any]) -> dict[str, Any]:
+        """The parameters of one trial: `suggest` is asked for a value of each one that is active, in order."""
+        params: dict[str, Any] = {}
+        for name, distribution in self.distributions.items():
+            if self.active(name, params):
+                params[name] = suggest(name, distribution)
+        return params
+
+    def possible(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of these that there are and that can have the value."""
+        return {n: v for n, v in params.items() if n in self.distributions and possible(self.distributions[n], v)}
+
+    def roots(self) -> list[str]:
+        return [name for name in self.distributions if name not in self.conditions]
+
+    def children(self, parent: str) -> list[str]:
+        return [name for name, condition in self.conditions.items() if condition.parent == parent]
+
+    def deciding(self, name: str) -> list[Any]:
+        """The values of a parameter on which it depends which others are active, in order."""
+        found: list[Any] = []
+        for child in self.children(name):
+            found.extend(value for value in self.conditions[child].values if value not in found)
+        return found
+
+    def check(self, params: Mapping[str, Any]) -> None:
+        """Checks parameters that somebody wishes for; those that are left out are free.
+
+        Raises:
+            ValueError: naming a parameter that there is not, one whose value is impossible, or one that is not active
+                with the value that is wished for its parent.
+        """
+        for name, value in params.items():
+            if name not in self.distributions:
+                raise ValueError(f"there is no parameter {name!r}; there are {', '.join(self.distributions)}")
+            distribution = self.distributions[name]
+            if not possible(distribution, value):
+                raise ValueError(f"{name} is {_shown(value)}; it must be {describe(distribution)}")
+            condition = self.conditions.get(name)
+            if condition and condition.parent in params and params[condition.parent] not in condition.values:
+                raise ValueError(
+                    f"{name} is given, but a trial has it only when {condition.parent} is {_one_of(condition.values)}: "
+                    f"remove it, or change {condition.parent}"
+                )
+
+
+def search_space(parameters: Sequence[Mapping[str, Any]]) -> Space:
+    """The search space that a spec describes; the API server has checked that parents come before their children.
 
     Raises:
-        ValueError: naming the parameter, and in Optuna's words what is impossible about its range.
+        ValueError: naming the parameter, and what is impossible about its range, its choices or its `when`.
     """
     space: dict[str, BaseDistribution] = {}
+    conditions: dict[str, Condition] = {}
     for parameter in parameters:
         name = parameter["name"]
         try:
+            if "when" in parameter:
+                conditions[name] = _condition(parameter["when"], space)
             space[name] = _distribution(parameter)
         except (ValueError, OverflowError) as error:
             raise ValueError(f"parameter {name!r}: {error}") from None
-    return space
+    return Space(space, conditions)
 
 
 def _distribution(parameter: Mapping[str, Any]) -> BaseDistribution:
@@ -44,55 +122,109 @@ def _distribution(parameter: Mapping[str, Any]) -> BaseDistribution:
         return IntDistribution(
             bounds["low"], bounds["high"], log=bounds.get("log", False), step=bounds.get("step") or 1
         )
-    return CategoricalDistribution(tuple(parameter["categorical"]["choices"]))
+    choices = tuple(parameter["categorical"]["choices"])
+    _check_choices(choices)
+    return CategoricalDistribution(choices)
 
 
-def example_params(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    """A value for each parameter: the lowest, or the first choice."""
-    return {
-        name: distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low
-        for name, distribution in space.items()
-        if isinstance(distribution, CategoricalDistribution | FloatDistribution | IntDistribution)
-    }
+def _check_choices(choices: Sequence[Any]) -> None:
+    for place, choice in enumerate(choices):
+        if isinstance(choice, str):
+            if len(choice) > _MOST_CHARACTERS:
+                raise ValueError(
+                    f"the choice {_shown(choice[:20])}... has {len(choice)} characters; "
+                    f"write at most {_MOST_CHARACTERS}, such as a name that your script looks up"
+                )
+            if any(unicodedata.category(character) in ("Cc", "Cs") for character in choice):
+                raise ValueError(
+                    f"the choice {choice!r} has control characters; write a name that your script looks up"
+                )
+        elif isinstance(choice, float) and not math.isfinite(choice):
+            raise ValueError(f"the choice {_shown(choice)} is not a finite number; write text or null in its place")
+        elif choice is not None and not isinstance(choice, bool | int | float):
+            raise ValueError(
+                f"the choice {_shown(choice)} is neither text nor a number, true, false or null; "
+                "write a name that your script looks up"
+            )
+        if choice in choices[:place]:
+            other = choices[choices.index(choice)]
+            raise ValueError(
+                f"the choices {_shown(other)} and {_shown(choice)} are the same to Optuna; "
+                "remove one of them, or write them as text"
+            )
 
 
-def grid(space: Mapping[str, BaseDistribution], most: int = 1_000_000) -> dict[str, list[Any]]:
-    """Every value of every parameter, for a grid.
-
-    Args:
-        most: how many cells the grid may have.
-
-    Raises:
-        ValueError: naming a parameter that has no end of values, or the number of cells when there are too many.
-    """
-    axes: dict[str, list[Any]] = {}
-    cells = 1
-    for name, distribution in space.items():
-        size = _size(name, distribution)
-        cells *= size
-        if cells > most:
-            raise ValueError(f"the grid has more than {most:,} cells; write larger steps or fewer choices")
-        if isinstance(distribution, CategoricalDistribution):
-            axes[name] = list(distribution.choices)
-        elif isinstance(distribution, IntDistribution):
-            axes[name] = list(range(distribution.low, distribution.high + 1, distribution.step))
-        else:
-            # In decimal, as Optuna does it: 0.3, not 3 * 0.1, which is 0.30000000000000004 and above a high of 0.3.
-            low, step = Decimal(str(distribution.low)), Decimal(str(distribution.step))
-            axes[name] = [float(low + i * step) for i in range(size)]
-    return axes
+def _condition(when: Mapping[str, Any], before: Mapping[str, BaseDistribution]) -> Condition:
+    parent, values = when["parameter"], tuple(when["in"])
+    distribution = before.get(parent)
+    if distribution is None:
+        raise ValueError(f"when names {parent!r}, which is no parameter that is listed before it")
+    if isinstance(distribution, FloatDistribution):
+        raise ValueError(f"when names {parent!r}, a float, whose values are never met exactly; name another one")
+    for value in values:
+        if not possible(distribution, value):
+            raise ValueError(f"when names the value {_shown(value)} of {parent}, which is {describe(distribution)}")
+    return Condition(parent, values)
 
 
-def _size(name: str, distribution: BaseDistribution) -> int:
+def possible(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a parameter can have this value. Text is not a number, and true is not 1, though Python and Optuna say
+    so."""
     if isinstance(distribution, CategoricalDistribution):
-        return len(distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        return (distribution.high - distribution.low) // distribution.step + 1
-    assert isinstance(distribution, FloatDistribution)
-    if distribution.step is None:
-        raise ValueError(f"parameter {name!r} has no end of values; give its float a step, or list choices")
-    # Optuna has made high - low a multiple of step, up to rounding.
-    return round((distribution.high - distribution.low) / distribution.step) + 1
+        return any(
+            choice == value and isinstance(choice, bool) is isinstance(value, bool) for choice in distribution.choices
+        )
+    if _is_bool(value) or not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    return distribution._contains(float(value))
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def describe(distribution: BaseDistribution) -> str:
+    """The values that a parameter can have, for a sentence."""
+    if isinstance(distribution, CategoricalDistribution):
+        return _one_of(distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    kind = "a whole number" if isinstance(distribution, IntDistribution) else "a number"
+    step = distribution.step
+    steps = "" if step is None or (step == 1 and kind == "a whole number") else f" in steps of {as_text(step)}"
+    return f"{kind} from {as_text(distribution.low)} to {as_text(distribution.high)}{steps}"
+
+
+def _one_of(values: Sequence[Any], most: int = 10) -> str:
+    words = [_shown(value) for value in values[:most]] + (["..."] if len(values) > most else [])
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _shown(value: Any) -> str:
+    """A value as one would write it in the Study, shortened."""
+    text = f'"{value}"' if isinstance(value, str) else as_text(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def example_params(space: Space) -> dict[str, Any]:
+    """The parameters of one trial: as many as can be active together, each with its lowest value or first choice where
+    that decides nothing."""
+    best: dict[str, dict[str, Any]] = {}  # the most that a parameter and all below it can be
+    for name in reversed(space.distributions):
+        candidates = []
+        for value in _candidates(name, space):
+            below = [child for child in space.children(name) if value in space.conditions[child].values]
+            candidates.append({name: value} | {k: v for child in below for k, v in best[child].items()})
+        best[name] = max(candidates, key=len)  # the first of several
+    found = {key: value for root in space.roots() for key, value in best[root].items()}
+    return {name: found[name] for name in space.distributions if name in found}
+
+
+def _candidates(name: str, space: Space) -> Iterable[Any]:
+    distribution = space.distributions[name]
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    return [distribution.low, *space.deciding(name)]
 
 
 def as_text(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from study_operator.model.search_space import distributions
+from study_operator.model.search_space import Space, search_space
 
 GROUP, VERSION, PLURAL, KIND = "study-operator.io", "v1alpha1", "studies", "Study"
 STUDY_LABEL = f"{GROUP}/study"
@@ -103,7 +103,7 @@ class Study:
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     parameters: tuple[Mapping[str, Any], ...]  # as in the spec
-    distributions: Mapping[str, BaseDistribution]
+    space: Space
     sampler: Algorithm
     pruner: Algorithm | None
     convergence: Convergence | None
@@ -139,6 +139,11 @@ class Study:
         return [objective.direction for objective in self.objectives]
 
     @property
+    def distributions(self) -> Mapping[str, BaseDistribution]:
+        """Optuna's distribution of each parameter, active or not."""
+        return self.space.distributions
+
+    @property
     def optuna_name(self) -> str:
         """The study's name in Optuna: the start of the UID keeps a re-created Study apart from its predecessor."""
         return f"{self.namespace}/{self.name}-{self.uid[:8]}"
@@ -169,7 +174,7 @@ def parse(manifest: Mapping[str, Any]) -> Study:
     sampler, pruner = spec["sampler"], spec.get("pruner")
     convergence, checkpoints, metrics = spec.get("convergence"), spec.get("checkpoints"), spec["metrics"]
     try:
-        space = distributions(spec["parameters"])
+        space = search_space(spec["parameters"])
     except ValueError as error:
         raise Refused("InvalidSearchSpace", str(error)) from None
     return Study(
@@ -183,7 +188,7 @@ def parse(manifest: Mapping[str, Any]) -> Study:
         ),
         constraints=tuple(Constraint(c["name"], c.get("max"), c.get("min")) for c in spec.get("constraints") or ()),
         parameters=tuple(spec["parameters"]),
-        distributions=space,
+        space=space,
         sampler=Algorithm(
             sampler.get("name") or sampler["class"],
             sampler.get("options") or {},
