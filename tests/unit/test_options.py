@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 import pytest
 
-from study_operator.model.options import check_options, valid_options
+from study_operator.model.options import check_nested, check_options, valid_options
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -18,7 +18,7 @@ class Tuned:
 
     def __init__(
         self,
-        positional: int,
+        positional: int = 0,
         whole: int = 1,
         *rest: int,
         number: float = 1.0,
@@ -110,3 +110,48 @@ def test_a_class_without_options_says_so():
 
     with pytest.raises(ValueError, match=r"^pruner Plain has no option 'x'; its options are none$"):
         check_options("pruner Plain", Plain, {"x": 1}, ("seed",))
+
+
+class Needy:
+    def __init__(self, share: float, seed: int, whole: int = 1) -> None: ...
+
+
+def test_an_option_without_default_is_asked_for():
+    check_options("sampler Needy", Needy, {"share": 0.5}, ("seed",))
+    with pytest.raises(ValueError, match=r"^sampler Needy needs the option 'share', a number$"):
+        check_options("sampler Needy", Needy, {"whole": 3}, ("seed",))
+
+
+def test_an_option_that_the_caller_checks_may_be_anything():
+    check_options("sampler Needy", Needy, {"share": ["x"]}, ("seed",), also=("share",))
+    with pytest.raises(ValueError, match=r"has no option 'rest'; its options are share, whole$"):
+        check_options("sampler Needy", Needy, {"share": ["x"], "rest": 1}, ("seed",), also=("share",))
+
+
+@pytest.mark.parametrize(
+    "value", [{"name": "TPE"}, {"name": "TPE", "options": {}}, {"name": "TPE", "options": {"a": 1}}]
+)
+def test_an_option_may_be_another_sampler(value):
+    check_nested("sampler Outer", "inner", value, ("options",))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (
+            "TPE",
+            "option 'inner' of sampler Outer is 'TPE'; it must be {name: ..., options: ...}, of which name is required",
+        ),
+        ({}, "option 'inner' of sampler Outer is {}; it must be {name: ..., options: ...}"),
+        ({"name": 3}, "it must be {name: ..., options: ...}"),
+        (
+            {"name": "TPE", "seed": 3},
+            "option 'inner' of sampler Outer has the field 'seed'; it must be {name: ..., options",
+        ),
+        ({"name": "TPE", "options": [1]}, "the options in 'inner' of sampler Outer are [1]; write names and values"),
+    ],
+)
+def test_another_sampler_that_is_none_is_explained(value, words):
+    with pytest.raises(ValueError) as refused:
+        check_nested("sampler Outer", "inner", value, ("options",))
+    assert words in str(refused.value)

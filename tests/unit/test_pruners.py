@@ -74,7 +74,10 @@ def test_every_option_of_every_pruner_can_be_given(name, options):
 def test_an_unknown_pruner_is_told_which_there_are():
     reason, message = refusal("ASHA")
     assert reason == "UnknownPruner"
-    assert message == "there is no pruner 'ASHA'; write one of Median, SuccessiveHalving, Hyperband"
+    assert message == (
+        "there is no pruner 'ASHA'; write one of Median, Percentile, SuccessiveHalving, Hyperband, Threshold, Patient, "
+        "Wilcoxon"
+    )
 
 
 @pytest.mark.parametrize(

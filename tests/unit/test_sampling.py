@@ -64,7 +64,9 @@ def sampling_of(of: Study, trials: Iterable[FrozenTrial] = (), **given: Any) -> 
     trials = list(trials)
     attrs, replay = given.get("attrs", {}), given.get("replay", ())
     sampler, pruner = build_sampler(of, len(trials)), build_pruner(of)
-    return Sampling(of.optuna_name, of.directions[0], sampler, pruner, trials, attrs, replay)
+    return Sampling(
+        of, sampler, pruner, trials, attrs, replay, **{k: v for k, v in given.items() if k not in ("attrs", "replay")}
+    )
 
 
 def stock(of: Study) -> optuna.Study:
@@ -80,7 +82,7 @@ def stock(of: Study) -> optuna.Study:
 
 def ask(sampling: Sampling, of: Study) -> Suggestion:
     """The next suggestion, stored."""
-    suggestion = sampling.ask(of.distributions)
+    suggestion = sampling.ask()
     sampling.confirm(suggestion, trial_id(suggestion.number))
     return suggestion
 
@@ -206,10 +208,10 @@ def test_it_knows_its_trials():
     of = tuned()
     ours = sampling_of(of, [waiting_trial(0, of)])
     assert (ours.size, ours.knows(trial_id(0)), ours.knows(0)) == (1, True, False)
-    suggestion = ours.ask(of.distributions)
+    suggestion = ours.ask()
     assert suggestion.waiting == trial_id(0)
     ours.confirm(suggestion, trial_id(0))
-    suggestion = ours.ask(of.distributions)
+    suggestion = ours.ask()
     assert not ours.knows(trial_id(1))
     ours.confirm(suggestion, trial_id(1))
     assert ours.knows(trial_id(1))

@@ -14,12 +14,13 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BruteForceSampler
 
-from study_operator.model.search_space import as_text, distributions, example_params, grid
+from study_operator.model.cells import axes as grid
+from study_operator.model.search_space import Space, as_text, example_params, search_space
 
 
-def space_of(**kinds: dict) -> dict:
+def space_of(**kinds: dict) -> Space:
     """A search space with one parameter of each given kind: `space_of(float={...})` has one named float."""
-    return distributions([{"name": kind, kind: bounds} for kind, bounds in kinds.items()])
+    return search_space([{"name": kind, kind: bounds} for kind, bounds in kinds.items()])
 
 
 @pytest.mark.parametrize(
@@ -39,14 +40,15 @@ def space_of(**kinds: dict) -> dict:
     ],
 )
 def test_each_kind_of_parameter(kind, bounds, distribution):
-    (found,) = space_of(**{kind: bounds}).values()
+    (found,) = space_of(**{kind: bounds}).distributions.values()
     assert found == distribution
     assert type(found) is type(distribution)
 
 
 def test_parameters_keep_their_order():
     names = ["z", "a", "m"]
-    assert list(distributions([{"name": name, "int": {"low": 0, "high": 1}} for name in names])) == names
+    space = search_space([{"name": name, "int": {"low": 0, "high": 1}} for name in names])
+    assert list(space.distributions) == names
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_parameters_keep_their_order():
 )
 def test_an_impossible_range_is_named_and_explained(kind, bounds, words):
     with pytest.raises(ValueError) as refusal:
-        distributions([{"name": "good", "int": {"low": 0, "high": 1}}, {"name": "p.1", kind: bounds}])
+        search_space([{"name": "good", "int": {"low": 0, "high": 1}}, {"name": "p.1", kind: bounds}])
     assert str(refusal.value).startswith("parameter 'p.1': ")
     assert words in str(refusal.value).replace("`", "")
 
@@ -81,12 +83,12 @@ def test_an_example_is_a_value_of_each_range():
 # Grids
 
 
-def brute_force(space: dict) -> dict[str, list]:
+def brute_force(space: Space) -> dict[str, list]:
     """The values that Optuna's own exhaustive sampler tries, by parameter."""
     axes = {}
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         sampler = BruteForceSampler(seed=0)
-    for name, distribution in space.items():
+    for name, distribution in space.distributions.items():
         study = optuna.create_study(sampler=sampler)
         while True:
             trial = study.ask({name: distribution})
@@ -121,8 +123,10 @@ def test_a_grid_of_floats_is_optunas_own(low, high, step):
     space = space_of(float={"low": low, "high": high, "step": step})
     axes = grid(space)
     assert axes == brute_force(space)
-    assert all(space["float"].low <= value <= space["float"].high for value in axes["float"])
-    assert all(space["float"]._contains(value) for value in axes["float"])
+    assert all(
+        space.distributions["float"].low <= value <= space.distributions["float"].high for value in axes["float"]
+    )
+    assert all(space.distributions["float"]._contains(value) for value in axes["float"])
 
 
 @given(
@@ -156,7 +160,7 @@ def test_a_continuous_parameter_has_no_grid():
 
 @pytest.mark.parametrize(("values", "fits"), [(1000, True), (1001, False), (2**50, False)])
 def test_a_grid_has_a_bound(values, fits):
-    space = distributions([{"name": name, "int": {"low": 1, "high": values}} for name in "ab"])
+    space = search_space([{"name": name, "int": {"low": 1, "high": values}} for name in "ab"])
     if fits:
         assert {len(axis) for axis in grid(space).values()} == {values}
     else:
