@@ -96,9 +96,9 @@ def test_tpe_is_multivariate_and_lies_about_running_trials_unless_told_otherwise
 def test_an_unknown_sampler_is_told_which_there_are():
     reason, message = refusal("Tpe", {})
     assert reason == "UnknownSampler"
-    assert (
-        message
-        == "there is no sampler 'Tpe'; write one of TPE, Random, Grid, BruteForce, QMC, CmaES, GP, NSGAII, NSGAIII, PartialFixed"
+    assert message == (
+        "there is no sampler 'Tpe'; write one of TPE, Random, Grid, BruteForce, QMC, CmaES, GP, NSGAII, NSGAIII, "
+        "PartialFixed"
     )
 
 
