@@ -13,6 +13,7 @@ import pytest
 
 import study_trial
 from study_trial import trial as trial_module
+from study_trial.channels import Final
 from study_trial.search_space import StudySpace
 from study_trial.trial import Trial
 
@@ -33,8 +34,9 @@ class RememberingChannel:
     def set_user_attr(self, name: str, text: str) -> None:
         self.calls.append(("attr", name, text))
 
-    def finish(self, values: list[float], pruned: bool) -> bool:
-        self.calls.append(("finish", values, pruned))
+    def finish(self, final: Final) -> bool:
+        self.calls.append(("finish", final.values, final.pruned))
+        self.final = final
         return self.pruned
 
     def waiting(self) -> list[str]:

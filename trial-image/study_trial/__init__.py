@@ -17,11 +17,14 @@ Outside a cluster the same script runs with given or default parameters and prin
 """
 
 from study_trial.errors import (
+    InactiveParameterError,
     InvalidValueError,
     RefusedError,
     SearchSpaceError,
     SetupError,
+    SeveralObjectivesError,
     StudyTrialError,
+    Terminated,
     TrialFinishedError,
     TrialPruned,
     UndeliveredError,
@@ -29,21 +32,25 @@ from study_trial.errors import (
     WrongKeyError,
 )
 from study_trial.search_space import Params
-from study_trial.trial import Trial, current, run
+from study_trial.trial import Trial, checkpoint_dir, current, run
 
 __all__ = [
+    "InactiveParameterError",
     "InvalidValueError",
     "Params",
     "RefusedError",
     "SearchSpaceError",
     "SetupError",
+    "SeveralObjectivesError",
     "StudyTrialError",
+    "Terminated",
     "Trial",
     "TrialFinishedError",
     "TrialPruned",
     "UndeliveredError",
     "UnknownParameterError",
     "WrongKeyError",
+    "checkpoint_dir",
     "current",
     "run",
 ]

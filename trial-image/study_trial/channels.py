@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from study_trial.connection import Call
@@ -12,6 +14,17 @@ from study_trial.errors import TrialFinishedError
 from study_trial.output import say
 
 _ASK_SECONDS = 1.0  # should_prune() asks the database no more often than this
+
+
+@dataclass(frozen=True)
+class Final:
+    """How a trial ends: final values, one per objective, and those of the constraints by name; or `pruned` by the
+    script itself; or why it is `infeasible`."""
+
+    values: list[float]
+    pruned: bool = False
+    constraints: dict[str, float] = field(default_factory=dict)
+    infeasible: str | None = None
 
 
 class Channel(Protocol):
@@ -26,8 +39,8 @@ class Channel(Protocol):
     def set_user_attr(self, name: str, text: str) -> None:
         """Stores an attribute, at once or when the database is back."""
 
-    def finish(self, values: list[float], pruned: bool) -> bool:
-        """Stores the final values; true when the operator had pruned the trial, so that they were not needed.
+    def finish(self, final: Final) -> bool:
+        """Stores the trial's end; true when the operator had pruned the trial, so that it was not needed.
 
         Raises:
             UndeliveredError: not within STUDY_FINISH_TIMEOUT.
@@ -79,13 +92,13 @@ class PodChannel:
                 raise
             say(f"the trial has been pruned; {call.what} is not stored")
 
-    def finish(self, values: list[float], pruned: bool) -> bool:
-        what = f"the final value {_text(values)}" if values else "the end"
-        call = Call(
-            "SELECT study_operator.finish(%s, %s::float8[], %s)",
-            (self._trial_id, values, pruned),
-            f"{what} of trial {self._number}",
-        )
+    def finish(self, final: Final) -> bool:
+        what = f"the final value {_text(final)}" if final.values else "the end"
+        query, args = "%s, %s::float8[], %s", [self._trial_id, final.values, final.pruned]
+        if final.constraints or final.infeasible is not None:  # an older database knows neither
+            query += ", %s::jsonb, %s"
+            args += [json.dumps(final.constraints), final.infeasible]
+        call = Call(f"SELECT study_operator.finish({query})", tuple(args), f"{what} of trial {self._number}")
         return bool(self._delivery.send_final(call))
 
     def waiting(self) -> list[str]:
@@ -108,13 +121,48 @@ class LocalChannel:
     def set_user_attr(self, name: str, text: str) -> None:
         say(f"local run: attribute {name} = {text}")
 
-    def finish(self, values: list[float], pruned: bool) -> bool:
-        say(f"local run: {'pruned by the script' if pruned else 'final value'} {_text(values)}".rstrip())
+    def finish(self, final: Final) -> bool:
+        for name, value in final.constraints.items():
+            say(f"local run: constraint {name} = {value!r}")
+        if final.infeasible is not None:
+            say(f"local run: infeasible: {final.infeasible}")
+        else:
+            say(f"local run: {'pruned by the script' if final.pruned else 'final value'} {_text(final)}".rstrip())
         return False
 
     def waiting(self) -> list[str]:
         return []
 
 
-def _text(values: list[float]) -> str:
-    return ", ".join(map(repr, values))
+class SilentChannel:
+    """For the pods of a trial beside the first one: they ask whether to stop, and leave reporting to that one."""
+
+    def __init__(self, channel: Channel, index: int) -> None:
+        self._channel = channel
+        self._index = index
+        self._said = False
+
+    def report(self, step: int, value: float) -> None:
+        self._say_once()
+
+    def should_stop(self) -> bool:
+        return self._channel.should_stop()
+
+    def set_user_attr(self, name: str, text: str) -> None:
+        self._say_once()
+
+    def finish(self, final: Final) -> bool:
+        self._say_once()
+        return False
+
+    def waiting(self) -> list[str]:
+        return []
+
+    def _say_once(self) -> None:
+        if not self._said:
+            say(f"this is pod {self._index} of the trial: what it reports is not sent, pod 0 reports for all")
+        self._said = True
+
+
+def _text(final: Final) -> str:
+    return ", ".join(map(repr, final.values))

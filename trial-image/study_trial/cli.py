@@ -43,8 +43,15 @@ run.
 """
 
 _FINISH = """\
-Stores the final value. A database that is away is retried for STUDY_FINISH_TIMEOUT seconds (3600); if it is
-still away then, the value is printed to stderr and the exit code is 1.
+Stores the final value, or with several objectives one for each, in the Study's order; and with --constraint
+what was measured of that which the Study limits. A database that is away is retried for STUDY_FINISH_TIMEOUT
+seconds (3600); if it is still away then, the value is printed to stderr and the exit code is 1.
+"""
+
+_INFEASIBLE = """\
+Ends the trial without a value: these parameters cannot work, for example because the model does not fit into
+memory. That is no failure; the study learns to avoid such parameters. A database that is away is treated as
+by `study-trial finish`.
 """
 
 _RUN = """\
@@ -53,7 +60,8 @@ or `study-trial run package.module:objective`. Further arguments, after --, beco
 """
 
 _PARAMS = """\
-Prints all parameters as one JSON object, or the one named as text. In a local run: those that were given.
+Prints all parameters that are active in this trial as one JSON object, or the one named as text. In a local
+run: those that were given.
 """
 
 _ATTR = """\
@@ -105,7 +113,16 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("value", help="a number; nan, inf and -inf are taken")
     finish = add("finish", _finish, "store the final value", _FINISH)
     finish.add_argument("--pruned", action="store_true", help="the program itself ended the trial early")
+    finish.add_argument(
+        "--constraint",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="the value of one of the Study's constraints, for example latency_ms=43; repeatable",
+    )
     finish.add_argument("values", nargs="*", metavar="value", help="a number, one per objective")
+    infeasible = add("infeasible", _infeasible, "end the trial: its parameters cannot work", _INFEASIBLE)
+    infeasible.add_argument("reason", help="why, in a text of at most 1000 characters")
     runs = add("run", _run, "run an Optuna objective", _RUN)
     runs.add_argument(
         "--param",
@@ -164,7 +181,23 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _finish(arguments: argparse.Namespace) -> int:
     values = [_number(text, "the final value") for text in arguments.values]
-    current().finish(values, pruned=arguments.pruned)
+    constraints = {}
+    for text in arguments.constraint:
+        name, separator, value = text.rpartition("=")
+        if not separator or not name:
+            raise _UsageError(
+                f"--constraint takes NAME=VALUE, for example latency_ms=43, not {text!r}; nothing was sent"
+            )
+        constraints[name] = _number(value, f"constraint {name!r}")
+    trial = current()
+    for name, value in constraints.items():
+        trial.set_constraint(name, value)
+    trial.finish(values, pruned=arguments.pruned)
+    return 0
+
+
+def _infeasible(arguments: argparse.Namespace) -> int:
+    current().infeasible(arguments.reason)
     return 0
 
 

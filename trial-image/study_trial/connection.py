@@ -11,7 +11,7 @@ from urllib.parse import quote
 import psycopg2
 from psycopg2 import extensions
 
-from study_trial.errors import RefusedError, SetupError, TrialFinishedError, WrongKeyError
+from study_trial.errors import RefusedError, SetupError, SeveralObjectivesError, TrialFinishedError, WrongKeyError
 
 # Thousands of pods share one PostgreSQL, so a login is kept only by those that call more often than this. One
 # whose pod then falls silent is ended by the server: the role's idle_session_timeout.
@@ -134,6 +134,8 @@ class Connection:
             )
         if code == "SO002":
             return TrialFinishedError(f"{call.what} was refused: {message}; what has ended stays as it is")
+        if code == "SO004":
+            return SeveralObjectivesError(f"{call.what} was refused: {message}")
         passing = isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
         if passing or code[:2] in _PASSING_CLASSES or code in _PASSING:
             return UnavailableError(f"{self._address}: {message or type(error).__name__}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from study_trial.errors import SetupError
@@ -25,7 +26,11 @@ _POD_VARIABLES = (
 
 @dataclass(frozen=True)
 class PodEnvironment:
-    """What the operator tells a trial's pod. Timeouts are in seconds."""
+    """What the operator tells a trial's pod. Timeouts are in seconds.
+
+    `objectives` are the names of the study's objectives, in order; empty when an operator that did not tell them yet
+    has started the pod. `constraints` are the names of what the study limits. `index` is the pod's in its Job.
+    """
 
     study: str
     namespace: str
@@ -37,6 +42,9 @@ class PodEnvironment:
     key: str = field(repr=False)
     report_timeout: float
     finish_timeout: float
+    objectives: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
+    index: int = 0
 
 
 def read_pod_environment(env: Mapping[str, str]) -> PodEnvironment | None:
@@ -64,12 +72,40 @@ def read_pod_environment(env: Mapping[str, str]) -> PodEnvironment | None:
         key=env["STUDY_STORAGE_KEY"],
         report_timeout=_seconds(env, "STUDY_REPORT_TIMEOUT", 5.0),
         finish_timeout=_seconds(env, "STUDY_FINISH_TIMEOUT", 3600.0),
+        objectives=read_names(env, "STUDY_OBJECTIVES"),
+        constraints=read_names(env, "STUDY_CONSTRAINTS"),
+        index=_integer(env, "JOB_COMPLETION_INDEX") if env.get("JOB_COMPLETION_INDEX") else 0,
     )
 
 
 def read_given_params(env: Mapping[str, str]) -> dict[str, Any]:
     """The parameters given for a local run in STUDY_PARAMS, empty when it is not set."""
     return _json(env, "STUDY_PARAMS", dict) if env.get("STUDY_PARAMS") else {}
+
+
+def read_names(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """The names in STUDY_OBJECTIVES or STUDY_CONSTRAINTS, empty when it is not set.
+
+    Raises:
+        SetupError: it is no JSON list.
+    """
+    return tuple(map(str, _json(env, name, list))) if env.get(name) else ()
+
+
+def read_checkpoint_dir(env: Mapping[str, str]) -> Path | None:
+    """The trial's directory for checkpoints, which is made if it is not there; None when there is none.
+
+    Raises:
+        SetupError: it cannot be made.
+    """
+    if not env.get("STUDY_CHECKPOINT_DIR"):
+        return None
+    path = Path(env["STUDY_CHECKPOINT_DIR"])
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"STUDY_CHECKPOINT_DIR is {str(path)!r}, which cannot be used: {error.strerror}") from None
+    return path
 
 
 def _integer(env: Mapping[str, str], name: str) -> int:

@@ -1,4 +1,4 @@
-"""Everything `study_trial` raises. All but `TrialPruned` derive from `StudyTrialError`."""
+"""Everything `study_trial` raises. All but `TrialPruned` and `Terminated` derive from `StudyTrialError`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ class UnknownParameterError(StudyTrialError, KeyError):
     """The study (or, outside a cluster, the command line) has no parameter of this name."""
 
     __str__ = Exception.__str__  # KeyError's own would print the sentence in quotes
+
+
+class InactiveParameterError(UnknownParameterError):
+    """The study has the parameter, but not in this trial: its `when` is not fulfilled."""
 
 
 class SearchSpaceError(StudyTrialError, ValueError):
@@ -39,12 +43,29 @@ class TrialFinishedError(RefusedError):
     """The trial has ended already, so nothing more can be stored for it (SQLSTATE SO002)."""
 
 
+class SeveralObjectivesError(RefusedError, NotImplementedError):
+    """Optuna has no pruning in a study of several objectives, so there are no reports either (SQLSTATE SO004).
+
+    A NotImplementedError too, as Optuna raises it.
+    """
+
+
 class UndeliveredError(StudyTrialError):
     """A final value could not be delivered in the time allowed. The message holds the value."""
 
 
 class TrialPruned(Exception):  # Optuna's name, so that an objective works unchanged
     """Raise it in an objective to end the trial early, as `optuna.TrialPruned`."""
+
+
+class Terminated(SystemExit):
+    """The pod is being ended (SIGTERM): raised in the main thread, wherever that is, so that the script can save.
+
+    `except Exception` does not catch it; uncaught it ends the process with exit code 143 and no traceback.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(143)  # 128 + SIGTERM, as a shell has it
 
 
 def is_pruned(error: BaseException) -> bool:

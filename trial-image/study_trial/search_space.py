@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from study_trial.errors import SearchSpaceError, UnknownParameterError
+from study_trial.errors import InactiveParameterError, SearchSpaceError, UnknownParameterError
 from study_trial.output import say
 
 
@@ -88,12 +88,20 @@ class Choices:
         return f"one of {', '.join(map(repr, self.choices))}"
 
     def same_as(self, other: Range | Choices) -> bool:
-        """The same choices in any order. A Study's are texts, so 32 in the script is "32" in the Study."""
-        return (
-            isinstance(other, Choices)
-            and len(self.choices) == len(other.choices)
-            and all(any(_spells(theirs, ours) for ours in self.choices) for theirs in other.choices)
-        )
+        """The same choices in any order. A Study may have them as texts: "32" there is 32 in the script."""
+        if not isinstance(other, Choices) or len(self.choices) != len(other.choices):
+            return False
+        theirs, ours = list(other.choices), list(self.choices)
+        for means in (_equal, _spells):  # where the Study has both "32" and 32, each is itself
+            left = []
+            for value in theirs:
+                found = next((i for i, choice in enumerate(ours) if means(value, choice)), None)
+                if found is None:
+                    left.append(value)
+                else:
+                    del ours[found]
+            theirs = left
+        return not theirs
 
     def default(self) -> Any:
         """The first choice."""
@@ -105,10 +113,16 @@ class Choices:
         Raises:
             SearchSpaceError: there is no such choice.
         """
-        for choice in self.choices:
-            if _spells(value, choice):
-                return choice
+        for means in (_equal, _spells):
+            for choice in self.choices:
+                if means(value, choice):
+                    return choice
         raise SearchSpaceError(f"{value!r} is not {self}")
+
+
+def _equal(value: Any, choice: Any) -> bool:
+    """Whether they are the same in type too; 1 is 1.0, but neither is True."""
+    return isinstance(value, bool) == isinstance(choice, bool) and value == choice
 
 
 def _spells(value: Any, choice: Any) -> bool:
@@ -124,13 +138,21 @@ def _spells(value: Any, choice: Any) -> bool:
         return False
     if isinstance(choice, str) and not isinstance(value, str):
         return choice in (str(value), json.dumps(value, default=str))
-    return isinstance(value, bool) == isinstance(choice, bool) and value == choice
+    return _equal(value, choice)
 
 
 class Params(dict[str, Any]):
-    """The parameters of a trial by name. For a name that is not there the error lists those that are."""
+    """The parameters of a trial by name. For a name that is not there the error lists those that are, or says why the
+    study has it and this trial has not."""
+
+    def __init__(self, values: Mapping[str, Any], inactive: Mapping[str, str] | None = None) -> None:
+        """`inactive` says of conditional parameters why they are not active."""
+        super().__init__(values)
+        self._inactive = dict(inactive or {})
 
     def __missing__(self, name: str) -> Any:
+        if name in self._inactive:
+            raise InactiveParameterError(f"parameter {name!r} is not active in this trial: {self._inactive[name]}")
         known = ", ".join(self) or "none at all"
         raise UnknownParameterError(f"there is no parameter {name!r}; there is {known}")
 
@@ -144,7 +166,7 @@ class Space(Protocol):
         """The parameter's value.
 
         Raises:
-            UnknownParameterError: there is no such parameter.
+            UnknownParameterError: there is no such parameter, or it is not active in this trial.
             SearchSpaceError: the space has something else under this name than is asked for.
         """
 
@@ -154,7 +176,8 @@ class StudySpace:
 
     def __init__(self, params: Mapping[str, Any], parameters: Sequence[Mapping[str, Any]]) -> None:
         """`parameters` is `spec.parameters` of the Study."""
-        self.params = Params(params)
+        inactive = {p["name"]: _why_inactive(p["when"], params) for p in parameters if p.get("when")}
+        self.params = Params(params, {name: why for name, why in inactive.items() if name not in params})
         self._space = {parameter["name"]: _of_study(parameter) for parameter in parameters}
 
     def value(self, name: str, asked: Range | Choices) -> Any:
@@ -192,6 +215,13 @@ class LocalSpace:
         self._asked[name] = asked
         self.params[name] = value
         return value
+
+
+def _why_inactive(when: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    """`when` is that of an entry of `spec.parameters`."""
+    parent, wanted = when["parameter"], " or ".join(map(repr, when["in"]))
+    now = f"is {params[parent]!r}" if parent in params else "is not active either"
+    return f"it is so when {parent} is {wanted}, and {parent} {now} here"
 
 
 def _of_study(parameter: Mapping[str, Any]) -> Range | Choices:

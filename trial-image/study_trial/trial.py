@@ -7,19 +7,22 @@ import math
 import operator
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from study_trial.channels import Channel, LocalChannel, PodChannel
+from study_trial import terminating
+from study_trial.channels import Channel, Final, LocalChannel, PodChannel, SilentChannel
 from study_trial.connection import Connection
 from study_trial.delivery import Delivery
-from study_trial.environment import read_given_params, read_pod_environment
-from study_trial.errors import InvalidValueError, SearchSpaceError, is_pruned
+from study_trial.environment import read_checkpoint_dir, read_given_params, read_names, read_pod_environment
+from study_trial.errors import InvalidValueError, SearchSpaceError, SeveralObjectivesError, is_pruned
 from study_trial.output import say
 from study_trial.search_space import Choices, LocalSpace, Params, Range, Space, StudySpace
 
 _LARGEST_STEP = 2**31 - 1
 _LONGEST_ATTRIBUTE_NAME = 512
 _LARGEST_ATTRIBUTE = 64 * 1024
+_LONGEST_REASON = 1000
 
 _current: Trial | None = None
 
@@ -32,10 +35,21 @@ class Trial:
     `should_prune` may become true one report later than it would in a process that prunes itself.
     """
 
-    def __init__(self, number: int, space: Space, channel: Channel) -> None:
+    def __init__(
+        self,
+        number: int,
+        space: Space,
+        channel: Channel,
+        objectives: Sequence[str] = (),
+        constraints: Sequence[str] | None = None,
+    ) -> None:
+        """`objectives` and `constraints` are the study's names of them; empty, and None, when they are not known."""
         self._number = number
         self._space = space
         self._channel = channel
+        self._objectives = tuple(objectives)
+        self._limited = None if constraints is None else tuple(constraints)
+        self._constraints: dict[str, float] = {}
         self._user_attrs: dict[str, Any] = {}
         self._finished = False
 
@@ -46,8 +60,8 @@ class Trial:
 
     @property
     def params(self) -> Params:
-        """All parameters by name. A categorical one is a text until `suggest_categorical` gives it the
-        script's type.
+        """All parameters that are active in this trial, by name. A categorical one has the Study's type until
+        `suggest_categorical` gives it the script's.
 
         Outside a cluster: those given, and those suggested so far.
         """
@@ -65,6 +79,7 @@ class Trial:
 
         Raises:
             UnknownParameterError: the study has no such parameter.
+            InactiveParameterError: it has, but the parameter's `when` is not fulfilled in this trial.
             SearchSpaceError: the study has another range, step or log for it.
         """
         step = None if step is None else float(step)
@@ -80,7 +95,7 @@ class Trial:
         """The value of a categorical parameter: one of `choices`, in its type there. Raises as
         `suggest_float`.
 
-        A Study's choices are texts: "32" there is 32 here, "true" is True, "null" or "None" is None.
+        Where the Study has a choice as text, "32" there is 32 here, "true" is True, "null" or "None" is None.
         """
         return self._suggest(name, lambda: Choices(tuple(choices)))
 
@@ -103,8 +118,14 @@ class Trial:
 
         Raises:
             InvalidValueError: value or step cannot be reported; nothing was sent.
+            SeveralObjectivesError: the study has several objectives, and so no pruning.
             RefusedError: the database refused it: a wrong key, or a trial that has ended.
         """
+        if len(self._objectives) > 1:
+            raise SeveralObjectivesError(
+                f"the study has the objectives {', '.join(self._objectives)}, and Optuna has no pruning with several: "
+                "there is nothing that could be done with values reported during a trial; return the final ones"
+            )
         self._channel.report(_step(step), _number(value, "the reported value"))
 
     def should_prune(self) -> bool:
@@ -134,6 +155,42 @@ class Trial:
         self._channel.set_user_attr(key, text)
         self._user_attrs[key] = value
 
+    def set_constraint(self, name: str, value: float) -> None:
+        """Says what was measured of something that the study limits: a latency, the memory used. Stored by `finish`.
+
+        Args:
+            name: that of one of the Study's constraints.
+            value: as measured; the Study has the limit. The last value of a name counts.
+
+        Raises:
+            InvalidValueError: the study has no such constraint, the value is no finite number, or `finish` was called
+            before.
+        """
+        number = _number(value, f"constraint {name!r}")
+        if not math.isfinite(number):
+            raise InvalidValueError(f"constraint {name!r} must be a finite number, not {number!r}; nothing was sent")
+        if self._limited is not None and name not in self._limited:
+            known = ", ".join(self._limited) or "none at all"
+            raise InvalidValueError(f"the study has no constraint {name!r}; it has {known} (spec.constraints)")
+        if self._finished:
+            raise InvalidValueError(f"constraint {name!r} comes too late: set it before the final value is stored")
+        self._constraints[name] = number
+
+    def infeasible(self, reason: object) -> None:
+        """Ends the trial: these parameters cannot work, for example because the model does not fit into memory.
+
+        That is no failure: samplers learn to avoid such parameters, and nothing is run again. Returns when it is
+        stored; then return from the objective, or leave the script.
+
+        Args:
+            reason: why, for people: a text or an exception. Of a longer text the first 1000 characters.
+
+        Raises:
+            RefusedError, UndeliveredError: as `finish`.
+        """
+        text = str(reason).replace("\0", "").encode(errors="replace").decode().strip() or repr(reason)
+        self._end(Final([], constraints=self._constraints, infeasible=text[:_LONGEST_REASON]))
+
     def finish(self, value: float | Sequence[float] | None = None, *, pruned: bool = False) -> None:
         """Stores the final value and returns when it is stored; `study_trial.run` does it with what is
         returned.
@@ -141,28 +198,50 @@ class Trial:
         A database that is away is waited for, up to STUDY_FINISH_TIMEOUT seconds (3600).
 
         Args:
-            value: the objective's value, or one value per objective.
+            value: the objective's value, or one value per objective in the Study's order.
             pruned: the script itself ended the trial early; then the value may be left out.
 
         Raises:
-            InvalidValueError: not a number; nothing was sent.
-            RefusedError: the database refused it: a wrong key, another final value before, a trial that has
-            ended. UndeliveredError: the database was away for too long; the message holds the value.
+            InvalidValueError: not a number, or not one for each objective; nothing was sent.
+            RefusedError: the database refused it: a wrong key, another final value before, a trial that has ended.
+            UndeliveredError: the database was away for too long; the message holds the value.
         """
         values = _values(value)
         if not values and not pruned:
             raise InvalidValueError("a trial ends with a final value, or as pruned; nothing was sent")
+        if values and self._objectives and len(values) != len(self._objectives):
+            raise InvalidValueError(
+                f"the study has {len(self._objectives)} objective(s), {', '.join(self._objectives)}, and so many final "
+                f"values are needed, in this order; there are {len(values)}, and nothing was sent"
+            )
         if any(map(math.isnan, values)):
             say("warning: the final value is NaN, so this trial will count as failed (reason InvalidValue)")
-        unneeded = self._channel.finish(values, pruned)
-        self._finished = True
+        if not pruned and (missing := [name for name in self._limited or () if name not in self._constraints]):
+            say(
+                f"warning: there is no value for {', '.join(missing)}, so this trial will count as failed (reason "
+                "ConstraintMissing): call set_constraint before the final value is stored"
+            )
+        self._end(Final(values, pruned, self._constraints))
+
+    def _end(self, final: Final) -> None:
+        with terminating.Hold():
+            unneeded = self._channel.finish(final)
+            self._finished = True
         if unneeded:
             say("the trial has been pruned by the study; its final value was not needed")
 
     @property
     def finished(self) -> bool:
-        """Whether `finish` has stored a final value in this process."""
+        """Whether `finish` or `infeasible` has stored the trial's end in this process."""
         return self._finished
+
+    @property
+    def checkpoint_dir(self) -> Path | None:
+        """The trial's directory for checkpoints, which survives its pods; None when the Study has no `checkpoints`.
+
+        Outside a cluster: STUDY_CHECKPOINT_DIR if that is set.
+        """
+        return read_checkpoint_dir(os.environ)
 
     @property
     def undelivered(self) -> list[str]:
@@ -173,13 +252,23 @@ class Trial:
 def current() -> Trial:
     """The trial of this pod, or outside a cluster a local one that prints; the same object at every call.
 
+    In a pod, when called in the main thread and unless the program handles the signal itself, it also lets SIGTERM
+    raise `study_trial.Terminated`.
+
     Raises:
         SetupError: a part of the environment that the operator sets is missing or cannot be read.
     """
     global _current
     if _current is None:
         _current = _open()
+    if os.environ.get("STUDY_TRIAL_ID"):
+        terminating.install()
     return _current
+
+
+def checkpoint_dir() -> Path | None:
+    """As `Trial.checkpoint_dir`, for scripts that have no trial at hand."""
+    return current().checkpoint_dir
 
 
 def run(objective: Callable[[Trial], float | Sequence[float] | None]) -> None:
@@ -213,10 +302,13 @@ def _open() -> Trial:
     pod = read_pod_environment(os.environ)
     if pod is None:
         say("local run (this is no trial's pod): parameters are given or defaults, reports are printed")
-        return Trial(0, LocalSpace(read_given_params(os.environ)), LocalChannel())
+        objectives, constraints = (read_names(os.environ, f"STUDY_{what}") for what in ("OBJECTIVES", "CONSTRAINTS"))
+        return Trial(0, LocalSpace(read_given_params(os.environ)), LocalChannel(), objectives, constraints or None)
     delivery = Delivery(Connection(pod.url, pod.key), pod.report_timeout, pod.finish_timeout)
-    channel = PodChannel(delivery, pod.trial_id, pod.number)
-    return Trial(pod.number, StudySpace(pod.params, pod.search_space), channel)
+    channel: Channel = PodChannel(delivery, pod.trial_id, pod.number)
+    if pod.index:
+        channel = SilentChannel(channel, pod.index)
+    return Trial(pod.number, StudySpace(pod.params, pod.search_space), channel, pod.objectives, pod.constraints)
 
 
 def _number(value: Any, what: str) -> float:
