@@ -676,8 +676,8 @@ RULES: dict[str, tuple[Change, Change, str]] = {
         "spec.metrics.path in body should match",
     ),
     "metrics-path-length": (
-        metrics(**{"from": "File", "path": "/" + "a" * 511}),
-        metrics(**{"from": "File", "path": "/" + "a" * 512}),
+        metrics(**{"from": "File", "path": "/m/" + "a" * 509}),
+        metrics(**{"from": "File", "path": "/m/" + "a" * 510}),
         "spec.metrics.path: Too long: may not be more than 512",
     ),
     "metrics-pattern": (
@@ -699,6 +699,11 @@ RULES: dict[str, tuple[Change, Change, str]] = {
         metrics(**{"from": "File", "path": "/m/log", "format": "TensorBoard"}),
         metrics(**{"from": "File", "path": "/m/log", "format": "Csv"}),
         'spec.metrics.format: Unsupported value: "Csv": supported values: "JsonLines", "TensorBoard"',
+    ),
+    "metrics-path-directory": (
+        metrics(**{"from": "File", "path": "/runs", "format": "TensorBoard"}),
+        metrics(**{"from": "File", "path": "/metrics.jsonl"}),
+        "path must lie in a directory of its own, which becomes a volume: write for example /metrics/metrics.jsonl",
     ),
     "metrics-step-name": (
         metrics(stepName="train/step"),
@@ -796,6 +801,46 @@ RULES: dict[str, tuple[Change, Change, str]] = {
         pod(containers=[{"image": "train:1"}, {"name": "proxy", "image": "proxy:1"}]),
         pod(containers=[]),
         "spec.jobTemplate.spec.template.spec.containers in body should have at least 1 items",
+    ),
+    "job-several-pods": (
+        job(completionMode="Indexed", completions=4, parallelism=4),
+        job(completionMode="Indexed", completions=4, parallelism=2),
+        "a trial is one pod, or several that run together: leave out completions and parallelism",
+    ),
+    "job-completions-alone": (
+        job(completions=1),
+        job(completionMode="Indexed", completions=2),
+        "or set completionMode to Indexed and completions equal to parallelism",
+    ),
+    "job-parallelism-alone": (
+        job(parallelism=1),
+        job(parallelism=2),
+        "spec.parallelism of the Study says how many trials run at once",
+    ),
+    "job-several-pods-of-no-index": (
+        job(completions=1, parallelism=1, completionMode="NonIndexed"),
+        job(completions=2, parallelism=2),
+        "a trial is one pod, or several that run together",
+    ),
+    "job-completions-min": (
+        job(completions=1),
+        job(completions=0, parallelism=0),
+        "spec.jobTemplate.spec.completions in body should be greater than or equal to 1",
+    ),
+    "job-parallelism-type": (
+        job(parallelism=1),
+        job(parallelism="1"),
+        "spec.jobTemplate.spec.parallelism in body must be of type integer",
+    ),
+    "job-completion-mode": (
+        job(completionMode="Indexed"),
+        job(completionMode="Ordered"),
+        'completionMode: Unsupported value: "Ordered": supported values: "NonIndexed", "Indexed"',
+    ),
+    "job-suspend": (
+        job(suspend=False),
+        job(suspend=True),
+        "trials are not created suspended: leave suspend out; spec.suspend suspends the Study",
     ),
     "job-backoff-limit": (
         job(backoffLimit=3),

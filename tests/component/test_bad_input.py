@@ -57,17 +57,6 @@ REFUSED = {
         "InvalidPrunerOptions",
         "spec.pruner: option 'max_resource' of pruner Hyperband is True; it must be text or a whole number",
     ),
-    "no container": (
-        {"jobTemplate": pod_template()},
-        "JobTemplateInvalid",
-        "spec.jobTemplate.spec.template.spec.containers is empty: name the image to run",
-    ),
-    "two pods": (
-        {"jobTemplate": pod_template(CONTAINER, parallelism=2)},
-        "JobTemplateInvalid",
-        "spec.jobTemplate.spec.parallelism is 2: a trial is one pod; leave it out (spec.parallelism of the Study "
-        "says how many trials run at once)",
-    ),
     "variable of the operator's own": (
         {"jobTemplate": job_template(env=[{"name": "PARAM_x", "value": "0.5"}])},
         "JobTemplateInvalid",

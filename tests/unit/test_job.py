@@ -407,15 +407,7 @@ def refusal(template: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        (pod_template({}, completions=2), "completions 2 and parallelism 1: a trial is one pod, so leave both out"),
-        (pod_template({}, parallelism=4), "completions 1 and parallelism 4: a trial is one pod, so leave both out"),
-        (pod_template({}, completions=2, parallelism=2), "or an Indexed Job of several pods that run together"),
-        (pod_template({}, completions=4, parallelism=2, completionMode="Indexed"), "completions equal to parallelism"),
-        (pod_template({}, completions=4, completionMode="Indexed"), "completions equal to parallelism"),
-        (pod_template({}, parallelism=0), "spec.jobTemplate.spec.parallelism is 0: write a whole number from 1 on"),
-        (pod_template({}, completions="2"), "spec.jobTemplate.spec.completions is '2': write a whole number"),
         (pod_template({"subdomain": 3}), "spec.jobTemplate.spec.template.spec.subdomain is 3: write the name"),
-        (pod_template({}, suspend=True), "spec.jobTemplate.spec.suspend cannot be used for trials: leave it out"),
         (pod_template({}, selector={"matchLabels": {"a": "b"}}), "selector cannot be used for trials"),
         (pod_template({}, manualSelector=True), "manualSelector cannot be used for trials"),
     ],

@@ -130,7 +130,6 @@ def test_without_a_trial_image_it_is_refused():
     [
         ({"pod": {"initContainers": [{"name": "study-metrics"}]}}, "has a container 'study-metrics'"),
         ({"pod": {"volumes": [{"name": "study-metrics"}]}}, "has a volume 'study-metrics'"),
-        ({"metrics": {"from": "File", "path": "/metrics.jsonl"}}, "such as /metrics/metrics.jsonl"),
         (
             {"pod": {"initContainers": [{"name": "fetch", "volumeMounts": [{"name": "x", "mountPath": "/out/logs"}]}]}},
             "container 'fetch' of the jobTemplate mounts 'x' at /out/logs, where spec.metrics has its directory",

@@ -41,12 +41,6 @@ def add_sidecar(study: Study, pod: dict[str, Any], image: str | None) -> None:
             f"the jobTemplate has a container {NAME!r}, and spec.metrics.from File adds one of that name: rename it",
         )
     directory = metrics.path if metrics.format == "TensorBoard" else posixpath.dirname(metrics.path)
-    if directory == "/":
-        raise Refused(
-            "JobTemplateInvalid",
-            f"spec.metrics.path is {metrics.path}: the root directory cannot become a volume; let the program write "
-            f"into a directory of its own, such as /metrics{metrics.path}",
-        )
     program = pod["containers"][0]
     if mounted_above(program, directory) is None:
         share(pod, {"emptyDir": {}}, {"name": NAME, "mountPath": directory}, "spec.metrics")

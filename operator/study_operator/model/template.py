@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from study_operator.model.study import Refused, Study
@@ -35,9 +34,9 @@ def check(study: Study) -> None:
     """
     spec = study.job_template["spec"]
     _check_shape(spec, _SHAPE, WHERE)
-    pods = _check_pods(spec)
+    pods = spec.get("completions") or 1
     _check_names(study, pods if spec.get("completionMode") == "Indexed" else None)
-    for name in ("suspend", "manualSelector", "selector"):
+    for name in ("manualSelector", "selector"):
         if spec.get(name):
             raise _invalid(f"{WHERE}.{name} cannot be used for trials: leave it out")
     pod = spec["template"]["spec"]
@@ -68,23 +67,6 @@ def _check_shape(value: Any, shape: Any, where: str) -> None:
         for name, inner in shape.items():
             if value.get(name) is not None:
                 _check_shape(value[name], inner, f"{where}.{name}")
-
-
-def _check_pods(spec: Mapping[str, Any]) -> int:
-    """How many pods a trial has: one, or as many as an Indexed Job has, all at a time."""
-    completions, parallelism = (1 if spec.get(name) is None else spec[name] for name in ("completions", "parallelism"))
-    if completions == parallelism == 1:
-        return 1
-    for name, value in (("completions", completions), ("parallelism", parallelism)):
-        if not isinstance(value, int) or value < 1:
-            raise _invalid(f"{WHERE}.{name} is {value!r}: write a whole number from 1 on, or leave it out")
-    if completions != parallelism or spec.get("completionMode") != "Indexed":
-        raise _invalid(
-            f"{WHERE} has completions {completions} and parallelism {parallelism}: a trial is one pod, so leave both "
-            "out (spec.parallelism of the Study says how many trials run at once), or an Indexed Job of several pods "
-            "that run together: completionMode: Indexed, and completions equal to parallelism"
-        )
-    return completions
 
 
 def _check_names(study: Study, pods: int | None) -> None:
