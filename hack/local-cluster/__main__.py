@@ -15,7 +15,7 @@ import images
 import network
 import testservices
 from common import Problem
-from recipes import PROJECT
+from recipes import ON_DEMAND, PROJECT
 
 
 def main() -> int:
@@ -32,7 +32,7 @@ def main() -> int:
         help="build the project's images and bring them to the cluster",
         description="Builds and imports what has changed; prints {name: image} as its last line.",
     )
-    build.add_argument("name", nargs="*", help=f"one of {', '.join(PROJECT)} (default: all)")
+    build.add_argument("name", nargs="*", help=f"one of {', '.join(PROJECT)} (default: all but {', '.join(ON_DEMAND)})")
     build.add_argument(
         "--push",
         metavar="REGISTRY",
@@ -74,7 +74,9 @@ def _run(arguments: argparse.Namespace) -> int:
         if network.proxies_in_use():
             print(f"export NO_PROXY={shlex.quote(os.environ['NO_PROXY'])}")
     elif arguments.command == "images":
-        print(json.dumps(_images(arguments.name or list(PROJECT), arguments.push)))
+        print(
+            json.dumps(_images(arguments.name or [name for name in PROJECT if name not in ON_DEMAND], arguments.push))
+        )
     elif arguments.command == "test-services":
         directory = (arguments.dir or testservices.default_dir()).absolute()
         if arguments.action == "up":

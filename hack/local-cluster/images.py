@@ -17,7 +17,7 @@ from pathlib import Path
 
 import packages
 from common import HERE, Problem, cache_dir, locked, run, say, tail, unmount_below
-from recipes import BASE_PACKAGES, NODE, PROJECT, SUITE, Contexts, node_tag
+from recipes import BASES, PROJECT, Contexts, node_tag
 
 # How the host is trusted and where pip looks, lent to RUN steps: nothing of either stays in the image.
 _LENT = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
@@ -30,7 +30,7 @@ def ensure(names: Iterable[str], containerd: Path) -> dict[str, str]:
     """
     with tempfile.TemporaryDirectory() as snapshots:
         contexts = Contexts(Path(snapshots))
-        images = {name: f"{name}:{contexts.tag(name)}" for name in names}
+        images = {name: contexts.image(name) for name in names}
         if _missing(images, containerd):
             packages.ensure(packages.IMAGES)
             with locked(_home() / ".lock"):
@@ -54,9 +54,10 @@ def push(names: Iterable[str], registry: str) -> dict[str, str]:
 
         def ensure_pushed(name: str) -> str:
             if name not in pushed:
-                image = f"{registry.rstrip('/')}/{name}:{contexts.tag(name)}"
-                parents = {key: parent for key, parent in PROJECT[name].parents.items() if parent not in NODE}
+                image = f"{registry.rstrip('/')}/{contexts.image(name)}"
+                parents = {key: parent for key, parent in PROJECT[name].parents.items() if parent in PROJECT}
                 arguments = [f"--build-arg={key}={ensure_pushed(parent)}" for key, parent in parents.items()]
+                arguments += _variant(name)
                 say(f"building {image} with {engine}")
                 context = contexts.directory(name)
                 build = [engine, "bud" if engine == "buildah" else "build", *arguments]
@@ -67,6 +68,12 @@ def push(names: Iterable[str], registry: str) -> dict[str, str]:
             return pushed[name]
 
         return {name: ensure_pushed(name) for name in names}
+
+
+def _variant(name: str) -> list[str]:
+    """What tells a Dockerfile which variant to build."""
+    variant = PROJECT[name].variant
+    return [f"--build-arg=VARIANT={variant}"] if variant else []
 
 
 def node_image(name: str) -> str:
@@ -144,14 +151,14 @@ class _Store:
             return
         if name == "study-pause":
             self._pause(image)
-        elif name == "study-base":
-            self._base(image)
+        elif name in BASES:
+            self._base(name, image)
         else:
             self._from_dockerfile(name, image)
-        self._forget_older(name, image)
+        self._forget_older(image)
 
     def _image(self, name: str) -> str:
-        return f"localhost/{name}:{self._contexts.tag(name)}"
+        return f"localhost/{self._contexts.image(name)}"
 
     def _from_dockerfile(self, name: str, image: str) -> None:
         dockerfile = PROJECT[name]
@@ -159,6 +166,7 @@ class _Store:
         for key, parent in dockerfile.parents.items():
             self.build(parent)
             arguments.append(f"--build-arg={key}={self._image(parent)}")
+        arguments += _variant(name)
         arguments += [f"--volume={path}:{path}:ro" for path in _LENT if Path(path).exists()]
         say(f"building {name} from {dockerfile.path}")
         context = self._contexts.directory(name)
@@ -176,13 +184,13 @@ class _Store:
             )
             self._commit(image, f"{scratch}/pause", "/pause", "--entrypoint", '["/pause"]', "--user", "65535:65535")
 
-    def _base(self, image: str) -> None:
-        say(f"building study-base: Debian {SUITE} with Python, by debootstrap (about a minute)")
+    def _base(self, name: str, image: str) -> None:
+        base = BASES[name]
+        say(f"building {name}: Debian {base.suite} with Python, by debootstrap (a minute or two)")
         with _scratch("base") as scratch:
             root = scratch / "root"
-            run(
-                ["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", SUITE, root, *packages.mirror(SUITE)]
-            )
+            include = f"--include={base.packages}"
+            run(["debootstrap", "--variant=minbase", include, base.suite, root, *packages.mirror()])
             for leftover in ("var/cache/apt", "var/lib/apt/lists", "var/log"):
                 shutil.rmtree(root / leftover)
                 (root / leftover).mkdir()
@@ -200,10 +208,12 @@ class _Store:
         finally:
             self.buildah("rm", container)
 
-    def _forget_older(self, name: str, image: str) -> None:
-        listed = self.buildah("images", "--format", "{{.Name}}:{{.Tag}}", "--filter", f"reference=localhost/{name}")
+    def _forget_older(self, image: str) -> None:
+        repository, _, tag = image.rpartition(":")
+        listed = self.buildah("images", "--format", "{{.Name}}:{{.Tag}}", "--filter", f"reference={repository}")
         for other in listed.split():
-            if other != image:
+            of_this_variant = other.rpartition(":")[2].partition("-")[2] == tag.partition("-")[2]
+            if other != image and of_this_variant:
                 run([*self._global, "rmi", other], check=False)
 
 

@@ -60,7 +60,7 @@ def ensure(needed: Iterable[str]) -> None:
     run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing], env=environment)
 
 
-def mirror(suite: str) -> list[str]:
-    """Where this machine gets Debian's packages of a release from; empty where its own sources do not say."""
-    wanted = [f"Codename: {suite}", "Created-By: Packages", "Component: main"]
+def mirror() -> list[str]:
+    """Where this machine gets Debian's packages from, whatever the release; empty where its own sources do not say."""
+    wanted = ["Codename: bookworm", "Created-By: Packages", "Component: main"]
     return run(["apt-get", "indextargets", "--format", "$(REPO_URI)", *wanted], check=False).stdout.split()[:1]

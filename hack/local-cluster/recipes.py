@@ -12,7 +12,6 @@ from pathlib import Path
 
 from common import HERE, REPOSITORY, Problem
 
-SUITE = "bookworm"
 BASE_PACKAGES = "python3,python3-pip,python3-venv"
 _IGNORED = ("__pycache__", ".pytest_cache", ".ruff_cache")
 
@@ -24,24 +23,47 @@ class Dockerfile:
     path: str
     parents: Mapping[str, str] = field(default_factory=lambda: {"BASE_IMAGE": "study-base"})
     """Build argument -> which of these images it names."""
+    variant: str = ""
+    """The build argument VARIANT, and the end of the tag."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A Debian release with some packages, made by debootstrap."""
+
+    suite: str
+    packages: str
 
 
 # The project's images, parents first. What goes into one is what its Dockerfile copies.
 PROJECT = {
     "study-operator": Dockerfile("operator/Dockerfile"),
+    "study-operator-gp": Dockerfile("operator/Dockerfile", {"BASE_IMAGE": "study-base-torch"}, "gp"),
     "study-trial": Dockerfile("trial-image/Dockerfile"),
     "study-trial-digits": Dockerfile("examples/digits/Dockerfile", {"TRIAL_IMAGE": "study-trial"}),
     "study-postgres": Dockerfile("hack/local-cluster/postgres/Dockerfile"),
+    "study-operator-hyperopt": Dockerfile("examples/plugins/hyperopt/Dockerfile", {"OPERATOR_IMAGE": "study-operator"}),
+    "study-operator-botorch": Dockerfile(
+        "examples/plugins/botorch/Dockerfile", {"OPERATOR_IMAGE": "study-operator-gp"}
+    ),
 }
-# What the node itself needs: the pods' sandbox, and a Debian with Python that stands in for published base images.
+# Images that take minutes to build, and that only those who ask for them get.
+ON_DEMAND = ("study-operator-gp", "study-operator-hyperopt", "study-operator-botorch")
+# Debians with Python that stand in for published base images. Debian's PyTorch is built for CPUs; that of its release
+# before this one is too old for BoTorch.
+BASES = {
+    "study-base": Base("bookworm", BASE_PACKAGES),
+    "study-base-torch": Base("trixie", f"{BASE_PACKAGES},python3-torch"),
+}
+# What the node itself needs: the pods' sandbox, and the first of those.
 NODE = ("study-pause", "study-base")
 
 
 def node_tag(name: str) -> str:
-    """The tag of one of the node's own images."""
+    """The tag of the pods' sandbox or of a base image."""
     if name == "study-pause":
         return hashlib.sha256((HERE / "pause" / "main.go").read_bytes()).hexdigest()[:12]
-    return hashlib.sha256(f"{SUITE} {BASE_PACKAGES}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{BASES[name].suite} {BASES[name].packages}".encode()).hexdigest()[:12]
 
 
 class Contexts:
@@ -62,12 +84,18 @@ class Contexts:
 
     def tag(self, name: str) -> str:
         """The tag of an image. Raises Problem when its Dockerfile copies something that does not exist."""
-        if name in NODE:
+        if name not in PROJECT:
             return "published" if self._published else node_tag(name)
         if name not in self._tags:
             parents = [self.tag(parent) for parent in PROJECT[name].parents.values()]
             self._tags[name] = self._snapshot(name, parents)
         return self._tags[name]
+
+    def image(self, name: str) -> str:
+        """An image's name and tag. A variant is the image of another name with a tag that ends in the variant."""
+        if name not in PROJECT or not (variant := PROJECT[name].variant):
+            return f"{name}:{self.tag(name)}"
+        return f"{name.removesuffix(f'-{variant}')}:{self.tag(name)}-{variant}"
 
     def _snapshot(self, name: str, parents: Iterable[str]) -> str:
         digest = hashlib.sha256("\0".join(parents).encode())
