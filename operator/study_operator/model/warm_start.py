@@ -1,0 +1,135 @@
+"""Which finished trials of earlier studies a new one may begin with, and why others not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from optuna.trial import FrozenTrial, TrialState
+
+from study_operator.model.search_space import possible
+from study_operator.model.study import Study
+
+# Trials taken from all studies together: a sampler reads all of them for each suggestion.
+MOST_TRIALS = 10_000
+
+
+@dataclass(frozen=True)
+class WarmStarted:
+    """What came of one study: how many of its finished trials were taken and left, and why they were left."""
+
+    study: str
+    taken: int
+    left: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """An earlier study, as far as it is read.
+
+    Attributes:
+        directions: MINIMIZE or MAXIMIZE, one per objective.
+        metric_names: its objectives' names, None when it was made before they were kept.
+        ended: how many of its trials have ended, by state.
+        trials: those that are COMPLETE or PRUNED, in order of number; of more than `MOST_TRIALS` the latest.
+        constraint_values: what trials reported for constraints, by trial_id and name.
+    """
+
+    name: str
+    directions: Sequence[str]
+    metric_names: Sequence[str] | None
+    ended: Mapping[TrialState, int]
+    trials: Sequence[FrozenTrial]
+    constraint_values: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+
+
+def take(study: Study, source: Source, most: int = MOST_TRIALS) -> tuple[list[FrozenTrial], WarmStarted]:
+    """The source's trials that could be this study's, the latest ones if there are more than `most`.
+
+    Returns:
+        Those trials, in order of number, with the constraints of this study and no other attributes; and what came of
+        the source.
+    """
+    ended = sum(source.ended.values())
+    if reason := _other_objectives(study, source):
+        return [], WarmStarted(source.name, 0, ended, reason)
+    reasons: Counter[str] = Counter()
+    fitting = []
+    for trial in source.trials:
+        if reason := _misfit(study, trial, source.constraint_values.get(trial._trial_id, {})):
+            reasons[reason] += 1
+        else:
+            fitting.append(trial)
+    taken = fitting[max(len(fitting) - most, 0) :]
+    unread = source.ended.get(TrialState.COMPLETE, 0) + source.ended.get(TrialState.PRUNED, 0) - len(source.trials)
+    reasons[f"older than the latest {MOST_TRIALS}"] += len(fitting) - len(taken) + max(unread, 0)
+    reasons["failed"] += source.ended.get(TrialState.FAIL, 0)
+    message = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common() if count)
+    if not ended:
+        message = "it had no finished trials yet"
+    own = [_own(study, trial, source.constraint_values.get(trial._trial_id, {})) for trial in taken]
+    return own, WarmStarted(source.name, len(taken), ended - len(taken), message)
+
+
+def _other_objectives(study: Study, source: Source) -> str:
+    """Why no value of the source says anything about this study's objectives; empty when they do."""
+    names = [objective.name for objective in study.objectives]
+    if list(source.directions) == study.directions and list(source.metric_names or names) == names:
+        return ""
+    ours, theirs = _shown(names, study.directions), _shown(source.metric_names, source.directions)
+    return f"its trials have other values: {theirs}; this Study has {ours}"
+
+
+def _shown(names: Sequence[str] | None, directions: Sequence[str]) -> str:
+    if names is None:
+        return ", ".join(f"one to {direction.lower()}" for direction in directions)
+    return ", ".join(f"{name} to {direction.lower()}" for name, direction in zip(names, directions, strict=False))
+
+
+def _misfit(study: Study, trial: FrozenTrial, constraints: Mapping[str, float]) -> str:
+    """Why a trial could not be one of this study, in words that follow a number; empty when it could."""
+    if trial.state is TrialState.PRUNED:
+        if len(study.objectives) > 1:
+            return "stopped early"
+        if not trial.intermediate_values:
+            return "stopped early without a report"
+    elif trial.values is None or len(trial.values) != len(study.objectives):
+        return "without a value for each objective"
+    for name, value in trial.params.items():
+        if name not in study.distributions:
+            return f"with a parameter {name}, which this Study has not"
+        if not possible(study.distributions[name], value):
+            return f"with a {name} that is not possible here"
+    active: list[str] = []
+    for name in study.distributions:
+        if study.space.active(name, {parent: trial.params[parent] for parent in active if parent in trial.params}):
+            if name not in trial.params:
+                return f"without {name}"
+            active.append(name)
+        elif name in trial.params:
+            return f"with {name} where this Study has it not"
+    for constraint in study.constraints:
+        if constraint.name not in constraints:
+            return f"without a value of the constraint {constraint.name}"
+    return ""
+
+
+def _own(study: Study, trial: FrozenTrial, constraints: Mapping[str, float]) -> FrozenTrial:
+    """The trial with this study's distributions, and its constraints judged by this study's limits."""
+    params = study.space.choose(lambda name, _: trial.params[name])
+    return FrozenTrial(
+        number=trial.number,
+        state=trial.state,
+        value=None,
+        values=trial.values,
+        datetime_start=trial.datetime_start,
+        datetime_complete=trial.datetime_complete,
+        params=params,
+        distributions={name: study.distributions[name] for name in params},
+        user_attrs={},
+        system_attrs={f"constraints:{c.name}": c.violation(constraints[c.name]) for c in study.constraints},
+        intermediate_values=trial.intermediate_values,
+        trial_id=trial._trial_id,
+    )

@@ -1,0 +1,152 @@
+"""Finished trials of earlier studies of a namespace, for the sampler of a new one to begin with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from psycopg2.extensions import cursor
+
+from study_operator.model.study import Refused, Study
+from study_operator.model.warm_start import MOST_TRIALS, Source, WarmStarted, take
+from study_operator.storage import reading
+from study_operator.storage.database import Database
+from study_operator.storage.studies import METRIC_NAMES_ATTR
+
+WARM_ATTR = "study_operator:warm_start"
+_NAMES_SHOWN = 10
+
+
+class Warm:
+    """Reads across studies, and so minds whose they are: one cluster's, in one namespace. Every method blocks; call from
+    the storage threads."""
+
+    def __init__(self, database: Database, cluster_id: str) -> None:
+        self._database, self._cluster_id = database, cluster_id
+
+    def load(self, study: Study, study_id: int) -> tuple[list[FrozenTrial], tuple[WarmStarted, ...]]:
+        """The trials that `study`, Optuna's `study_id`, begins with, and what came of each study that it names.
+
+        Which trials these are is decided the first time and noted in the database. So the sampler has the same ones
+        after a restart, though a source may have gone on; of one that has been removed since, it has none.
+
+        Raises:
+            Refused: when a name is not that of a study of this namespace, for the first time. Whether another namespace
+                has one of that name, the message does not tell.
+        """
+        if not study.warm_start:
+            return [], ()
+        with self._database.transaction() as cursor:
+            # Two processes may both find no note.
+            cursor.execute("SELECT FROM studies WHERE study_id = %s FOR UPDATE", (study_id,))
+            noted = self._note(cursor, study_id)
+            names = self._names(cursor, study)
+            if noted is None:
+                taken, came = self._decide(cursor, study, names)
+                noted = {"trials": [trial._trial_id for trial in taken], "studies": [asdict(one) for one in came]}
+                cursor.execute(
+                    "INSERT INTO study_system_attributes (study_id, key, value_json) VALUES (%s, %s, %s)",
+                    (study_id, WARM_ATTR, json.dumps(noted)),
+                )
+            else:
+                wanted = noted["trials"]
+                sources = [_source(cursor, names[name], name, wanted) for name in study.warm_start if name in names]
+                taken = [trial for source in sources for trial in take(study, source)[0]]
+            return taken, tuple(WarmStarted(**one) for one in noted["studies"])
+
+    def _note(self, cursor: cursor, study_id: int) -> dict[str, Any] | None:
+        cursor.execute(
+            "SELECT value_json FROM study_system_attributes WHERE study_id = %s AND key = %s", (study_id, WARM_ATTR)
+        )
+        found = cursor.fetchone()
+        return None if found is None else json.loads(found[0])
+
+    def _names(self, cursor: cursor, study: Study) -> dict[str, int]:
+        """The other studies of the namespace by their names in Optuna, the latest first."""
+        cursor.execute(
+            "SELECT s.study_name, s.study_id FROM studies s JOIN study_operator.access a USING (study_id)"
+            " WHERE a.cluster_id = %s AND a.namespace = %s AND a.uid <> %s ORDER BY s.study_id DESC",
+            (self._cluster_id, study.namespace, study.uid),
+        )
+        return dict(cursor.fetchall())
+
+    def _decide(
+        self, cursor: cursor, study: Study, names: dict[str, int]
+    ) -> tuple[list[FrozenTrial], list[WarmStarted]]:
+        taken: list[FrozenTrial] = []
+        came: list[WarmStarted] = []
+        for name in study.warm_start:
+            if name not in names:
+                raise Refused("WarmStartRefused", _unknown(study, name, list(names)))
+        for name in study.warm_start:
+            trials, one = take(study, _source(cursor, names[name], name), MOST_TRIALS - len(taken))
+            taken += trials
+            came.append(one)
+        return taken, came
+
+
+def _unknown(study: Study, name: str, names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN]) + (f" and {len(names) - _NAMES_SHOWN} more" if names[_NAMES_SHOWN:] else "")
+    there = f"there are {shown}" if names else "there is no other one yet"
+    return (
+        f"warmStart: {name!r} is not the name in Optuna (status.studyName) of a study of namespace {study.namespace}; "
+        f"{there}. warmStart is fixed: delete this Study and create it with another name"
+    )
+
+
+def _source(cursor: cursor, study_id: int, name: str, only: Sequence[int] | None = None) -> Source:
+    """A study as far as it is read; with `only`, of its trials those with these trial_ids."""
+    cursor.execute("SELECT direction::text FROM study_directions WHERE study_id = %s ORDER BY objective", (study_id,))
+    directions = [direction for (direction,) in cursor.fetchall()]
+    cursor.execute(
+        "SELECT value_json FROM study_system_attributes WHERE study_id = %s AND key = %s", (study_id, METRIC_NAMES_ATTR)
+    )
+    metric_names = cursor.fetchone()
+    cursor.execute(
+        "SELECT state::text, count(*) FROM trials WHERE study_id = %s AND state IN ('COMPLETE', 'PRUNED', 'FAIL')"
+        " GROUP BY 1",
+        (study_id,),
+    )
+    ended = {TrialState[state]: count for state, count in cursor.fetchall()}
+    cursor.execute(
+        "SELECT t.trial_id, t.number, t.state::text, t.datetime_start, t.datetime_complete, r.constraint_values"
+        " FROM trials t LEFT JOIN study_operator.results r USING (trial_id)"
+        " WHERE t.study_id = %s AND t.state IN ('COMPLETE', 'PRUNED') AND (%s::int[] IS NULL OR t.trial_id = ANY(%s))"
+        " ORDER BY t.number DESC LIMIT %s",
+        (study_id, only, only, MOST_TRIALS),
+    )
+    found = list(reversed(cursor.fetchall()))
+    ids = [row[0] for row in found]
+    params, values = reading.params_of(cursor, ids), reading.values_of(cursor, ids)
+    # Of complete trials samplers want the final values alone, and pruners never see any of these trials.
+    reports: dict[int, dict[int, float]] = {}
+    for report in reading.reports_of(cursor, [(row[0], 0) for row in found if row[2] == "PRUNED"]):
+        reports.setdefault(report.trial_id, {})[report.step] = report.value
+    trials = [
+        FrozenTrial(
+            number=number,
+            state=TrialState[state],
+            value=None,
+            values=values.get(trial_id),
+            datetime_start=started,
+            datetime_complete=completed,
+            params=params[trial_id][0],
+            distributions=params[trial_id][1],
+            user_attrs={},
+            system_attrs={},
+            intermediate_values=reports.get(trial_id, {}),
+            trial_id=trial_id,
+        )
+        for trial_id, number, state, started, completed, _ in found
+    ]
+    return Source(
+        name,
+        directions,
+        None if metric_names is None else json.loads(metric_names[0]),
+        ended,
+        trials,
+        {row[0]: row[5] for row in found if row[5]},
+    )
