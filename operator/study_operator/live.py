@@ -154,7 +154,13 @@ class LiveStudy:
         if self._ensured != wanted:
             study = self.study
             self.study_id = self._studies.ensure(
-                study.optuna_name, study.directions, study.namespace, study.name, study.uid, *wanted
+                study.optuna_name,
+                study.directions,
+                study.namespace,
+                study.name,
+                study.uid,
+                *wanted,
+                metric_names=[objective.name for objective in study.objectives],
             )
             self._ensured = wanted
 

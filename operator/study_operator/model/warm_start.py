@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -101,13 +102,13 @@ def _misfit(study: Study, trial: FrozenTrial, constraints: Mapping[str, float]) 
         if name not in study.distributions:
             return f"with a parameter {name}, which this Study has not"
         if not possible(study.distributions[name], value):
-            return f"with a {name} that is not possible here"
-    active: list[str] = []
+            return f"whose {name} is not possible here"
+    active: dict[str, Any] = {}
     for name in study.distributions:
-        if study.space.active(name, {parent: trial.params[parent] for parent in active if parent in trial.params}):
+        if study.space.active(name, active):
             if name not in trial.params:
                 return f"without {name}"
-            active.append(name)
+            active[name] = trial.params[name]
         elif name in trial.params:
             return f"with {name} where this Study has it not"
     for constraint in study.constraints:

@@ -9,26 +9,27 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from study_operator.model.search_space import Space, as_text
+from study_operator.model.study import Refused, Study
 
 # Where Optuna keeps what `study.enqueue_trial` was given.
 WISH_ATTR = "fixed_params"
 
 
-def initial_trials(space: Space, given: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+def initial_trials(study: Study) -> list[dict[str, Any]]:
     """spec.initialTrials as Optuna's `enqueue_trial` would store them: each value in its parameter's own type.
 
     Raises:
-        ValueError: naming the first trial that cannot be run as it is written, and what to write instead.
+        Refused: naming the first trial that cannot be run as it is written, and what to write instead.
     """
-    wishes = []
-    for place, params in enumerate(given):
+    space, wishes = study.space, []
+    for place, params in enumerate(study.initial_trials):
         try:
             space.check(params)
             _check_active(space, params)
         except ValueError as error:
-            raise ValueError(f"initialTrials[{place}]: {error}") from None
+            raise Refused("InvalidInitialTrials", f"spec.initialTrials[{place}]: {error}") from None
         wishes.append({name: _typed(space.distributions[name], value) for name, value in params.items()})
-    return tuple(wishes)
+    return wishes
 
 
 def impossible(space: Space, trials: Iterable[FrozenTrial]) -> dict[int, str]:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg2.extensions import cursor
 
-from study_operator.model.wishes import WISH_ATTR
 from study_operator.storage.database import Database, StorageError
 from study_operator.storage.migrate import check_versions
 
 # Where Optuna keeps what `study.set_metric_names` was given. Its samplers and pruners do not read it.
 METRIC_NAMES_ATTR = "study:metric_names"
-# spec.initialTrials as it was when the study was new.
-INITIAL_ATTR = "study_operator:initial_trials"
 # Children before parents: Optuna's foreign keys do not cascade.
 _TRIAL_TABLES = (
     "trial_heartbeats",
@@ -66,7 +63,6 @@ class Studies:
         deletion_policy: str,
         key_hash: bytes,
         metric_names: Sequence[str] | None = None,
-        initial_trials: Sequence[Mapping[str, Any]] = (),
     ) -> int:
         """Creates the study with its access row, or brings the access row up to date.
 
@@ -75,8 +71,6 @@ class Studies:
             directions: Optuna's names, MINIMIZE or MAXIMIZE, one per objective.
             key_hash: SHA-256 of the key that its pods report with.
             metric_names: the objectives' names, which Optuna's plots and dashboards show; for a new study only.
-            initial_trials: parameters of the trials that run first; for a new study only. They are stored with it,
-                whole or not at all, and so exactly once.
 
         Returns:
             Optuna's study_id.
@@ -97,10 +91,7 @@ class Studies:
                         (created[0], direction, objective),
                     )
                 if metric_names is not None:
-                    _set_attribute(cursor, created[0], METRIC_NAMES_ATTR, list(metric_names))
-                if initial_trials:
-                    _set_attribute(cursor, created[0], INITIAL_ATTR, list(initial_trials))
-                    _enqueue(cursor, created[0], initial_trials)
+                    set_attribute(cursor, created[0], METRIC_NAMES_ATTR, list(metric_names))
             cursor.execute("SELECT study_id FROM studies WHERE study_name = %s", (study_name,))
             (study_id,) = cursor.fetchone()
             cursor.execute(
@@ -140,24 +131,12 @@ class Studies:
                 )
 
 
-def _set_attribute(cursor: cursor, study_id: int, key: str, value: Any) -> None:
+def set_attribute(cursor: cursor, study_id: int, key: str, value: Any) -> None:
+    """Sets a system attribute that the study has not yet."""
     cursor.execute(
         "INSERT INTO study_system_attributes (study_id, key, value_json) VALUES (%s, %s, %s)",
         (study_id, key, json.dumps(value)),
     )
-
-
-def _enqueue(cursor: cursor, study_id: int, wishes: Sequence[Mapping[str, Any]]) -> None:
-    """What Optuna's `enqueue_trial` stores of each."""
-    for number, wish in enumerate(wishes):
-        cursor.execute(
-            "INSERT INTO trials (number, study_id, state) VALUES (%s, %s, 'WAITING') RETURNING trial_id",
-            (number, study_id),
-        )
-        cursor.execute(
-            "INSERT INTO trial_system_attributes (trial_id, key, value_json) VALUES (%s, %s, %s)",
-            (*cursor.fetchone(), WISH_ATTR, json.dumps(wish)),
-        )
 
 
 def _delete_rows(cursor: cursor, study_id: int) -> None:

@@ -1,9 +1,9 @@
-"""Finished trials of earlier studies of a namespace, for the sampler of a new one to begin with."""
+"""What a study begins with: the trials that it names itself, and finished trials of earlier studies."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,20 +12,44 @@ from psycopg2.extensions import cursor
 
 from study_operator.model.study import Refused, Study
 from study_operator.model.warm_start import MOST_TRIALS, Source, WarmStarted, take
+from study_operator.model.wishes import WISH_ATTR, initial_trials
 from study_operator.storage import reading
 from study_operator.storage.database import Database
-from study_operator.storage.studies import METRIC_NAMES_ATTR
+from study_operator.storage.studies import METRIC_NAMES_ATTR, set_attribute
 
+INITIAL_ATTR = "study_operator:initial_trials"
 WARM_ATTR = "study_operator:warm_start"
 _NAMES_SHOWN = 10
 
 
-class Warm:
-    """Reads across studies, and so minds whose they are: one cluster's, in one namespace. Every method blocks; call from
-    the storage threads."""
+class Beginnings:
+    """Of the studies of one cluster in one database. Every method blocks; call from the storage threads."""
 
     def __init__(self, database: Database, cluster_id: str) -> None:
         self._database, self._cluster_id = database, cluster_id
+
+    def enqueue(self, study: Study, study_id: int) -> None:
+        """Stores the Study's initial trials as `study.enqueue_trial` of Optuna does, the first time it is called: with
+        them, in one transaction, the note that it has been done.
+
+        Raises:
+            Refused: when they are not possible, or others than those that have been stored.
+        """
+        if not study.initial_trials:
+            return
+        wishes = initial_trials(study)
+        with self._database.transaction() as cursor:
+            cursor.execute("SELECT FROM studies WHERE study_id = %s FOR UPDATE", (study_id,))
+            noted = _note(cursor, study_id, INITIAL_ATTR)
+            if noted is not None and noted != wishes:
+                raise Refused(
+                    "InitialTrialsChanged",
+                    "spec.initialTrials are fixed, and these have been started or are about to be: "
+                    f"{json.dumps(noted)}; write them as they were, and use study.enqueue_trial of Optuna for others",
+                )
+            if noted is None:
+                set_attribute(cursor, study_id, INITIAL_ATTR, wishes)
+                _enqueue(cursor, study_id, wishes)
 
     def load(self, study: Study, study_id: int) -> tuple[list[FrozenTrial], tuple[WarmStarted, ...]]:
         """The trials that `study`, Optuna's `study_id`, begins with, and what came of each study that it names.
@@ -42,27 +66,17 @@ class Warm:
         with self._database.transaction() as cursor:
             # Two processes may both find no note.
             cursor.execute("SELECT FROM studies WHERE study_id = %s FOR UPDATE", (study_id,))
-            noted = self._note(cursor, study_id)
+            noted = _note(cursor, study_id, WARM_ATTR)
             names = self._names(cursor, study)
             if noted is None:
                 taken, came = self._decide(cursor, study, names)
                 noted = {"trials": [trial._trial_id for trial in taken], "studies": [asdict(one) for one in came]}
-                cursor.execute(
-                    "INSERT INTO study_system_attributes (study_id, key, value_json) VALUES (%s, %s, %s)",
-                    (study_id, WARM_ATTR, json.dumps(noted)),
-                )
+                set_attribute(cursor, study_id, WARM_ATTR, noted)
             else:
                 wanted = noted["trials"]
                 sources = [_source(cursor, names[name], name, wanted) for name in study.warm_start if name in names]
                 taken = [trial for source in sources for trial in take(study, source)[0]]
             return taken, tuple(WarmStarted(**one) for one in noted["studies"])
-
-    def _note(self, cursor: cursor, study_id: int) -> dict[str, Any] | None:
-        cursor.execute(
-            "SELECT value_json FROM study_system_attributes WHERE study_id = %s AND key = %s", (study_id, WARM_ATTR)
-        )
-        found = cursor.fetchone()
-        return None if found is None else json.loads(found[0])
 
     def _names(self, cursor: cursor, study: Study) -> dict[str, int]:
         """The other studies of the namespace by their names in Optuna, the latest first."""
@@ -88,6 +102,27 @@ class Warm:
         return taken, came
 
 
+def _note(cursor: cursor, study_id: int, key: str) -> Any:
+    """A system attribute of a study; None when it has none of this name."""
+    cursor.execute("SELECT value_json FROM study_system_attributes WHERE study_id = %s AND key = %s", (study_id, key))
+    found = cursor.fetchone()
+    return None if found is None else json.loads(found[0])
+
+
+def _enqueue(cursor: cursor, study_id: int, wishes: Sequence[Mapping[str, Any]]) -> None:
+    cursor.execute("SELECT count(*) FROM trials WHERE study_id = %s", (study_id,))
+    (existing,) = cursor.fetchone()
+    for number, wish in enumerate(wishes, existing):
+        cursor.execute(
+            "INSERT INTO trials (number, study_id, state) VALUES (%s, %s, 'WAITING') RETURNING trial_id",
+            (number, study_id),
+        )
+        cursor.execute(
+            "INSERT INTO trial_system_attributes (trial_id, key, value_json) VALUES (%s, %s, %s)",
+            (*cursor.fetchone(), WISH_ATTR, json.dumps(wish)),
+        )
+
+
 def _unknown(study: Study, name: str, names: list[str]) -> str:
     shown = ", ".join(names[:_NAMES_SHOWN]) + (f" and {len(names) - _NAMES_SHOWN} more" if names[_NAMES_SHOWN:] else "")
     there = f"there are {shown}" if names else "there is no other one yet"
@@ -101,10 +136,7 @@ def _source(cursor: cursor, study_id: int, name: str, only: Sequence[int] | None
     """A study as far as it is read; with `only`, of its trials those with these trial_ids."""
     cursor.execute("SELECT direction::text FROM study_directions WHERE study_id = %s ORDER BY objective", (study_id,))
     directions = [direction for (direction,) in cursor.fetchall()]
-    cursor.execute(
-        "SELECT value_json FROM study_system_attributes WHERE study_id = %s AND key = %s", (study_id, METRIC_NAMES_ATTR)
-    )
-    metric_names = cursor.fetchone()
+    metric_names = _note(cursor, study_id, METRIC_NAMES_ATTR)
     cursor.execute(
         "SELECT state::text, count(*) FROM trials WHERE study_id = %s AND state IN ('COMPLETE', 'PRUNED', 'FAIL')"
         " GROUP BY 1",
@@ -145,7 +177,7 @@ def _source(cursor: cursor, study_id: int, name: str, only: Sequence[int] | None
     return Source(
         name,
         directions,
-        None if metric_names is None else json.loads(metric_names[0]),
+        metric_names,
         ended,
         trials,
         {row[0]: row[5] for row in found if row[5]},
