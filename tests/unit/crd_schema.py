@@ -20,9 +20,14 @@ def status_schema() -> dict[str, Any]:
     return _properties()["status"]
 
 
+def spec_schema() -> dict[str, Any]:
+    """The schema of `.spec`."""
+    return _properties()["spec"]
+
+
 def defaulted(spec: dict[str, Any]) -> dict[str, Any]:
     """A spec with the defaults that the API server fills in."""
-    return _defaulted(spec, _properties()["spec"])
+    return _defaulted(spec, spec_schema())
 
 
 @cache

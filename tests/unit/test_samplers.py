@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 from building import study
-from optuna.samplers import CmaEsSampler, GridSampler, QMCSampler, RandomSampler, TPESampler
+from crd_schema import spec_schema
+from optuna.samplers import (
+    BaseSampler,
+    BruteForceSampler,
+    CmaEsSampler,
+    GPSampler,
+    GridSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    PartialFixedSampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
 
 from study_operator.model.options import valid_options
-from study_operator.model.samplers import build_sampler
+from study_operator.model.samplers import NAMES, build_sampler
 from study_operator.model.study import Refused, Study
 
 FINITE = [{"name": "n", "int": {"low": 1, "high": 4}}, {"name": "x", "float": {"low": 0, "high": 1, "step": 0.1}}]
-CLASSES = {"TPE": TPESampler, "Random": RandomSampler, "Grid": GridSampler, "QMC": QMCSampler, "CmaES": CmaEsSampler}
+TORCH = importlib.util.find_spec("torch") is not None
+CLASSES: dict[str, type[BaseSampler]] = {
+    "TPE": TPESampler,
+    "Random": RandomSampler,
+    "Grid": GridSampler,
+    "BruteForce": BruteForceSampler,
+    "QMC": QMCSampler,
+    "CmaES": CmaEsSampler,
+    "NSGAII": NSGAIISampler,
+    "NSGAIII": NSGAIIISampler,
+}
 
 # A value other than the default for every option, and what it needs beside it. An option that a new version of Optuna
 # adds makes the first test fail: look at it, then add it here.
@@ -34,6 +58,20 @@ OPTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
     },
     "Random": {},
     "Grid": {},
+    "BruteForce": {"avoid_premature_stop": [{"avoid_premature_stop": True}]},
+    "NSGAII": {
+        "population_size": [{"population_size": 4}],
+        "mutation_prob": [{"mutation_prob": 0.5}, {"mutation_prob": None}],
+        "crossover_prob": [{"crossover_prob": 0.5}],
+        "swapping_prob": [{"swapping_prob": 0.1}],
+    },
+    "NSGAIII": {
+        "population_size": [{"population_size": 4}],
+        "mutation_prob": [{"mutation_prob": 0.5}],
+        "crossover_prob": [{"crossover_prob": 0.5}],
+        "swapping_prob": [{"swapping_prob": 0.1}],
+        "dividing_parameter": [{"dividing_parameter": 4}],
+    },
     "QMC": {
         "qmc_type": [{"qmc_type": "halton"}, {"qmc_type": "sobol"}],
         "scramble": [{"scramble": True}],
@@ -122,6 +160,10 @@ def test_an_unknown_sampler_is_told_which_there_are():
         ("TPE", {"n_startup_trials": 1.5}, "spec.sampler: option 'n_startup_trials' of sampler TPE is 1.5; it must be"),
         ("TPE", {"multivariate": "yes"}, "option 'multivariate' of sampler TPE is 'yes'; it must be true or false"),
         ("TPE", {"group": True, "multivariate": False}, "spec.sampler: "),  # Optuna's own words
+        ("BruteForce", {"search_space": {"n": [1]}}, "its options are avoid_premature_stop"),
+        ("NSGAII", {"population_size": 1}, "`population_size` must be greater than or equal to 2"),
+        ("NSGAII", {"crossover": "UniformCrossover"}, "sampler NSGAII has no option 'crossover'"),
+        ("NSGAIII", {"mutation_prob": 1.5}, "`mutation_prob` must be None or a float value within the range"),
         ("CmaES", {"x0": {"n": 1}}, "spec.sampler: sampler CmaES has no option 'x0'"),
         ("CmaES", {"lr_adapt": True, "use_separable_cma": True}, "spec.sampler: "),
     ],
@@ -133,12 +175,227 @@ def test_a_bad_option_is_explained(name, options, message):
     assert len(found) > len("spec.sampler: ")
 
 
-def test_a_grid_without_end_is_refused():
-    continuous = study(sampler={"name": "Grid"}, parameters=[{"name": "x", "float": {"low": 0, "high": 1}}])
+@pytest.mark.parametrize("name", ["Grid", "BruteForce"])
+def test_a_grid_without_end_is_refused(name):
+    continuous = study(sampler={"name": name}, parameters=[{"name": "x", "float": {"low": 0, "high": 1}}])
     with pytest.raises(Refused) as refused:
         build_sampler(continuous, 0)
     assert refused.value.reason == "InvalidSamplerOptions"
     assert refused.value.message.startswith("spec.sampler: parameter 'x' has no end of values; give its float a step")
+
+
+@pytest.mark.parametrize("name", ["Grid", "BruteForce"])
+def test_a_grid_without_measure_is_refused(name):
+    huge = [{"name": name, "int": {"low": 0, "high": 9_999}} for name in "ab"]
+    with pytest.raises(Refused) as refused:
+        build_sampler(study(sampler={"name": name}, parameters=huge), 0)
+    assert refused.value.reason == "InvalidSamplerOptions"
+    assert "the grid has more than 1,000,000 cells; write larger steps or fewer choices" in refused.value.message
+
+
+# What each can do
+
+CONDITIONAL = [
+    {"name": "kind", "categorical": {"choices": ["a", "b"]}},
+    {"name": "n", "int": {"low": 1, "high": 4}, "when": {"parameter": "kind", "in": ["a"]}},
+]
+TWO = [{"name": "loss", "direction": "Minimize"}, {"name": "size", "direction": "Minimize"}]
+
+
+def named_in_the_schema() -> list[str]:
+    return spec_schema()["properties"]["sampler"]["properties"]["name"]["enum"]
+
+
+def of_name(name: str, **spec: Any) -> Study:
+    options = {"options": {"fixed_params": {"n": 1}}} if name == "PartialFixed" else {}
+    return study(**{"parameters": FINITE, "sampler": {"name": name, **options}, **spec})
+
+
+def test_every_sampler_that_the_schema_names_is_known():
+    assert set(named_in_the_schema()) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", named_in_the_schema())
+def test_every_sampler_that_the_schema_names_can_be_built(name):
+    if name == "GP" and not TORCH:
+        with pytest.raises(Refused) as refused:
+            build_sampler(of_name(name), 0)
+        assert refused.value.reason == "SamplerNotInstalled"
+        assert refused.value.message == (
+            "spec.sampler: the sampler GP needs PyTorch, which this operator's image does not have: ask whoever runs "
+            "the operator to install its chart with operator.image.variant: gp, or choose another sampler"
+        )
+    else:
+        assert isinstance(build_sampler(of_name(name), 0), BaseSampler)
+
+
+@pytest.mark.skipif(not TORCH, reason="PyTorch is not installed")
+@pytest.mark.parametrize("options", [{}, {"n_startup_trials": 3}, {"deterministic_objective": True}])
+def test_gp_and_its_options(options):
+    assert isinstance(build_sampler(with_sampler("GP", options), 0), GPSampler)
+
+
+@pytest.mark.parametrize("name", ["QMC", "CmaES", "GP"])
+def test_a_sampler_that_cannot_do_with_conditions_names_those_that_can(name):
+    with pytest.raises(Refused) as refused:
+        build_sampler(study(sampler={"name": name}, parameters=CONDITIONAL), 0)
+    assert refused.value.reason == "UnsuitableSampler"
+    assert refused.value.message == (
+        f"spec.sampler: {name} cannot handle parameters with when; choose TPE, Random, Grid, BruteForce, NSGAII or "
+        "NSGAIII, or remove when"
+    )
+
+
+@pytest.mark.parametrize("name", ["TPE", "Random", "Grid", "BruteForce", "NSGAII", "NSGAIII"])
+def test_the_others_can(name):
+    build_sampler(study(sampler={"name": name}, parameters=CONDITIONAL), 0)
+
+
+def test_a_sampler_of_one_objective_names_those_of_several():
+    with pytest.raises(Refused) as refused:
+        build_sampler(of_name("CmaES", objectives=TWO), 0)
+    assert refused.value.reason == "UnsuitableSampler"
+    assert refused.value.message == (
+        "spec.sampler: CmaES works with exactly one objective; choose TPE, Random, Grid, BruteForce, QMC, GP, NSGAII "
+        "or NSGAIII, or keep one objective"
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "expected"),
+    [
+        ({}, {}, (True, False, True)),
+        ({"parameters": CONDITIONAL}, {}, (True, True, True)),
+        ({"parameters": CONDITIONAL}, {"group": False}, (True, False, True)),
+        ({"parameters": CONDITIONAL}, {"multivariate": False}, (False, False, True)),
+        ({"objectives": TWO}, {}, (False, False, True)),
+        ({"objectives": TWO, "parameters": CONDITIONAL}, {}, (False, False, True)),
+        ({"objectives": TWO, "parameters": CONDITIONAL}, {"multivariate": True}, (True, True, True)),
+        ({"objectives": TWO}, {"constant_liar": False}, (False, False, False)),
+    ],
+)
+def test_tpe_is_set_for_the_study_that_it_is_for(spec, options, expected):
+    tpe = build_sampler(study(sampler={"name": "TPE", "options": options}, **spec), 0)
+    assert (tpe._multivariate, tpe._group, tpe._constant_liar) == expected
+
+
+# Fixed parameters
+
+
+def partly_fixed(fixed: Any, spec: dict[str, Any] | None = None, seed: int | None = None, **options: Any) -> Study:
+    sampler = {"name": "PartialFixed", "options": {"fixed_params": fixed, **options}}
+    return study(
+        **{"parameters": FINITE, **(spec or {}), "sampler": sampler | ({} if seed is None else {"seed": seed})}
+    )
+
+
+@pytest.mark.parametrize("base", [name for name in CLASSES if name not in ("Grid", "BruteForce")])
+def test_some_parameters_are_fixed_and_another_sampler_chooses_the_others(base):
+    of = partly_fixed({"n": 3}, base_sampler={"name": base}, seed=1)
+    sampler = build_sampler(of, 0)
+    assert isinstance(sampler, PartialFixedSampler)
+    assert isinstance(sampler._base_sampler, CLASSES[base])
+    tuned = optuna.create_study(sampler=sampler)
+    for _ in range(12):
+        trial = tuned.ask(dict(of.distributions))
+        tuned.tell(trial, trial.params["x"])
+    assert {trial.params["n"] for trial in tuned.trials} == {3}
+    assert len({trial.params["x"] for trial in tuned.trials}) > 3
+
+
+def test_without_a_base_the_others_are_chosen_by_tpe():
+    assert isinstance(build_sampler(partly_fixed({"n": 3}), 0)._base_sampler, TPESampler)
+
+
+def test_the_base_has_options_and_a_seed_of_its_own():
+    base = {"name": "TPE", "options": {"n_startup_trials": 3}, "seed": 5}
+    sampler = build_sampler(partly_fixed({"n": 3}, base_sampler=base, seed=1), 0)
+    assert sampler._base_sampler._n_startup_trials == 3
+    assert suggestions(partly_fixed({"n": 3}, base_sampler=base, seed=1), 0) == suggestions(
+        partly_fixed({"n": 3}, base_sampler=base, seed=2), 0
+    )
+    assert suggestions(partly_fixed({"n": 3}, seed=1), 0) != suggestions(partly_fixed({"n": 3}, seed=2), 0)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "options", "message"),
+    [
+        (
+            None,
+            {},
+            "spec.sampler: sampler PartialFixed needs the option 'fixed_params': parameters and their values, such",
+        ),
+        ({}, {}, "spec.sampler: sampler PartialFixed needs the option 'fixed_params'"),
+        ([3], {}, "spec.sampler: sampler PartialFixed needs the option 'fixed_params'"),
+        ({"lr": 3}, {}, "spec.sampler: fixed_params: there is no parameter 'lr'; there are n, x"),
+        ({"n": 5}, {}, "spec.sampler: fixed_params: n is 5; it must be a whole number from 1 to 4"),
+        ({"n": 1}, {"base": "TPE"}, "has no option 'base'; its options are base_sampler, fixed_params"),
+        (
+            {"n": 1},
+            {"base_sampler": "TPE"},
+            "it must be {name: ..., options: ..., seed: ...}, of which name is required",
+        ),
+        (
+            {"n": 1},
+            {"base_sampler": {"name": "TPE", "class": "a:B"}},
+            "option 'base_sampler' of sampler PartialFixed has",
+        ),
+        (
+            {"n": 1},
+            {"base_sampler": {"name": "Grid"}},
+            "spec.sampler: the base_sampler of PartialFixed cannot be Grid; choose TPE, Random, QMC, CmaES, GP, NSGAII "
+            "or NSGAIII. In a finite search space fix a parameter by giving it one choice",
+        ),
+        ({"n": 1}, {"base_sampler": {"name": "PartialFixed"}}, "cannot be PartialFixed; choose TPE"),
+        (
+            {"n": 1},
+            {"base_sampler": {"name": "TPE", "seed": -1}},
+            "the seed in 'base_sampler' is -1; it must be a whole",
+        ),
+        (
+            {"n": 1},
+            {"base_sampler": {"name": "TPE", "options": {"n_startup": 1}}},
+            "spec.sampler.options.base_sampler: sampler TPE has no option 'n_startup'; its options are",
+        ),
+    ],
+)
+def test_what_cannot_be_fixed_is_explained(fixed, options, message):
+    with pytest.raises(Refused) as refused:
+        build_sampler(partly_fixed(fixed, **options), 0)
+    assert refused.value.reason == "InvalidSamplerOptions"
+    assert message in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("base", "spec", "message"),
+    [
+        ("Bayes", {}, "there is no sampler 'Bayes'; write one of TPE, Random"),
+        (
+            "QMC",
+            {"parameters": CONDITIONAL},
+            "spec.sampler.options.base_sampler: QMC cannot handle parameters with when",
+        ),
+        ("CmaES", {"objectives": TWO}, "spec.sampler.options.base_sampler: CmaES works with exactly one objective"),
+    ],
+)
+def test_a_base_that_cannot_do_it_is_explained(base, spec, message):
+    fixed = {"kind": "a"} if "parameters" in spec else {"n": 1}
+    with pytest.raises(Refused) as refused:
+        build_sampler(partly_fixed(fixed, spec, base_sampler={"name": base}), 0)
+    assert refused.value.message.startswith(message)
+
+
+# Plug-ins
+
+
+def test_a_class_is_used_only_when_it_is_allowed():
+    cls = "optuna.samplers:RandomSampler"
+    of = study(sampler={"class": cls, "seed": 3}, parameters=FINITE)
+    assert isinstance(build_sampler(of, 0, [cls]), RandomSampler)
+    for allowed in ((), ["optuna.samplers:TPESampler"]):
+        with pytest.raises(Refused) as refused:
+            build_sampler(of, 0, allowed)
+        assert refused.value.reason == "SamplerNotAllowed"
 
 
 # Seeds
@@ -157,19 +414,19 @@ def test_the_same_seed_suggests_the_same(name):
     assert suggestions(one, 5) == suggestions(other, 5)
 
 
-@pytest.mark.parametrize("name", ["TPE", "Random", "Grid", "CmaES"])
+@pytest.mark.parametrize("name", ["TPE", "Random", "Grid", "BruteForce", "CmaES", "NSGAII", "NSGAIII"])
 def test_another_seed_suggests_something_else(name):
     assert suggestions(with_sampler(name, seed=7), 0) != suggestions(with_sampler(name, seed=8), 0)
 
 
-@pytest.mark.parametrize("name", ["TPE", "Random", "CmaES"])
+@pytest.mark.parametrize("name", ["TPE", "Random", "BruteForce", "CmaES", "NSGAII", "NSGAIII"])
 def test_after_a_restart_the_first_suggestions_are_not_repeated(name):
     seeded = with_sampler(name, seed=7)
     beginnings = [repr(suggestions(seeded, started)) for started in range(6)]
     assert len(set(beginnings)) == 6
 
 
-@pytest.mark.parametrize("name", ["TPE", "Random", "CmaES"])
+@pytest.mark.parametrize("name", ["TPE", "Random", "BruteForce", "CmaES", "NSGAII", "NSGAIII"])
 def test_without_a_seed_every_process_suggests_something_else(name):
     assert suggestions(with_sampler(name), 0) != suggestions(with_sampler(name), 0)
 

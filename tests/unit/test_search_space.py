@@ -1,20 +1,18 @@
-"""spec.parameters as Optuna's distributions, grids, and parameters as text."""
+"""spec.parameters as a search space: ranges, choices, conditions, examples; and parameters as text."""
 
 from __future__ import annotations
 
 import json
 import math
-import warnings
+from typing import Any
 
-import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BruteForceSampler
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from spaces import parameter_lists
 
-from study_operator.model.cells import axes as grid
+from study_operator.model.cells import ABSENT, cells
 from study_operator.model.search_space import Space, as_text, example_params, search_space
 
 
@@ -75,97 +73,215 @@ def test_an_impossible_range_is_named_and_explained(kind, bounds, words):
     assert words in str(refusal.value).replace("`", "")
 
 
+# Choices
+
+
+def refused_choices(*choices: Any) -> str:
+    with pytest.raises(ValueError) as refusal:
+        space_of(categorical={"choices": list(choices)})
+    message = str(refusal.value)
+    assert message.startswith("parameter 'categorical': ")
+    return message.removeprefix("parameter 'categorical': ")
+
+
+@pytest.mark.parametrize(
+    "choices", [["a", "1", 1], [True, False], [None, "null", 0], [0.5, 2, "x", None, True], [""], ["äöü", "x" * 128]]
+)
+def test_choices_keep_their_types(choices):
+    (found,) = space_of(categorical={"choices": choices}).distributions.values()
+    assert list(map(repr, found.choices)) == list(map(repr, choices))
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        (["a", "b", "a"], 'the choices "a" and "a" are the same to Optuna; remove one of them, or write them as text'),
+        ([1, "x", True], "the choices 1 and true are the same to Optuna; remove one of them, or write them as text"),
+        ([0, False], "the choices 0 and false are the same to Optuna; remove one of them, or write them as text"),
+        ([1, 1.0], "the choices 1 and 1.0 are the same to Optuna; remove one of them, or write them as text"),
+        ([None, None], "the choices null and null are the same to Optuna; remove one of them, or write them as text"),
+        ([float("nan")], "the choice nan is not a finite number; write text or null in its place"),
+        ([0.5, float("-inf")], "the choice -inf is not a finite number; write text or null in its place"),
+        ([{"a": 1}], "the choice {'a': 1} is neither text nor a number, true, false or null; write a name that your "),
+        (
+            [[1]],
+            "the choice [1] is neither text nor a number, true, false or null; write a name that your script looks",
+        ),
+        (
+            ["x" * 129],
+            'the choice "xxxxxxxxxxxxxxxxxxxx"... has 129 characters; write at most 128, such as a name that',
+        ),
+        (["a\nb"], "the choice 'a\\nb' has control characters; remove them"),
+        (["a\x85"], "the choice 'a\\x85' has control characters; remove them"),
+    ],
+)
+def test_choices_that_optuna_or_the_trial_cannot_have_are_explained(choices, message):
+    assert refused_choices(*choices).startswith(message)
+
+
+# Conditions
+
+TREE = [
+    {"name": "model", "categorical": {"choices": ["linear", "net", "forest"]}},
+    {"name": "layers", "int": {"low": 1, "high": 3}, "when": {"parameter": "model", "in": ["net"]}},
+    {"name": "dropout", "categorical": {"choices": [True, False]}, "when": {"parameter": "model", "in": ["net"]}},
+    {"name": "rate", "float": {"low": 0.1, "high": 0.5}, "when": {"parameter": "dropout", "in": [True]}},
+    {"name": "third", "int": {"low": 8, "high": 64}, "when": {"parameter": "layers", "in": [3]}},
+    {
+        "name": "scale",
+        "categorical": {"choices": ["std", None]},
+        "when": {"parameter": "model", "in": ["net", "linear"]},
+    },
+    {"name": "seed", "int": {"low": 0, "high": 9}},
+]
+
+
+@pytest.mark.parametrize(
+    ("choices", "names"),
+    [
+        ({"model": "forest", "seed": 1}, ["model", "seed"]),
+        ({"model": "linear", "scale": None, "seed": 1}, ["model", "scale", "seed"]),
+        (
+            {"model": "net", "layers": 2, "dropout": False, "scale": "std", "seed": 1},
+            ["model", "layers", "dropout", "scale", "seed"],
+        ),
+        (
+            {"model": "net", "layers": 3, "dropout": True, "rate": 0.2, "third": 8, "scale": "std", "seed": 1},
+            ["model", "layers", "dropout", "rate", "third", "scale", "seed"],
+        ),
+    ],
+)
+def test_a_trial_has_the_parameters_that_are_active(choices, names):
+    space, asked = search_space(TREE), []
+
+    def suggest(name: str, distribution: BaseDistribution) -> Any:
+        assert distribution is space.distributions[name]
+        asked.append(name)
+        return choices[name]
+
+    assert space.choose(suggest) == choices
+    assert asked == names
+
+
+def test_a_space_knows_whether_it_is_conditional():
+    assert search_space(TREE).conditional
+    assert not space_of(int={"low": 0, "high": 1}).conditional
+
+
+def conditional_on(parent: dict, values: list) -> str:
+    with pytest.raises(ValueError) as refusal:
+        search_space(
+            [parent, {"name": "child", "int": {"low": 0, "high": 1}, "when": {"parameter": "p", "in": values}}]
+        )
+    assert str(refusal.value).startswith("parameter 'child': when names ")
+    return str(refusal.value).removeprefix("parameter 'child': when names ")
+
+
+@pytest.mark.parametrize(
+    ("parent", "values", "message"),
+    [
+        ({"categorical": {"choices": ["a", "b"]}}, ["a", "c"], 'the value "c" of p, which is "a" or "b"'),
+        ({"categorical": {"choices": ["a"]}}, ["A"], 'the value "A" of p, which is "a"'),
+        ({"categorical": {"choices": ["1", 2]}}, [1], 'the value 1 of p, which is "1" or 2'),
+        ({"categorical": {"choices": [1, 2]}}, [True], "the value true of p, which is 1 or 2"),
+        ({"categorical": {"choices": [True, False]}}, ["true"], 'the value "true" of p, which is true or false'),
+        ({"categorical": {"choices": [True, False]}}, [1], "the value 1 of p, which is true or false"),
+        ({"int": {"low": 1, "high": 4}}, [5], "the value 5 of p, which is a whole number from 1 to 4"),
+        ({"int": {"low": 1, "high": 4}}, ["2"], 'the value "2" of p, which is a whole number from 1 to 4'),
+        ({"int": {"low": 1, "high": 4}}, [2.5], "the value 2.5 of p, which is a whole number from 1 to 4"),
+        ({"int": {"low": 0, "high": 4}}, [True], "the value true of p, which is a whole number from 0 to 4"),
+        (
+            {"int": {"low": 0, "high": 8, "step": 4}},
+            [3],
+            "the value 3 of p, which is a whole number from 0 to 8 in steps",
+        ),
+        ({"float": {"low": 0, "high": 1}}, [0], "'p', a float, whose values are never met exactly; name another one"),
+    ],
+)
+def test_a_condition_that_never_holds_is_explained(parent, values, message):
+    assert conditional_on({"name": "p", **parent}, values).startswith(message)
+
+
+@pytest.mark.parametrize("parent", ["x", "child", "later"])
+def test_a_condition_on_what_is_not_listed_before_is_explained(parent):
+    child = {"name": "child", "int": {"low": 0, "high": 1}, "when": {"parameter": parent, "in": [0]}}
+    with pytest.raises(
+        ValueError, match=f"'child': when names '{parent}', which is no parameter that is listed before it"
+    ):
+        search_space([child, {"name": "later", "int": {"low": 0, "high": 1}}])
+
+
+# Wishes
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {},
+        {"model": "net", "layers": 2},
+        {"layers": 2},
+        {"rate": 0.2, "dropout": True, "model": "net"},
+        {"scale": None},
+        {"seed": 3.0},
+    ],
+)
+def test_what_a_trial_can_have_may_be_wished_for(wish):
+    search_space(TREE).check(wish)
+    assert search_space(TREE).possible(wish) == wish
+
+
+@pytest.mark.parametrize(
+    ("wish", "message", "rest"),
+    [
+        (
+            {"lr": 1, "seed": 2},
+            "there is no parameter 'lr'; there are model, layers, dropout, rate, third, scale, seed",
+            {"seed": 2},
+        ),
+        ({"model": "tree"}, 'model is "tree"; it must be "linear", "net" or "forest"', {}),
+        ({"seed": 10}, "seed is 10; it must be a whole number from 0 to 9", {}),
+        ({"seed": "3"}, 'seed is "3"; it must be a whole number from 0 to 9', {}),
+        ({"seed": True}, "seed is true; it must be a whole number from 0 to 9", {}),
+        ({"rate": 0.7}, "rate is 0.7; it must be a number from 0.1 to 0.5", {}),
+        ({"rate": float("nan")}, "rate is nan; it must be a number from 0.1 to 0.5", {}),
+        ({"rate": None}, "rate is null; it must be a number from 0.1 to 0.5", {}),
+        ({"dropout": 1}, "dropout is 1; it must be true or false", {}),
+        ({"scale": [1]}, 'scale is [1]; it must be "std" or null', {}),
+        (
+            {"model": "linear", "layers": 2},
+            'layers is given, but a trial has it only when model is "net": remove it, or change model',
+            {"model": "linear", "layers": 2},
+        ),
+    ],
+)
+def test_what_a_trial_cannot_have_is_explained(wish, message, rest):
+    with pytest.raises(ValueError) as refusal:
+        search_space(TREE).check(wish)
+    assert str(refusal.value) == message
+    assert search_space(TREE).possible(wish) == rest
+
+
+# Examples
+
+
 def test_an_example_is_a_value_of_each_range():
     space = space_of(float={"low": 0.5, "high": 1}, int={"low": 3, "high": 4}, categorical={"choices": ["a", "b"]})
     assert example_params(space) == {"float": 0.5, "int": 3, "categorical": "a"}
 
 
-# Grids
+def test_an_example_has_as_many_parameters_as_can_be_active_together():
+    example = example_params(search_space(TREE))
+    assert example == {"model": "net", "layers": 3, "dropout": True, "rate": 0.1, "third": 8, "scale": "std", "seed": 0}
+    assert list(example) == [parameter["name"] for parameter in TREE]
 
 
-def brute_force(space: Space) -> dict[str, list]:
-    """The values that Optuna's own exhaustive sampler tries, by parameter."""
-    axes = {}
-    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
-        sampler = BruteForceSampler(seed=0)
-    for name, distribution in space.distributions.items():
-        study = optuna.create_study(sampler=sampler)
-        while True:
-            trial = study.ask({name: distribution})
-            try:
-                study.tell(trial, 0.0)
-            except RuntimeError:  # Optuna allows `stop`, called after the last value, inside `optimize` only
-                break
-        axes[name] = sorted(trial.params[name] for trial in study.trials)
-    return axes
-
-
-@pytest.mark.filterwarnings("ignore:The distribution is specified by")  # that a range ends with a whole step
-@pytest.mark.parametrize(
-    ("low", "high", "step"),
-    [
-        (0, 1, 0.1),
-        (0, 0.3, 0.1),
-        (0.1, 0.7, 0.1),
-        (0, 0.7, 0.1),
-        (1e-3, 1e-2, 1e-3),
-        (-0.3, 0.3, 0.1),
-        (0, 1, 0.3),  # 1 is not a multiple
-        (0, 1, 0.5),
-        (0.05, 0.5, 0.05),
-        (5, 5, 0.1),
-        (0, 0.05, 0.1),
-        (1, 2, 1 / 3),
-        (1e6, 1e6 + 1, 0.1),
-    ],
-)
-def test_a_grid_of_floats_is_optunas_own(low, high, step):
-    space = space_of(float={"low": low, "high": high, "step": step})
-    axes = grid(space)
-    assert axes == brute_force(space)
-    assert all(
-        space.distributions["float"].low <= value <= space.distributions["float"].high for value in axes["float"]
-    )
-    assert all(space.distributions["float"]._contains(value) for value in axes["float"])
-
-
-@given(
-    low=st.integers(-50, 50),
-    steps=st.integers(0, 30),
-    step=st.sampled_from(["0.1", "0.01", "0.3", "1e-4", "0.7", "2.5"]),
-)
-def test_a_grid_of_decimal_steps_has_the_numbers_that_people_write(low, steps, step):
-    scale = 10_000
-    size = round(float(step) * scale)
-    high = (low * scale + steps * size) / scale
-    space = space_of(float={"low": low, "high": high, "step": float(step)})
-    assert grid(space) == {"float": [(low * scale + n * size) / scale for n in range(steps + 1)]}
-
-
-@pytest.mark.filterwarnings("ignore:The distribution is specified by")
-def test_a_grid_of_numbers_and_choices():
-    space = space_of(int={"low": 1, "high": 8, "step": 3}, categorical={"choices": ["b", "a", "c"]})
-    assert grid(space) == {"int": [1, 4, 7], "categorical": ["b", "a", "c"]}
-    assert {name: sorted(axis) for name, axis in grid(space).items()} == brute_force(space)
-
-
-def test_a_logarithmic_integer_has_every_value_in_a_grid():
-    assert grid(space_of(int={"low": 2, "high": 5, "log": True})) == {"int": [2, 3, 4, 5]}
-
-
-def test_a_continuous_parameter_has_no_grid():
-    with pytest.raises(ValueError, match=r"parameter 'float' has no end of values; give its float a step, or list ch"):
-        grid(space_of(int={"low": 0, "high": 1}, float={"low": 0, "high": 1}))
-
-
-@pytest.mark.parametrize(("values", "fits"), [(1000, True), (1001, False), (2**50, False)])
-def test_a_grid_has_a_bound(values, fits):
-    space = search_space([{"name": name, "int": {"low": 1, "high": values}} for name in "ab"])
-    if fits:
-        assert {len(axis) for axis in grid(space).values()} == {values}
-    else:
-        with pytest.raises(ValueError, match=r"the grid has more than 1,000,000 cells; write larger steps or fewer"):
-            grid(space)
+@given(parameter_lists())
+def test_an_example_is_one_that_a_trial_could_have(parameters):
+    space = search_space(parameters)
+    example = example_params(space)
+    space.check(example)
+    assert space.choose(lambda name, _: example[name]) == example
+    assert max(sum(value is not ABSENT for value in cell) for cell in cells(space)) == len(example)
 
 
 # Text

@@ -62,6 +62,7 @@ class Sampling:
         self._given_out: set[Hashable] = set()  # cells of a finite space
         # In memory a trial's id is its place, and warm trials come first. Both ways, by the database's trial_id:
         self._first = len(warm)
+        self._own = OwnTrials(self._study, self._first) if warm else self._study  # what the pruner sees
         self._places: dict[int, int] = {}
         self._ids: dict[int, int] = {}
         self._waiting = 0
@@ -158,8 +159,7 @@ class Sampling:
         """
         assert self._pruner is not None
         self.see(report)
-        study = OwnTrials(self._study, self._first) if self._first else self._study
-        given_up = bool(self._pruner.prune(study, self._storage.get_trial(self._places[report.trial_id])))
+        given_up = bool(self._pruner.prune(self._own, self._storage.get_trial(self._places[report.trial_id])))
         if report.trial_id in self._replay and compares(self._pruner):
             # It keeps no book: a report of long ago would be compared with trials that have ended since.
             given_up = given_up and latest

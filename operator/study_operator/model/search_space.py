@@ -136,9 +136,7 @@ def _check_choices(choices: Sequence[Any]) -> None:
                     f"write at most {_MOST_CHARACTERS}, such as a name that your script looks up"
                 )
             if any(unicodedata.category(character) in ("Cc", "Cs") for character in choice):
-                raise ValueError(
-                    f"the choice {choice!r} has control characters; write a name that your script looks up"
-                )
+                raise ValueError(f"the choice {choice!r} has control characters; remove them")
         elif isinstance(choice, float) and not math.isfinite(choice):
             raise ValueError(f"the choice {_shown(choice)} is not a finite number; write text or null in its place")
         elif choice is not None and not isinstance(choice, bool | int | float):
@@ -171,9 +169,7 @@ def possible(distribution: BaseDistribution, value: Any) -> bool:
     """Whether a parameter can have this value. Text is not a number, and true is not 1, though Python and Optuna say
     so."""
     if isinstance(distribution, CategoricalDistribution):
-        return any(
-            choice == value and isinstance(choice, bool) is isinstance(value, bool) for choice in distribution.choices
-        )
+        return any(choice == value and _is_bool(choice) is _is_bool(value) for choice in distribution.choices)
     if _is_bool(value) or not isinstance(value, int | float) or not math.isfinite(value):
         return False
     return distribution._contains(float(value))
