@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import random
-from collections.abc import Iterable
 from typing import Any
 
 import optuna
 import pytest
-from building import COMPLETE, FAIL, PRUNED, WAITING, study
-from optuna.samplers import CmaEsSampler, GridSampler, QMCSampler, RandomSampler, TPESampler
+from building import COMPLETE, FAIL, PRUNED, study
+from optuna.samplers import (
+    BruteForceSampler,
+    CmaEsSampler,
+    GridSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    PartialFixedSampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
 from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
+from sampled import ask, frozen, sampling_of, trial_id, waiting_trial
 
 from study_operator.model.pruners import build_pruner
-from study_operator.model.samplers import build_sampler
-from study_operator.model.sampling import Sampling, Suggestion
 from study_operator.model.study import Study
 from study_operator.model.trial import Report
 
@@ -27,6 +34,7 @@ SPACE = [
     {"name": "layers", "int": {"low": 1, "high": 4}},
     {"name": "kind", "categorical": {"choices": ["a", "b", "c"]}},
 ]
+MINIMIZE = {"name": "loss", "direction": "Minimize"}
 NUMBERS = [{"name": "x", "float": {"low": 0, "high": 1}}, {"name": "y", "float": {"low": -1, "high": 1}}]
 CELLS = [{"name": "n", "int": {"low": 1, "high": 3}}, {"name": "x", "float": {"low": 0, "high": 0.3, "step": 0.1}}]
 SAMPLERS = {
@@ -35,6 +43,10 @@ SAMPLERS = {
     "Grid": (CELLS, {}),
     "QMC": (SPACE, {"scramble": True}),
     "CmaES": (NUMBERS, {"n_startup_trials": 2, "popsize": 4}),
+    "BruteForce": (CELLS, {}),
+    "NSGAII": (SPACE, {"population_size": 3}),
+    "NSGAIII": (SPACE, {"population_size": 3}),
+    "PartialFixed": (SPACE, {"fixed_params": {"layers": 3}, "base_sampler": {"name": "Random"}}),
 }
 STOCK_SAMPLERS = {
     "TPE": lambda: TPESampler(seed=7, n_startup_trials=4),
@@ -42,13 +54,11 @@ STOCK_SAMPLERS = {
     "Grid": lambda: GridSampler({"n": [1, 2, 3], "x": [0.0, 0.1, 0.2, 0.3]}, seed=7),
     "QMC": lambda: QMCSampler(seed=7, scramble=True),
     "CmaES": lambda: CmaEsSampler(seed=7, n_startup_trials=2, popsize=4),
+    "BruteForce": lambda: BruteForceSampler(seed=7),
+    "NSGAII": lambda: NSGAIISampler(seed=7, population_size=3),
+    "NSGAIII": lambda: NSGAIIISampler(seed=7, population_size=3),
+    "PartialFixed": lambda: PartialFixedSampler({"layers": 3}, RandomSampler(seed=7)),
 }
-# What the database makes of trial numbers: ids of its own, with gaps.
-FIRST_ID = 1000
-
-
-def trial_id(number: int) -> int:
-    return FIRST_ID + 7 * number
 
 
 def tuned(sampler: str = "Random", pruner: str | None = None, options: dict[str, Any] | None = None) -> Study:
@@ -60,15 +70,6 @@ def tuned(sampler: str = "Random", pruner: str | None = None, options: dict[str,
     return study(**spec)
 
 
-def sampling_of(of: Study, trials: Iterable[FrozenTrial] = (), **given: Any) -> Sampling:
-    trials = list(trials)
-    attrs, replay = given.get("attrs", {}), given.get("replay", ())
-    sampler, pruner = build_sampler(of, len(trials)), build_pruner(of)
-    return Sampling(
-        of, sampler, pruner, trials, attrs, replay, **{k: v for k, v in given.items() if k not in ("attrs", "replay")}
-    )
-
-
 def stock(of: Study) -> optuna.Study:
     """The same study as a notebook would make it."""
     return optuna.create_study(
@@ -76,15 +77,8 @@ def stock(of: Study) -> optuna.Study:
         sampler=STOCK_SAMPLERS[of.sampler.name](),
         pruner=build_pruner(of) or optuna.pruners.NopPruner(),
         study_name=of.optuna_name,
-        direction=of.directions[0].lower(),
+        directions=[direction.lower() for direction in of.directions],
     )
-
-
-def ask(sampling: Sampling, of: Study) -> Suggestion:
-    """The next suggestion, stored."""
-    suggestion = sampling.ask()
-    sampling.confirm(suggestion, trial_id(suggestion.number))
-    return suggestion
 
 
 def loss(params: dict[str, Any]) -> float:
@@ -102,7 +96,7 @@ def tell_stock(of: optuna.Study, number: int, value: float | None, state: TrialS
 # Suggestions
 
 
-@pytest.mark.filterwarnings("ignore:QMCSampler is experimental")
+@pytest.mark.filterwarnings("ignore:.*Sampler is experimental")
 @pytest.mark.parametrize("parallel", [1, 3])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_suggestions_are_those_of_a_stock_study(name, parallel):
@@ -149,34 +143,20 @@ def test_a_sequence_goes_on_after_a_restart_where_it_was():
     assert [dict(suggestion.params) for suggestion in (*first, *rest)] == expected
 
 
-@pytest.mark.parametrize("name", ["TPE", "Random", "CmaES"])
+@pytest.mark.parametrize("name", ["TPE", "Random", "CmaES", "NSGAII", "BruteForce"])
 def test_after_a_restart_nothing_is_suggested_twice(name):
     of = tuned(name)
     seen: list[dict[str, Any]] = []
     trials: list[FrozenTrial] = []
-    for _ in range(5):
+    most = 12 if name == "BruteForce" else 15
+    for _ in range(most // 3):
         ours = sampling_of(of, trials)
         seen += [dict(ask(ours, of).params) for _ in range(3)]
         trials = frozen(ours)
-    assert len(set(map(repr, seen))) == len(seen) == 15
-
-
-def frozen(of: Sampling) -> list[FrozenTrial]:
-    """The trials as the database would hand them out again."""
-    trials = copy.deepcopy(of._study.trials)
-    for trial in trials:
-        trial._trial_id = trial_id(trial.number)
-    return trials
+    assert len(set(map(repr, seen))) == len(seen) == most
 
 
 # Trials that others make
-
-
-def waiting_trial(number: int, of: Study, **fixed: Any) -> FrozenTrial:
-    """What `enqueue_trial` stores."""
-    trial = create_trial(state=WAITING, system_attrs={"fixed_params": fixed})
-    trial.number, trial._trial_id = number, trial_id(number)
-    return trial
 
 
 def test_trials_that_wait_come_first_as_they_were_enqueued():
@@ -287,7 +267,7 @@ def test_the_last_cell_of_a_grid_can_be_told(pruner):
     assert all(trial.state is COMPLETE for trial in ours._study.trials)
 
 
-@pytest.mark.parametrize("name", ["TPE", "Random", "QMC", "CmaES"])
+@pytest.mark.parametrize("name", ["TPE", "Random", "QMC", "CmaES", "NSGAII", "PartialFixed"])
 def test_other_samplers_have_no_end(name):
     of = tuned(name)
     ours = sampling_of(of)
@@ -299,15 +279,25 @@ def test_other_samplers_have_no_end(name):
 
 # Pruning
 
-PRUNERS = [
+FORGETFUL = [  # what they compare a report with changes, and they do not note what it was
     ("Median", {"n_startup_trials": 2}),
     ("Median", {"n_startup_trials": 2, "n_warmup_steps": 2, "interval_steps": 3}),
+    ("Percentile", {"percentile": 60.0, "n_startup_trials": 2}),
+    ("Patient", {"patience": 1, "wrapped_pruner": {"name": "Median", "options": {"n_startup_trials": 1}}}),
+    ("Wilcoxon", {"p_threshold": 0.5}),
+]
+ALONE = [  # they look at the trial's own values
+    ("Threshold", {"upper": 0.8, "n_warmup_steps": 2}),
+    ("Patient", {"patience": 1, "min_delta": 0.05}),
+]
+BOOKED = [  # each rung is noted for the report that reached it
     ("SuccessiveHalving", {"min_resource": 1, "reduction_factor": 2}),
     ("SuccessiveHalving", {"min_resource": 2, "reduction_factor": 3, "min_early_stopping_rate": 1}),
     ("SuccessiveHalving", {}),
     ("Hyperband", {"min_resource": 1, "max_resource": 9, "reduction_factor": 3}),
     ("Hyperband", {}),
 ]
+PRUNERS = [*FORGETFUL, *ALONE, *BOOKED]
 
 
 class Race:
@@ -374,7 +364,11 @@ class Race:
                 self.end(number, PRUNED, None)
 
 
-@pytest.mark.filterwarnings("ignore:All-NaN slice encountered")
+@pytest.mark.filterwarnings("ignore:All-NaN")
+@pytest.mark.filterwarnings("ignore:.*contain infinity/NaNs")
+@pytest.mark.filterwarnings("ignore:WilcoxonPruner finds steps existing in the current trial")
+@pytest.mark.filterwarnings("ignore:The best trial has no intermediate values")
+@pytest.mark.filterwarnings("ignore:.*Pruner is experimental")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("name", "options"), PRUNERS)
 def test_trials_are_pruned_as_in_a_stock_study(name, options, seed):
@@ -383,7 +377,11 @@ def test_trials_are_pruned_as_in_a_stock_study(name, options, seed):
     assert {True, False} == set(race.decisions)
 
 
-@pytest.mark.filterwarnings("ignore:All-NaN slice encountered")
+@pytest.mark.filterwarnings("ignore:All-NaN")
+@pytest.mark.filterwarnings("ignore:.*contain infinity/NaNs")
+@pytest.mark.filterwarnings("ignore:WilcoxonPruner finds steps existing in the current trial")
+@pytest.mark.filterwarnings("ignore:The best trial has no intermediate values")
+@pytest.mark.filterwarnings("ignore:.*Pruner is experimental")
 # "auto" is estimated once for each process, from the trials there are then: set it, says the documentation.
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("name", "options"), [(name, options) for name, options in PRUNERS if options])
@@ -399,7 +397,7 @@ def test_a_restart_changes_neither_rungs_nor_decisions(name, options, seed):
     assert [trial.state for trial in ours] == [trial.state for trial in theirs]
 
 
-@pytest.mark.parametrize(("name", "options"), [(name, options) for name, options in PRUNERS[2:] if options])
+@pytest.mark.parametrize(("name", "options"), [(name, options) for name, options in BOOKED if options])
 def test_reports_that_arrive_while_the_operator_is_away_are_judged_one_by_one(name, options):
     of = tuned("Random", name, options)
     theirs, before = stock(of), sampling_of(of)
@@ -423,3 +421,43 @@ def test_reports_that_arrive_while_the_operator_is_away_are_judged_one_by_one(na
             assert given_up == (last and step < 9)
     assert [trial.system_attrs for trial in after._study.trials] == [trial.system_attrs for trial in theirs.trials]
     assert any(trial.system_attrs for trial in theirs.trials)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *ALONE,
+        ("Patient", {"patience": 1, "wrapped_pruner": {"name": "Threshold", "options": {"upper": 0.8}}}),
+    ],
+)
+@pytest.mark.parametrize("away", [False, True])
+def test_one_bad_report_among_many_that_arrive_at_once_is_enough(name, options, away):
+    """Whether it is the latest or not, and whether the operator saw them arrive or finds them after a restart."""
+    of = study(pruner={"name": name, "options": options}, parameters=NUMBERS, objectives=[MINIMIZE])
+    ours = sampling_of(of)
+    ask(ours, of)
+    if away:
+        ours = sampling_of(of, frozen(ours), replay=[trial_id(0)])
+    values = [0.1, 0.5, 0.9, 0.1] if name == "Threshold" else [0.1, 0.5, 0.9, 0.95]
+    decisions = [
+        ours.feed(Report(step, trial_id(0), step, value), step == len(values))
+        for step, value in enumerate(values, start=1)
+    ]
+    assert decisions.index(True) == 2
+
+
+@pytest.mark.parametrize(("name", "options"), FORGETFUL[:1])
+def test_a_report_of_long_ago_is_not_compared_with_trials_that_have_ended_since(name, options):
+    of = study(pruner={"name": name, "options": options}, parameters=NUMBERS, objectives=[MINIMIZE])
+    ours, report_id = sampling_of(of), 0
+    for number, values in enumerate([(0.9, 0.2), (0.1, 0.3), (0.1, 0.3), (0.1, 0.3)]):
+        ask(ours, of)
+        for step, value in enumerate(values):
+            report_id += 1
+            assert not ours.feed(Report(report_id, trial_id(number), step, value))
+        if number:
+            ours.tell(trial_id(number), COMPLETE, (values[-1],))
+    after = sampling_of(of, frozen(ours), replay=[trial_id(0)])
+    assert not after.feed(Report(1, trial_id(0), 0, 0.9), latest=False)  # now among the worst at step 0
+    assert not after.feed(Report(2, trial_id(0), 1, 0.2))
+    assert after.feed(Report(report_id + 1, trial_id(0), 2, 0.9)) is False  # nobody has been there
