@@ -11,6 +11,18 @@ from study_operator.model.subdomain import headless_service
 from study_operator.model.trial import Rows
 
 
+async def try_claim(cluster: Cluster, study: Study) -> None:
+    """Shows the API server the claim of a trial, without creating it.
+
+    Raises:
+        ApiError: what it says to it.
+    """
+    manifest = claim(study, 0)
+    if manifest is not None:
+        manifest["metadata"]["name"] = f"{study.name}-dry-run"
+        await cluster.try_claim(manifest)
+
+
 async def ensure_service(cluster: Cluster, study: Study) -> str | None:
     """Creates the Service that the pods' subdomain needs, if there is none. One of that name is left alone, whoever
     made it, and does it, unless it is another Study's: that one names the pods of its own Study only.

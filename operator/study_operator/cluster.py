@@ -161,6 +161,11 @@ class Cluster:
         ours = await self.list_claims(meta["namespace"], meta["labels"][STUDY_LABEL], owner_uid(manifest) or "")
         return meta["name"] in {name for name, _ in ours.values()}
 
+    async def try_claim(self, manifest: Mapping[str, Any]) -> None:
+        """Asks whether a claim could be created; misspelt fields are refused, as `create_job` does in a dry run."""
+        query = {"dryRun": "All", "fieldValidation": "Strict"}
+        await self._create("persistentvolumeclaims", manifest, query)
+
     async def list_claims(self, namespace: str, study: str, uid: str) -> dict[int, tuple[str, str]]:
         """Name and UID of the claims that were made for the trials of one Study and are not being deleted, by trial
         number."""
@@ -187,10 +192,11 @@ class Cluster:
         path = f"/api/v1/namespaces/{namespace}/events/{quote(name)}"
         return await self._call("PATCH", path, body=patch, content=_MERGE_PATCH)
 
-    async def _create(self, plural: str, manifest: Mapping[str, Any]) -> bool:
+    async def _create(self, plural: str, manifest: Mapping[str, Any], query: Mapping[str, str] | None = None) -> bool:
         """Creates an object of the core API; False when there is one of that name."""
+        path = f"/api/v1/namespaces/{manifest['metadata']['namespace']}/{plural}"
         try:
-            await self._call("POST", f"/api/v1/namespaces/{manifest['metadata']['namespace']}/{plural}", body=manifest)
+            await self._call("POST", path, query, manifest)
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 return False

@@ -91,6 +91,16 @@ async def test_a_claim_that_the_api_server_refuses_is_told(world):
     assert "Sometimes" in trouble
 
 
+async def test_the_api_server_judges_a_claim_before_it_is_needed(world):
+    await beside.try_claim(world.cluster, await study_of(world, "plain"))
+    await beside.try_claim(world.cluster, await study_of(world, "good", checkpoints={"claimTemplate": CLAIM}))
+    misspelt = {"spec": {**CLAIM["spec"], "storageClass": "fast"}}
+    bad = await study_of(world, "bad", checkpoints={"claimTemplate": misspelt})
+    with pytest.raises(ApiError, match=r'unknown field "spec\.storageClass"'):
+        await beside.try_claim(world.cluster, bad)
+    assert await claims(world) == {}
+
+
 @pytest.mark.parametrize(
     ("keep", "left"),
     [("All", [0, 1, 2, 3]), ("Best", [1, 2, 3]), ("None", [2, 3])],
