@@ -17,6 +17,7 @@ from study_operator.model.study import GROUP, PLURAL, STUDY_LABEL, TRIAL_LABEL, 
 from study_operator.model.trial import JobPhase, JobState
 
 _TIMEOUT = 30.0  # seconds; a call that hangs must not hold its study for ever
+JOB_LABEL, INDEX_LABEL = "batch.kubernetes.io/job-name", "batch.kubernetes.io/job-completion-index"
 _MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -130,6 +131,12 @@ class Cluster:
                 body = {"gracePeriodSeconds": grace_seconds, "preconditions": {"uid": pod["metadata"]["uid"]}}
                 await self._delete(f"/api/v1/namespaces/{namespace}/pods", pod["metadata"]["name"], body)
 
+    async def pods_of_job(self, namespace: str, job: str, indexed: bool) -> list[dict]:
+        """The pods of a Job; of an Indexed one, those of index 0, which alone reports."""
+        selector = f"{JOB_LABEL}={job}" + (f",{INDEX_LABEL}=0" if indexed else "")
+        query = {"labelSelector": selector, "limit": "100"}
+        return (await self._call("GET", f"/api/v1/namespaces/{namespace}/pods", query))["items"]
+
     async def last_log_line(self, namespace: str, pod: str, container: str) -> str:
         """The last line of a container's log; empty when there is none or no kubelet to ask."""
         query = {"container": container, "tailLines": "1", "limitBytes": "2048"}
@@ -239,11 +246,9 @@ class Cluster:
             response = await self._client.call_api(method, url, headers, body, _request_timeout=_TIMEOUT)
             text = (await response.read()).decode("utf-8", "replace")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ApiError(
-                0, "Unreachable", f"the API server cannot be reached: {error or type(error).__name__}"
-            ) from None
+            raise unreachable(error) from None
         if response.status >= 300:
-            raise _error(response.status, text)
+            raise refusal(response.status, text)
         return text
 
 
@@ -252,12 +257,17 @@ def _studies(namespace: str | None) -> str:
     return f"/apis/{GROUP}/{VERSION}/{where}{PLURAL}"
 
 
-def _error(status: int, text: str) -> ApiError:
+def refusal(status: int, text: str) -> ApiError:
+    """What an answer with a status of 300 or more says."""
     try:
         found = json.loads(text)
         return ApiError(status, found.get("reason", ""), found.get("message", text))
     except (ValueError, AttributeError):
         return ApiError(status, "", text[:500])
+
+
+def unreachable(error: Exception) -> ApiError:
+    return ApiError(0, "Unreachable", f"the API server cannot be reached: {error or type(error).__name__}")
 
 
 def owner_uid(manifest: Mapping[str, Any]) -> str | None:

@@ -33,12 +33,12 @@ def test_time_and_text_of_a_line(line, found):
     assert split(line) == found
 
 
-def test_reading_goes_on_from_the_second_of_the_lowest_time():
+def test_reading_goes_on_ten_seconds_before_the_lowest_time():
     place = Place(Position())
     assert place.position.since is None
     for time in (T + 5 * SECOND, T + SECOND + 7):
         assert place.passes(time)
-    assert place.position.since == "2026-11-22T02:38:29Z"
+    assert place.position.since == "2026-11-22T02:38:19Z"
 
 
 def test_another_run_of_the_program_counts_anew():
@@ -62,7 +62,7 @@ def given_out(log: list[int], position: Position) -> list[int]:
 
 
 # Times that often fall together, and clocks that are sometimes put back, within a second or by several.
-STEPS = st.sampled_from([0, 0, 0, 1, 300_000_000, SECOND, 7 * SECOND, -1, -400_000_000, -3 * SECOND])
+STEPS = st.sampled_from([0, 0, 0, 1, 300_000_000, SECOND, 7 * SECOND, -1, -400_000_000, -4 * SECOND])
 
 
 @given(st.lists(STEPS, max_size=30), st.lists(st.integers(0, 12), max_size=8))
@@ -79,9 +79,7 @@ def test_each_line_is_taken_once_wherever_reading_is_cut_off(steps, pieces):
                 taken.append(number)
                 left -= 1
         position = place.position
-    # A line that goes back behind all that is given out again can be missed, but only if nobody was reading just then.
+    # Lines are missed only when the clock is put back by more than ten seconds just when nobody is reading.
     missed = set(range(len(log))) - set(taken)
     assert taken == sorted(set(taken))
-    assert all(log[number] // SECOND < max(log[:number]) // SECOND for number in missed)
-    if steps == [step for step in steps if step >= 0]:
-        assert not missed
+    assert all(log[number] < max(log[:number]) - 10 * SECOND for number in missed)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 _SECOND = 1_000_000_000  # ns
+_PUT_BACK = 10  # seconds by which a clock may be put back while nobody reads
 # 2026-11-22T02:38:28.123456789Z, or with the offset of a node's time zone.
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)(?: |$)")
 
@@ -39,7 +40,7 @@ class Position:
         """The second from which on the log is to be asked for; None for all of it."""
         if self.anchor is None:
             return None
-        return datetime.fromtimestamp(self.lowest // _SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return datetime.fromtimestamp(self.lowest // _SECOND - _PUT_BACK, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def restarted(self, restarts: int) -> Position:
         """The same place, for another run of the program: a new container of the same pod."""

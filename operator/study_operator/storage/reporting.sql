@@ -58,19 +58,8 @@ ALTER TABLE study_operator.results
     ADD COLUMN IF NOT EXISTS infeasible        text,                                -- why; NULL: it is not
     ADD COLUMN IF NOT EXISTS provisional       boolean NOT NULL DEFAULT false;      -- counts once the Job is Complete
 
--- What looked like a report and could not be read as one, where reports are read off files or logs. The count is that of one
--- reading from the start, so that reading again counts nothing twice.
-CREATE TABLE IF NOT EXISTS study_operator.bad_reports (
-    trial_id    integer PRIMARY KEY REFERENCES public.trials (trial_id) ON DELETE CASCADE,
-    study_id    integer     NOT NULL,
-    count       bigint      NOT NULL,
-    last        text        NOT NULL,           -- the latest one, and what is wrong with it
-    reported_at timestamptz NOT NULL DEFAULT clock_timestamp()
-);
-CREATE INDEX IF NOT EXISTS bad_reports_by_study ON study_operator.bad_reports (study_id);
-
--- What looked like a report and could not be read as one, where reports are read off files or logs. The count is that of one
--- reading from the start, so that reading again counts nothing twice.
+-- What looked like a report and could not be read as one, where reports are read off files or logs. For a file, the count is that
+-- of one reading from the start, so that reading again counts nothing twice; for a log, log_positions sees to that.
 CREATE TABLE IF NOT EXISTS study_operator.bad_reports (
     trial_id    integer PRIMARY KEY REFERENCES public.trials (trial_id) ON DELETE CASCADE,
     study_id    integer     NOT NULL,

@@ -1,0 +1,188 @@
+"""Follows the logs of trials that report by what they print.
+
+Nothing here is the truth: drop it all, and nothing is lost. How far each log has been read is in the database, stored
+in one transaction with what was read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from optuna.trial import TrialState
+
+from study_operator.cluster import ApiError
+from study_operator.joblog import JobLog
+from study_operator.logs import study_context, trial_context
+from study_operator.model.study import Study
+from study_operator.model.trial import JobPhase, JobState, TrialRow
+from study_operator.storage.database import StorageError, StorageUnavailable
+from study_operator.tail import Overtaken, Tails, TrialEnded
+
+# Seconds between two attempts to read on: longer each time that nothing new comes, or that it fails.
+_PAUSE, _PAUSE_MOST = 0.2, 30.0
+# A node that has not given out the log of an ended trial for so long is taken for lost, and the log with it; sooner
+# when the trial has failed anyhow. Seconds.
+PATIENCE, PATIENCE_WITH_FAILED = 60.0, 10.0
+_DRAINS = 16  # logs that are read to their ends at once
+
+Key = tuple[str, str]  # namespace and name of a study
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Work:
+    """One Job's log is being read: live, or `draining` after its end. `woken` is set when its pods have changed."""
+
+    uid: str
+    draining: bool
+    pods: tuple[int, int]
+    woken: asyncio.Event
+    task: asyncio.Task[None]
+
+
+@dataclass
+class _Known:
+    """What is being read of one study, and what has been, by names of Jobs: the Job's uid, and why not all, or ""."""
+
+    work: dict[str, _Work] = field(default_factory=dict)
+    drained: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+class Follower:
+    """Reads the logs of every study that reports by lines.
+
+    Args:
+        wake: lets a study be looked at, because the log of one of its Jobs has been read to its end. What a trial
+            prints before that wakes it by NOTIFY, as the reports of pods do.
+    """
+
+    def __init__(self, tails: Tails, wake: Callable[[Key], None]) -> None:
+        self._tails, self._wake = tails, wake
+        self._studies: dict[Key, _Known] = {}
+        self._few = asyncio.Semaphore(_DRAINS)
+
+    def sync(self, key: Key, study: Study, jobs: Iterable[JobState], rows: Mapping[int, TrialRow]) -> Mapping[str, str]:
+        """Reads the logs of those Jobs whose trials are running, and of no others.
+
+        Returns:
+            The names of those that have ended and whose logs have been read, each with the reason why that could not be
+            done to the end, or "".
+        """
+        if study.metrics.source != "Stdout":
+            return {}
+        known = self._studies.setdefault(key, _Known())
+        wanted = {job.name: job for job in jobs if _is_current(job, rows.get(job.number))}
+        for name, work in list(known.work.items()):
+            if work.task.done() and not work.task.cancelled() and (error := work.task.exception()) is not None:
+                log.error("reading the log of Job %s failed; beginning anew", name, exc_info=error)
+            if name not in wanted or wanted[name].uid != work.uid or work.task.done():
+                work.task.cancel()
+                del known.work[name]
+        for name, (uid, _) in list(known.drained.items()):
+            if name not in wanted or wanted[name].uid != uid:
+                del known.drained[name]
+        for name, job in wanted.items():
+            if name not in known.drained:
+                self._see_to(key, known, study, job)
+        return {name: why for name, (_, why) in known.drained.items()}
+
+    def forget(self, key: Key) -> None:
+        """The study is gone, or not served any more."""
+        for work in self._studies.pop(key, _Known()).work.values():
+            work.task.cancel()
+
+    async def close(self) -> None:
+        tasks = [work.task for known in self._studies.values() for work in known.work.values()]
+        for key in list(self._studies):
+            self.forget(key)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _see_to(self, key: Key, known: _Known, study: Study, job: JobState) -> None:
+        ended, pods, work = job.phase is not JobPhase.ACTIVE, (job.pods, job.ready), known.work.get(job.name)
+        if work is not None and work.draining is ended:
+            if work.pods != pods:
+                work.pods = pods
+                work.woken.set()
+            return
+        if work is None and not ended and not job.ready:
+            return  # there is nothing to follow yet
+        if work is not None:
+            work.task.cancel()  # its stream may not know that its pod has ended
+        woken, reading = asyncio.Event(), JobLog(self._tails, study, job)
+        doing = self._drain(key, known, job, reading) if ended else self._follow(key, job, reading, woken)
+        known.work[job.name] = _Work(job.uid, ended, pods, woken, asyncio.ensure_future(doing))
+
+    async def _follow(self, key: Key, job: JobState, reading: JobLog, woken: asyncio.Event) -> None:
+        """Reads a Job's log while it runs. Ends when no pod is left; the next one that is ready lets it begin anew."""
+        pause = _PAUSE
+        with study_context(*key), trial_context(job.number):
+            while True:
+                woken.clear()
+                try:
+                    new = await reading.follow()
+                    if new is None:
+                        return
+                    pause = _PAUSE if new else pause * 2
+                except TrialEnded:
+                    return
+                except Overtaken:
+                    reading.begin_anew()
+                except (ApiError, StorageUnavailable, StorageError) as error:
+                    reading.begin_anew()
+                    pause = max(pause * 2, 1.0)
+                    log.info("the log of Job %s cannot be followed for the moment: %s", job.name, error)
+                pause = min(pause, _PAUSE_MOST)
+                if await _set_within(woken, pause * random.uniform(0.8, 1.2)):
+                    pause = _PAUSE
+
+    async def _drain(self, key: Key, known: _Known, job: JobState, reading: JobLog) -> None:
+        """Reads the log of a Job that has ended, as far as it still can be read, and stores the trial's result."""
+        pause, why = _PAUSE, ""
+        deadline = time.monotonic() + (PATIENCE if job.phase is JobPhase.COMPLETE else PATIENCE_WITH_FAILED)
+        with study_context(*key), trial_context(job.number):
+            while True:
+                try:
+                    async with self._few:
+                        why = await reading.finish()
+                    break
+                except TrialEnded:
+                    break
+                except Overtaken:
+                    reading.begin_anew()
+                except (ApiError, StorageUnavailable, StorageError) as error:
+                    reading.begin_anew()
+                    # Where even the API server or the database cannot be reached, nothing else is lost by waiting.
+                    if isinstance(error, ApiError) and error.status and time.monotonic() > deadline:
+                        why = f"the log could not be read to its end: {error.message}"
+                        break
+                    log.info("the log of Job %s cannot be read for the moment: %s", job.name, error)
+                await asyncio.sleep(pause * random.uniform(0.8, 1.2))
+                pause = min(pause * 2, _PAUSE_MOST)
+            if why:
+                log.warning("Job %s: %s", job.name, why)
+            known.drained[job.name] = (job.uid, why)
+            self._wake(key)
+
+
+def _is_current(job: JobState, row: TrialRow | None) -> bool:
+    """Whether what a Job's pods have printed is still of interest: its trial runs, and as this Job."""
+    return (
+        row is not None
+        and row.state is TrialState.RUNNING
+        and row.result is None
+        and (row.trial_id, row.job) == (job.trial_id, job.name)
+    )
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
