@@ -124,6 +124,34 @@ def _lowest(name: str, distribution: Any) -> Any:
     return distribution.choices[0] if hasattr(distribution, "choices") else distribution.low
 
 
+@pytest.mark.filterwarnings("ignore:.*Sampler is experimental")
+@pytest.mark.parametrize("sampler", [NSGAIISampler, NSGAIIISampler])
+def test_a_genetic_sampler_passes_on_conditional_parameters(sampler):
+    """Optuna's own draws them at random in every generation."""
+    parameters = [
+        {"name": "kind", "categorical": {"choices": ["a", "b"]}},
+        {"name": "x", "float": {"low": 0, "high": 1}, "when": {"parameter": "kind", "in": ["a"]}},
+        {"name": "y", "float": {"low": 0, "high": 1}, "when": {"parameter": "kind", "in": ["b"]}},
+    ]
+    name, options = sampler.__name__.removesuffix("Sampler"), {"population_size": 8, "mutation_prob": 0.1}
+    of = with_sampler(name, parameters, sampler={"name": name, "seed": 3, "options": options})
+    ours, theirs = sampling_of(of), stock(of, sampler(seed=3, **options))
+    errors: tuple[list[float], list[float]] = ([], [])
+    for number in range(120):
+        params = ask(ours, of).params
+        errors[0].append(abs(params.get("x", params.get("y")) - 0.7))
+        end(ours, number, errors[0][-1])
+        trial = theirs.ask()
+        params = of.space.choose(trial._suggest)
+        errors[1].append(abs(params.get("x", params.get("y")) - 0.7))
+        theirs.tell(trial, errors[1][-1])
+    late, at_random = (sum(found[-40:]) / 40 for found in errors)
+    assert late < 0.1 < 0.2 < at_random
+    # A notebook would find the same generations.
+    keys = [{key for trial in of.trials for key in trial.system_attrs} for of in (ours._study, theirs)]
+    assert keys[0] == keys[1]
+
+
 @pytest.mark.parametrize("name", ["Grid", "BruteForce"])
 @pytest.mark.parametrize("parallel", [1, 3])
 @settings(max_examples=15, deadline=None)
@@ -362,22 +390,15 @@ def test_warm_trials_are_the_first_generation_of_a_genetic_sampler(name):
     assert len(inherited) >= 4
 
 
-def test_of_warm_trials_constraints_of_this_study_are_kept_and_nothing_else():
-    of = with_sampler("TPE", X, constraints=[{"name": "ms", "max": 1}])
-    attrs = {"constraints:ms": 2.0, "constraints:other": 1.0, "completed_rung_0": 0.5, "fixed_params": {"x": 0.1}}
-    ours = sampling_of(of, warm=[finished(of, {"x": 0.5}, (1.0,), **attrs)])
-    (trial,) = ours._study.trials
-    assert trial.system_attrs == {"constraints:ms": 2.0}
-
-
-def test_warm_trials_have_the_ranges_of_this_study():
-    of = with_sampler("TPE", TREE)
-    wider = {"model": of.distributions["model"], "scale": of.distributions["scale"], "rate": FloatDistribution(0, 9)}
-    trial = create_trial(value=1.0, params={"scale": 3, "rate": 5.0, "model": "linear"}, distributions=wider)
-    ours = sampling_of(of, warm=[trial])
-    (known,) = ours._study.trials
-    assert known.params == {"model": "linear", "scale": 3}
-    assert known.distributions == {name: of.distributions[name] for name in known.params}
+@pytest.mark.parametrize("name", ["TPE", "NSGAII"])
+def test_a_sampler_avoids_what_was_infeasible_elsewhere(name):
+    of = with_sampler(name, XYZ, objectives=[MAXIMIZE], constraints=[{"name": "limit", "max": 0.4}])
+    elsewhere = []
+    for n in range(20):
+        params = {"x": n / 20, "y": 0.5, "z": 0.5}
+        elsewhere.append(finished(of, params, (n / 20,), n, **{"constraints:limit": n / 20 - 0.4}))
+    ours = sampling_of(of, warm=elsewhere)
+    assert sum(ask(ours, of).params["x"] <= 0.4 for _ in range(10)) >= 6
 
 
 def test_brute_force_does_not_repeat_a_warm_trial():
@@ -390,7 +411,7 @@ def test_brute_force_does_not_repeat_a_warm_trial():
 @pytest.mark.parametrize("warm", [0, 3])
 def test_a_grid_tries_each_cell_whatever_other_studies_have_tried(warm):
     of = with_sampler("Grid", TREE[:2])
-    elsewhere = [finished(of, {"model": "net", "layers": n + 1}, (1.0,), n, grid_id=n) for n in range(warm)]
+    elsewhere = [finished(of, {"model": "net", "layers": n + 1}, (1.0,), n) for n in range(warm)]
     ours = sampling_of(of, warm=elsewhere)
     seen = [ask(ours, of).params for _ in range(2)]
     ours = sampling_of(of, frozen(ours), warm=elsewhere[1:])  # one of them has been deleted since

@@ -24,7 +24,7 @@ from optuna.samplers import (
     TPESampler,
 )
 
-from study_operator.model import plugins
+from study_operator.model import genetic, plugins
 from study_operator.model.exhaustive import BruteForce, Grid
 from study_operator.model.options import check_nested, check_options, torch_missing
 from study_operator.model.study import Algorithm, Refused, Study
@@ -39,20 +39,21 @@ class _Kind:
     one_sequence: bool = False
     conditions: bool = True
     many_objectives: bool = True
-    finite: Callable[..., BaseSampler] | None = None  # made of the search space, which it tries whole
+    finite: bool = False
+    of_space: Callable[..., BaseSampler] | None = None  # a subclass that is given the search space
     torch: bool = False
 
 
 _KINDS = {
     "TPE": _Kind(TPESampler),
     "Random": _Kind(RandomSampler),
-    "Grid": _Kind(GridSampler, one_sequence=True, finite=Grid),
-    "BruteForce": _Kind(BruteForceSampler, finite=BruteForce),
+    "Grid": _Kind(GridSampler, one_sequence=True, finite=True, of_space=Grid),
+    "BruteForce": _Kind(BruteForceSampler, finite=True, of_space=BruteForce),
     "QMC": _Kind(QMCSampler, one_sequence=True, conditions=False),
     "CmaES": _Kind(CmaEsSampler, conditions=False, many_objectives=False),
     "GP": _Kind(GPSampler, conditions=False, torch=True),
-    "NSGAII": _Kind(NSGAIISampler),
-    "NSGAIII": _Kind(NSGAIIISampler),
+    "NSGAII": _Kind(NSGAIISampler, of_space=genetic.NSGAIISampler),
+    "NSGAIII": _Kind(NSGAIIISampler, of_space=genetic.NSGAIIISampler),
     "PartialFixed": _Kind(PartialFixedSampler),
 }
 NAMES = tuple(_KINDS)
@@ -94,7 +95,7 @@ def _build(study: Study, sampler: Algorithm, started: int, where: str) -> BaseSa
         arguments: dict[str, Any] = {**_defaults(study, kind.cls, options), **options}
         if "seed" in inspect.signature(kind.cls).parameters:
             arguments["seed"] = _seed(study, sampler, kind.one_sequence, started)
-        return kind.finite(study.space, **arguments) if kind.finite else kind.cls(**arguments)
+        return kind.of_space(study.space, **arguments) if kind.of_space else kind.cls(**arguments)
     except (ValueError, TypeError) as error:
         raise Refused("InvalidSamplerOptions", f"{where}: {error}") from None
 

@@ -35,9 +35,8 @@ class Sampling:
         trials: every trial of the study, in order of number.
         study_attrs: the study's system attributes.
         replay: trial_ids whose reports will be given to `feed` from the first one on.
-        warm: finished trials of other studies, from which the sampler learns and of which nothing else knows. Their
-            parameters are those that a trial of this study could have, and they have a value for each objective
-            and, in system attributes, for each constraint; their other attributes are left out.
+        warm: finished trials of other studies, from which the sampler learns and of which nothing else knows. They are
+            as trials of this study would be, and of system attributes have those of its constraints alone.
         judge: says whether the study has converged, None when nothing asks.
     """
 
@@ -69,9 +68,8 @@ class Sampling:
         self._seen: dict[int, int] = {}  # the last report_id, by trial_id
         self._replay = set(replay)
         self._completed, self._judged, self._converged = 0, -1, False
-        kept = {f"constraints:{constraint.name}" for constraint in study.constraints}
         for trial in warm:
-            self._add(self._as_own(trial, kept))
+            self._add(self._ancestor(trial))
         for place, trial in enumerate(trials, self._first):
             self._places[trial._trial_id], self._ids[place] = place, trial._trial_id
             self._waiting += trial.state is TrialState.WAITING
@@ -201,16 +199,13 @@ class Sampling:
         if cell is not None:
             self._given_out.add(cell)
 
-    def _as_own(self, trial: FrozenTrial, constraints: Iterable[str]) -> FrozenTrial:
-        """A trial of another study as if it were one of this study: with the distributions of its search space, in its
-        order, and in a genetic sampler's first generation."""
-        own = copy.copy(trial)
-        own.params = self._space.choose(lambda name, _: trial.params[name])
-        own.distributions = {name: self._space.distributions[name] for name in own.params}
-        own.system_attrs = {key: trial.system_attrs[key] for key in constraints if key in trial.system_attrs}
+    def _ancestor(self, trial: FrozenTrial) -> FrozenTrial:
+        """A trial of another study, in the first generation of a genetic sampler, which overlooks those of none."""
         sampler = getattr(self._study.sampler, "_base_sampler", self._study.sampler)  # PartialFixed has one
-        if isinstance(sampler, BaseGASampler):
-            own.system_attrs[sampler._get_generation_key()] = 0
+        if not isinstance(sampler, BaseGASampler):
+            return trial
+        own = copy.copy(trial)
+        own.system_attrs = {**trial.system_attrs, sampler._get_generation_key(): 0}
         return own
 
     def _possible_wish(self, trial: FrozenTrial) -> FrozenTrial:
