@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from study_operator.model.study import Refused, Study
 from study_operator.storage.database import Database
-from study_operator.storage.warm import INITIAL_ATTR, WARM_ATTR, Beginnings
+from study_operator.storage.beginnings import INITIAL_ATTR, WARM_ATTR, Beginnings
 
 PARAMETERS = [
     {"name": "x", "float": {"low": 0, "high": 1}},

@@ -39,8 +39,7 @@ class Beginnings:
             return
         wishes = initial_trials(study)
         with self._database.transaction() as cursor:
-            cursor.execute("SELECT FROM studies WHERE study_id = %s FOR UPDATE", (study_id,))
-            noted = _note(cursor, study_id, INITIAL_ATTR)
+            noted = _note_to_make(cursor, study_id, INITIAL_ATTR)
             if noted is not None and noted != wishes:
                 raise Refused(
                     "InitialTrialsChanged",
@@ -64,9 +63,7 @@ class Beginnings:
         if not study.warm_start:
             return [], ()
         with self._database.transaction() as cursor:
-            # Two processes may both find no note.
-            cursor.execute("SELECT FROM studies WHERE study_id = %s FOR UPDATE", (study_id,))
-            noted = _note(cursor, study_id, WARM_ATTR)
+            noted = _note_to_make(cursor, study_id, WARM_ATTR)
             names = self._names(cursor, study)
             if noted is None:
                 taken, came = self._decide(cursor, study, names)
@@ -107,6 +104,14 @@ def _note(cursor: cursor, study_id: int, key: str) -> Any:
     cursor.execute("SELECT value_json FROM study_system_attributes WHERE study_id = %s AND key = %s", (study_id, key))
     found = cursor.fetchone()
     return None if found is None else json.loads(found[0])
+
+
+def _note_to_make(cursor: cursor, study_id: int, key: str) -> Any:
+    """As `_note`; if there is none, nobody else makes it before this transaction ends."""
+    if (noted := _note(cursor, study_id, key)) is None:
+        cursor.execute("SELECT FROM studies WHERE study_id = %s FOR UPDATE", (study_id,))
+        noted = _note(cursor, study_id, key)
+    return noted
 
 
 def _enqueue(cursor: cursor, study_id: int, wishes: Sequence[Mapping[str, Any]]) -> None:
