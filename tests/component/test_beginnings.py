@@ -13,8 +13,8 @@ from database import TestDatabase, settings_for
 from optuna.trial import TrialState
 
 from study_operator.model.study import Refused, Study
-from study_operator.storage.database import Database
 from study_operator.storage.beginnings import INITIAL_ATTR, WARM_ATTR, Beginnings
+from study_operator.storage.database import Database
 
 PARAMETERS = [
     {"name": "x", "float": {"low": 0, "high": 1}},
