@@ -67,15 +67,17 @@ class Follower:
         self._studies: dict[Key, _Known] = {}
         self._few = asyncio.Semaphore(_DRAINS)
 
-    def sync(self, key: Key, study: Study, jobs: Iterable[JobState], rows: Mapping[int, TrialRow]) -> Mapping[str, str]:
-        """Reads the logs of those Jobs whose trials are running, and of no others.
-
-        Returns:
-            The names of those that have ended and whose logs have been read, each with the reason why that could not be
-            done to the end, or "".
+    def drained(self, key: Key, jobs: Iterable[JobState]) -> dict[str, str]:
+        """Those of some Jobs that have ended and whose logs have been read, by name, each with why that could not be done
+        to the end, or "". Ask before the rows are read: what was printed last is in them then.
         """
+        drained = self._studies[key].drained if key in self._studies else {}
+        return {job.name: drained[job.name][1] for job in jobs if drained.get(job.name, ("",))[0] == job.uid}
+
+    def sync(self, key: Key, study: Study, jobs: Iterable[JobState], rows: Mapping[int, TrialRow]) -> None:
+        """Reads the logs of those Jobs whose trials are running, and of no others."""
         if study.metrics.source != "Stdout":
-            return {}
+            return
         known = self._studies.setdefault(key, _Known())
         wanted = {job.name: job for job in jobs if _is_current(job, rows.get(job.number))}
         for name, work in list(known.work.items()):
@@ -90,7 +92,6 @@ class Follower:
         for name, job in wanted.items():
             if name not in known.drained:
                 self._see_to(key, known, study, job)
-        return {name: why for name, (_, why) in known.drained.items()}
 
     def forget(self, key: Key) -> None:
         """The study is gone, or not served any more."""

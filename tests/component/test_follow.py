@@ -89,11 +89,13 @@ class Scene:
         await self.world.cluster._call("DELETE", path, body={"gracePeriodSeconds": 0})
         self.server.pods.pop(pod, None)
 
-    def look(self, phase: JobPhase = JobPhase.ACTIVE, **fields: Any) -> Any:
+    def look(self, phase: JobPhase = JobPhase.ACTIVE, **fields: Any) -> dict[str, str]:
         """What a look at the study does; the Job is in this phase. Returns what has been read to the end."""
         job = JobState(**{**vars(self.job), "phase": phase, **fields})
         row = TrialRow(self.trial_id, 0, TrialState.RUNNING, {}, JOB)
-        return self.follower.sync(KEY, self.study, [job], {0: row})
+        drained = self.follower.drained(KEY, [job])
+        self.follower.sync(KEY, self.study, [job], {0: row})
+        return drained
 
     async def drained(self, phase: JobPhase = JobPhase.COMPLETE) -> str:
         """The Job has ended: reads on until all is read. Returns why not all could be."""
