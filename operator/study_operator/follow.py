@@ -68,9 +68,8 @@ class Follower:
         self._few = asyncio.Semaphore(_DRAINS)
 
     def drained(self, key: Key, jobs: Iterable[JobState]) -> dict[str, str]:
-        """Those of some Jobs that have ended and whose logs have been read, by name, each with why that could not be done
-        to the end, or "". Ask before the rows are read: what was printed last is in them then.
-        """
+        """Those of some Jobs that have ended and whose logs have been read, by name, each with why that could not be
+        done to the end, or "". Ask before the rows are read: what was printed last is in them then."""
         drained = self._studies[key].drained if key in self._studies else {}
         return {job.name: drained[job.name][1] for job in jobs if drained.get(job.name, ("",))[0] == job.uid}
 
