@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,7 @@ PARAMETERS = [
     {"name": "lr", "float": {"low": 0.001, "high": 0.1, "log": True}},
     {"name": "batch", "categorical": {"choices": ["16", "32"]}},
 ]
+CONSTRAINTS = ["latency_ms", "memory"]
 PARAMS = {"lr": 0.01, "batch": "32"}
 REPORTER_SESSIONS = "FROM pg_stat_activity WHERE usename = 'study_reporter' AND datname = current_database()"
 KEY = hashlib.sha256(b"the key of these tests").hexdigest()
@@ -48,11 +51,12 @@ class Pod:
     database: TestDatabase
     study_name: str
     trial_id: int
+    objectives: tuple[str, ...] = ("accuracy",)
 
     @classmethod
-    def create(cls, database: TestDatabase) -> Pod:
-        name = f"team/{uuid.uuid4()}"
-        return cls(database, name, database.running_trial(KEY, name))
+    def create(cls, database: TestDatabase, *objectives: str) -> Pod:
+        name, objectives = f"team/{uuid.uuid4()}", objectives or ("accuracy",)
+        return cls(database, name, database.running_trial(KEY, name, len(objectives)), objectives)
 
     @property
     def env(self) -> dict[str, str]:
@@ -66,6 +70,8 @@ class Pod:
             "STUDY_SEARCH_SPACE": json.dumps(PARAMETERS),
             "STUDY_STORAGE_URL": self.database.reporter_url,
             "STUDY_STORAGE_KEY": KEY,
+            "STUDY_OBJECTIVES": json.dumps(self.objectives),
+            "STUDY_CONSTRAINTS": json.dumps(CONSTRAINTS),
         }
 
     def trial(self, report: float = 5.0, key: str = KEY) -> Trial:
@@ -86,6 +92,14 @@ class Pod:
         """What the operator does when it prunes or fails a trial."""
         with self._study() as study:
             study.tell(0, state=state)
+
+    def extras(self) -> tuple:
+        """The constraints' values, why it is infeasible, and whether the result is provisional."""
+        (row,) = self.database.query(
+            "SELECT constraint_values, infeasible, provisional FROM study_operator.results WHERE trial_id = %s",
+            self.trial_id,
+        )
+        return row
 
     def result(self) -> tuple[list[float], bool] | None:
         """The final values and whether the script pruned itself, as the operator reads them."""
@@ -157,12 +171,15 @@ def test_an_objective_runs_as_a_trial(pod, tmp_path):
                 trial.report(lr * batch * epoch, epoch)
                 assert not trial.should_prune()
             trial.set_user_attr("path", {"weights": "/tmp/ü"})
+            trial.set_constraint("latency_ms", 43)
+            trial.set_constraint("memory", 2.5)
             return lr * batch
         """,
     )
     done = pod.command("run", script)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert pod.stored().intermediate_values == {0: 0.0, 1: 0.32, 2: 0.64}
+    assert pod.extras() == ({"latency_ms": 43.0, "memory": 2.5}, None, False)
     assert pod.stored().user_attrs == {"path": {"weights": "/tmp/ü"}}
     assert pod.result() == ([0.32], False)
 
@@ -231,6 +248,191 @@ def test_an_objective_that_fails_finishes_nothing(pod, tmp_path):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "ZeroDivisionError: division by zero"
     assert pod.result() is None
+
+
+def test_an_infeasible_trial(pod, tmp_path):
+    script = write_script(tmp_path, 'def objective(trial):\n    trial.infeasible(MemoryError("OOM at 512"))\n')
+    done = pod.command("run", script)
+    assert (done.returncode, done.stderr, pod.result()) == (0, "", ([], False))
+    assert pod.extras() == ({}, "OOM at 512", False)
+
+
+def test_several_objectives(database):
+    pod = Pod.create(database, "accuracy", "latency")
+    done = pod.command("finish", "0.9")
+    assert (done.returncode, pod.result()) == (2, None)
+    assert "2 objective(s), accuracy, latency, and so many final values are needed" in done.stderr
+    done = pod.command("report", "--step", "1", "0.9")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Optuna has no pruning with several" in done.stderr
+    with pytest.raises(NotImplementedError, match="the study has 2 objectives, and Optuna has no pruning"):
+        pod.trial().report(0.9, 1)  # an environment that does not name the objectives, as an older operator's
+    assert pod.command("finish", "0.9", "-12", STUDY_OBJECTIVES="", STUDY_CONSTRAINTS="").returncode == 0
+    assert pod.result() == ([0.9, -12.0], False)
+
+
+def test_the_command_stores_constraints(pod):
+    command = ["finish", "0.9", "--constraint", "latency_ms=43", "--constraint", "memory=-1"]
+    assert pod.command(*command).returncode == 0
+    assert pod.extras() == ({"latency_ms": 43.0, "memory": -1.0}, None, False)
+    done = pod.command("finish", "0.9", "--constraint", "latency=43")
+    assert (done.returncode, "it has latency_ms, memory" in done.stderr) == (2, True)
+
+
+def test_the_command_says_that_a_trial_is_infeasible(pod):
+    assert pod.command("infeasible", "OOM at this batch size").returncode == 0
+    assert pod.result() == ([], False)
+    assert pod.extras() == ({}, "OOM at this batch size", False)
+
+
+def test_of_several_pods_the_first_reports(pod, tmp_path):
+    script = write_script(
+        tmp_path,
+        """
+        def objective(trial):
+            trial.report(0.5, 0)
+            print(trial.should_prune(), trial.suggest_categorical("batch", [16, 32]))
+            return 0.5
+        """,
+    )
+    done = pod.command("run", script, JOB_COMPLETION_INDEX="1")
+    assert (done.returncode, done.stdout) == (0, "False 32\n")
+    assert done.stderr.splitlines()[-1].endswith("what it reports is not sent, pod 0 reports for all")
+    assert (pod.result(), pod.stored().intermediate_values) == (None, {})
+    pod.end(TrialState.PRUNED)
+    assert pod.command("run", script, JOB_COMPLETION_INDEX="1").stdout == "True 32\n"
+
+
+# SIGTERM
+
+SAVES = """
+import pathlib, signal, sys, time
+
+def objective(trial):
+    try:
+        print("started", flush=True)
+        {work}
+    except Exception:
+        print("swallowed", flush=True)
+    except study_trial.Terminated as end:
+        signal.raise_signal(signal.SIGTERM)         # a second one does not interrupt the saving
+        (trial.checkpoint_dir / "last").write_text("saved with " + str(end.code))
+        raise
+"""
+IN_PYTHON = "for i in range(10**12): i * i"
+IN_A_SLEEP = "time.sleep(600)"
+IN_A_REPORT = "trial.report(0.5, 0)"
+
+
+def terminate(pod: Pod, script: str, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script, and ends it as the kubelet does once it has printed that it is `started`."""
+    command = [sys.executable, "-m", "study_trial", "run", script, *more]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=pod.env | env, **pipes)
+    assert process.stdout.readline() == "started\n"
+    if "delay" in more:
+        wait_until_blocked(process.pid)
+    process.terminate()
+    stdout, stderr = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def wait_until_blocked(pid: int) -> None:
+    """Waits until the process sleeps in poll(), where it waits for the database."""
+    deadline = time.monotonic() + 10
+    while "poll" not in Path(f"/proc/{pid}/wchan").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("work", [IN_PYTHON, IN_A_SLEEP])
+def test_sigterm_lets_the_script_save(pod, tmp_path, work):
+    script = write_script(tmp_path, SAVES.format(work=work))
+    done = terminate(pod, script, STUDY_CHECKPOINT_DIR=str(tmp_path / "checkpoints"))
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+    assert (tmp_path / "checkpoints/last").read_text() == "saved with 143"
+    assert pod.result() is None
+
+
+def test_sigterm_interrupts_a_report_that_waits_for_the_database(own_pod, server, tmp_path):
+    script = write_script(tmp_path, SAVES.format(work=IN_A_REPORT))
+    server.freeze()
+    try:
+        started = time.monotonic()
+        env = {"STUDY_CHECKPOINT_DIR": str(tmp_path), "STUDY_REPORT_TIMEOUT": "500"}
+        done = terminate(own_pod, script, "--", "delay", **env)
+        assert time.monotonic() - started < 60
+    finally:
+        server.thaw()
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+    assert (tmp_path / "last").read_text() == "saved with 143"
+
+
+def test_sigterm_waits_for_a_final_value_that_is_on_its_way(own_pod, server, tmp_path):
+    body = """
+        def objective(trial):
+            print("started", flush=True)
+            return 0.93
+        """
+    server.freeze()
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            ended = threads.submit(terminate, own_pod, write_script(tmp_path, body), "--", "delay")
+            with pytest.raises(TimeoutError):
+                ended.result(timeout=2)
+            server.thaw()
+            done = ended.result()
+    finally:
+        server.thaw()
+    assert (done.returncode, done.stdout) == (143, "")
+    assert own_pod.result() == ([0.93], False)
+
+
+def test_a_final_value_that_cannot_be_delivered_is_said_before_the_end(own_pod, server, tmp_path):
+    body = "def objective(trial):\n    print('started', flush=True)\n    return 0.93\n"
+    server.freeze()
+    try:
+        done = terminate(own_pod, write_script(tmp_path, body), "--", "delay", STUDY_FINISH_TIMEOUT="2")
+    finally:
+        server.thaw()
+    assert done.returncode == 143
+    assert "the final value 0.93 of trial 0 could not be delivered" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("setup", "code"),
+    [
+        ("signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))", 7),  # the program's own handler, a framework's
+        ("import threading; t = threading.Thread(target=study_trial.current); t.start(); t.join()", -signal.SIGTERM),
+    ],
+)
+def test_sigterm_is_the_programs_own_where_it_handles_it_or_calls_from_a_thread(pod, tmp_path, setup, code):
+    body = f"import signal, sys, time, study_trial\n{setup}\nprint('started', flush=True)\n"
+    body += "study_trial.current()\n" if code > 0 else ""
+    script = tmp_path / "train.py"
+    script.write_text(body + "time.sleep(600)\n")
+    process = subprocess.Popen([sys.executable, script], env=pod.env, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "started\n"
+    process.terminate()
+    assert process.wait(timeout=30) == code
+    process.stdout.close()
+
+
+def test_forked_workers_end_by_the_signal_as_ever(pod, tmp_path):
+    body = """
+        import multiprocessing, time
+
+        def objective(trial):
+            print("started", flush=True)
+            worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+            worker.start()
+            worker.terminate()
+            worker.join()
+            print(worker.exitcode)
+            return 0.5
+        """
+    done = pod.command("run", write_script(tmp_path, body))
+    assert (done.returncode, done.stdout) == (0, f"started\n{-signal.SIGTERM}\n")
 
 
 def test_finish_may_be_repeated_but_not_changed(pod):
@@ -313,7 +515,7 @@ def test_a_final_value_waits_for_the_database(own_pod, server):
     server.stop()
     waiting = subprocess.Popen(
         [sys.executable, "-m", "study_trial", "finish", "0.93"],
-        env=own_pod.env,
+        env=own_pod.env | {"STUDY_CONSTRAINTS": ""},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -451,7 +653,7 @@ def test_the_command_reports_and_answers(pod):
 def test_the_command_stores_attributes_and_ends_the_trial(pod):
     assert pod.command("attr", "path", "/tmp/model").returncode == 0
     assert pod.command("attr", "f1", "0.5").returncode == 0
-    assert pod.command("finish", "nan").returncode == 0
+    assert pod.command("finish", "nan", STUDY_CONSTRAINTS="").returncode == 0
     assert pod.stored().user_attrs == {"path": "/tmp/model", "f1": 0.5}
     assert str(pod.result()) == str(([math.nan], False))
     late = pod.command("finish", "0.5")

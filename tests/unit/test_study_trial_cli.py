@@ -58,6 +58,8 @@ def outside(monkeypatch, tmp_path):
         (["finish", "-1e-5"], "final value -1e-05"),
         (["finish", "0.9", "-12"], "final value 0.9, -12.0"),
         (["finish", "--pruned"], "pruned by the script"),
+        (["infeasible", "OOM at 512"], "infeasible: OOM at 512"),
+        (["infeasible", ""], "infeasible: ''"),
         (["attr", "path", "/tmp/model"], 'attribute path = "/tmp/model"'),
         (["attr", "epochs", "3"], "attribute epochs = 3"),
         (["attr", "layers", "[1, 2]"], "attribute layers = [1, 2]"),
@@ -66,6 +68,16 @@ def outside(monkeypatch, tmp_path):
 def test_a_local_run_prints_what_would_be_sent(arguments, line, capsys):
     assert main(arguments) == 0
     assert capsys.readouterr().err.splitlines()[-1] == f"study-trial: local run: {line}"
+
+
+def test_finish_takes_constraints(capsys):
+    command = ["finish", "0.9", "-12.5", "--constraint", "latency_ms=43", "--constraint", "memory/gb=-1e-5"]
+    assert main(command) == 0
+    assert capsys.readouterr().err.splitlines()[-3:] == [
+        "study-trial: local run: constraint latency_ms = 43.0",
+        "study-trial: local run: constraint memory/gb = -1e-05",
+        "study-trial: local run: final value 0.9, -12.5",
+    ]
 
 
 def test_a_report_answers_on_stdout(capsys):
@@ -81,6 +93,9 @@ def test_a_report_answers_on_stdout(capsys):
         (["report", "--step", "-1", "0.5"], "step must be a whole number from 0"),
         (["finish", "0.5", "abc"], "'abc'"),
         (["finish"], "a trial ends with a final value"),
+        (["finish", "0.9", "--constraint", "latency_ms"], "NAME=VALUE"),
+        (["finish", "0.9", "--constraint", "latency_ms=slow"], "constraint 'latency_ms' must be a number, not 'slow'"),
+        (["finish", "0.9", "--constraint", "latency_ms=nan"], "must be a finite number"),
         (["run", "train.py"], "FILE.py:FUNCTION"),
         (["run", "nowhere.py:objective"], "no file nowhere.py"),
         (["run", "train.py:missing"], "no function missing"),
@@ -146,7 +161,7 @@ def test_half_an_environment_is_an_error(capsys, monkeypatch):
     assert "STUDY_STORAGE_URL" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["report"], ["finish"], ["run"], ["params"], ["attr"]])
+@pytest.mark.parametrize("command", [[], ["report"], ["finish"], ["run"], ["params"], ["attr"], ["infeasible"]])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])

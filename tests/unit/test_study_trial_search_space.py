@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_trial.errors import SearchSpaceError, UnknownParameterError
+from study_trial.errors import InactiveParameterError, SearchSpaceError, UnknownParameterError
 from study_trial.search_space import Choices, LocalSpace, Range, StudySpace
 
 PARAMETERS = [
@@ -17,6 +17,8 @@ PARAMETERS = [
     {"name": "batch", "categorical": {"choices": ["16", "32"]}},
     {"name": "nesterov", "categorical": {"choices": ["true", "false"]}},
     {"name": "optimizer", "categorical": {"choices": ["adam", "sgd"]}},
+    {"name": "heads", "categorical": {"choices": [4, 8.0, "16"]}},
+    {"name": "bias", "categorical": {"choices": [True, False, None, "null", 1, "1"]}},
 ]
 PARAMS = {
     "lr": 0.003,
@@ -26,6 +28,8 @@ PARAMS = {
     "batch": "32",
     "nesterov": "false",
     "optimizer": "sgd",
+    "heads": 8,
+    "bias": None,
 }
 
 
@@ -47,6 +51,10 @@ def space() -> StudySpace:
         ("batch", Choices(("16", "32")), "32"),
         ("nesterov", Choices((True, False)), False),
         ("optimizer", Choices(("sgd", "adam")), "sgd"),
+        ("heads", Choices((4, 8, 16)), 8),
+        ("heads", Choices((4.0, 8.0, "16")), 8.0),
+        ("heads", Choices(("16", "8", "4")), "8"),
+        ("bias", Choices(("null", None, "1", 1, True, False)), None),
     ],
 )
 def test_a_suggest_call_gives_the_value_chosen_in_the_scripts_type(space, name, asked, value):
@@ -71,6 +79,9 @@ def test_a_suggest_call_gives_the_value_chosen_in_the_scripts_type(space, name, 
         ("optimizer", Choices(("adam", "sgd", "lion")), "one of 'adam', 'sgd'"),
         ("optimizer", Choices(("adam", "lion")), "one of 'adam', 'sgd'"),
         ("batch", Choices((16, 64)), "one of '16', '32'"),
+        ("heads", Choices((4, 8, 32)), "one of 4, 8.0, '16'"),
+        ("bias", Choices((True, False, None, "null", 1, 2)), "one of True, False, None, 'null', 1, '1'"),
+        ("bias", Choices((True, False, None, "null", True, 1)), "one of True, False, None, 'null', 1, '1'"),
         ("batch", Range("int", 16, 32), "one of '16', '32'"),
     ],
 )
@@ -84,11 +95,55 @@ def test_refuses_a_range_other_than_the_studys_and_names_both(space, name, asked
 def test_an_unknown_parameter_is_answered_with_those_that_exist(space):
     with pytest.raises(UnknownParameterError) as caught:
         space.value("learning_rate", Range("float", 0, 1))
-    known = "lr, dropout, layers, width, batch, nesterov, optimizer"
+    known = "lr, dropout, layers, width, batch, nesterov, optimizer, heads, bias"
     assert str(caught.value) == f"there is no parameter 'learning_rate'; there is {known}"
     with pytest.raises(KeyError):
         space.params["learning_rate"]
     assert space.params.get("learning_rate") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "choices", "chosen"),
+    [
+        (1, ("1", True, 1), 1),
+        (True, (1, "true", True), True),
+        ("1", (1, True, "1"), "1"),
+        (None, ("null", None), None),
+        ("null", (None, "null"), "null"),
+        (1, (1.0,), 1.0),
+    ],
+)
+def test_a_choice_that_is_the_value_itself_goes_before_one_that_only_spells_it(value, choices, chosen):
+    got = Choices(choices).cast(value)
+    assert (got, type(got)) == (chosen, type(chosen))
+
+
+CONDITIONAL = [
+    {"name": "optimizer", "categorical": {"choices": ["adam", "sgd"]}},
+    {"name": "momentum", "float": {"low": 0, "high": 1}, "when": {"parameter": "optimizer", "in": ["sgd"]}},
+    {"name": "nesterov", "categorical": {"choices": [True]}, "when": {"parameter": "momentum", "in": [1, 2]}},
+]
+
+
+def test_a_parameter_that_is_not_active_says_why():
+    space = StudySpace({"optimizer": "adam"}, CONDITIONAL)
+    assert dict(space.params) == {"optimizer": "adam"}
+    with pytest.raises(InactiveParameterError) as caught:
+        space.value("momentum", Range("float", 0, 1))
+    assert str(caught.value) == (
+        "parameter 'momentum' is not active in this trial: it is so when optimizer is 'sgd', and optimizer is 'adam' "
+        "here"
+    )
+    with pytest.raises(KeyError, match="when momentum is 1 or 2, and momentum is not active either here"):
+        space.params["nesterov"]
+    with pytest.raises(UnknownParameterError, match=r"there is no parameter 'beta'; there is optimizer$"):
+        space.params["beta"]
+    assert "momentum" not in space.params
+
+
+def test_a_conditional_parameter_that_is_active_is_as_any_other():
+    space = StudySpace({"optimizer": "sgd", "momentum": 0.9}, CONDITIONAL)
+    assert space.value("momentum", Range("float", 0, 1)) == 0.9
 
 
 @pytest.mark.parametrize(

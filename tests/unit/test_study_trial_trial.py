@@ -13,7 +13,7 @@ import pytest
 
 import study_trial
 from study_trial import trial as trial_module
-from study_trial.channels import Final
+from study_trial.channels import Final, SilentChannel
 from study_trial.search_space import StudySpace
 from study_trial.trial import Trial
 
@@ -168,9 +168,121 @@ def test_a_final_nan_is_sent_with_a_warning(trial, channel, capsys):
     assert "InvalidValue" in capsys.readouterr().err
 
 
+def build(channel, objectives=("accuracy",), constraints=()) -> Trial:
+    """A trial of a study with these objectives and constraints."""
+    return Trial(7, StudySpace({}, []), channel, objectives, constraints)
+
+
 def test_several_objectives(trial, channel):
-    trial.finish((0.5, 3))
-    assert channel.calls == [("finish", [0.5, 3.0], False)]
+    trial.finish((0.5, 3))  # an older operator does not tell how many there are; the database knows
+    build(channel, ["accuracy", "latency"]).finish([0.5, 3])
+    assert channel.calls == [("finish", [0.5, 3.0], False)] * 2
+
+
+@pytest.mark.parametrize(
+    ("objectives", "value"), [(["accuracy", "latency"], 0.5), (["accuracy", "latency"], [1, 2, 3]), (["f1"], [1, 2])]
+)
+def test_values_that_are_not_one_for_each_objective_are_refused_with_the_names(channel, objectives, value):
+    with pytest.raises(study_trial.InvalidValueError) as caught:
+        build(channel, objectives).finish(value)
+    assert f"{len(objectives)} objective(s), {', '.join(objectives)}, " in str(caught.value)
+    assert channel.calls == []
+
+
+def test_with_several_objectives_a_report_is_refused_as_optuna_refuses_it(channel):
+    trial = build(channel, ["accuracy", "latency"])
+    with pytest.raises(NotImplementedError, match="the objectives accuracy, latency, and Optuna has no pruning"):
+        trial.report(0.5, 1)
+    with pytest.raises(study_trial.SeveralObjectivesError):
+        trial.report(0.5, 2)
+    assert channel.calls == []
+    assert trial.should_prune() is False
+
+
+def test_constraints_go_with_the_final_value(channel):
+    trial = build(channel, constraints=["latency_ms", "memory"])
+    trial.set_constraint("latency_ms", 51)
+    trial.set_constraint("latency_ms", numpy.float32(43))
+    trial.set_constraint("memory", 2)
+    assert channel.calls == []
+    trial.finish(0.9)
+    assert channel.final == Final([0.9], constraints={"latency_ms": 43.0, "memory": 2.0})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "43", None])
+def test_a_constraint_is_a_finite_number(channel, value):
+    with pytest.raises(study_trial.InvalidValueError, match="constraint 'latency_ms' must be a"):
+        build(channel, constraints=["latency_ms"]).set_constraint("latency_ms", value)
+
+
+def test_a_constraint_that_the_study_does_not_have_is_refused_at_once(channel):
+    with pytest.raises(study_trial.InvalidValueError, match="no constraint 'latency'; it has latency_ms, memory"):
+        build(channel, constraints=["latency_ms", "memory"]).set_constraint("latency", 1)
+    with pytest.raises(study_trial.InvalidValueError, match="no constraint 'latency'; it has none at all"):
+        build(channel).set_constraint("latency", 1)
+
+
+def test_a_constraint_after_the_end_is_too_late(channel):
+    trial = build(channel, constraints=["latency_ms"])
+    trial.finish(0.9)
+    with pytest.raises(study_trial.InvalidValueError, match="too late"):
+        trial.set_constraint("latency_ms", 43)
+
+
+def test_a_constraint_that_is_missing_is_warned_of(channel, capsys):
+    trial = build(channel, constraints=["latency_ms", "memory"])
+    trial.set_constraint("memory", 2)
+    trial.finish(0.9)
+    assert "no value for latency_ms, so this trial will count as failed" in capsys.readouterr().err
+    build(channel, constraints=["latency_ms"]).finish(pruned=True)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("reason", "stored"),
+    [
+        ("OOM at batch size 512", "OOM at batch size 512"),
+        (MemoryError("out of memory"), "out of memory"),
+        (MemoryError(), "MemoryError()"),
+        ("", "''"),
+        ("x" * 2000, "x" * 1000),
+        ("a\0b\ud800", "ab?"),
+    ],
+)
+def test_a_trial_may_call_itself_infeasible(trial, channel, reason, stored):
+    study_trial.run(lambda trial: trial.infeasible(reason))
+    assert channel.final == Final([], infeasible=stored)
+    assert trial.finished
+
+
+def test_a_trial_without_checkpoints_has_no_directory_for_them(trial, monkeypatch):
+    monkeypatch.delenv("STUDY_CHECKPOINT_DIR", raising=False)
+    assert trial.checkpoint_dir is None
+
+
+def test_the_directory_for_checkpoints_is_there(trial, monkeypatch, tmp_path):
+    monkeypatch.setenv("STUDY_CHECKPOINT_DIR", str(tmp_path / "study/7"))
+    assert trial.checkpoint_dir == study_trial.checkpoint_dir() == tmp_path / "study/7"
+    (trial.checkpoint_dir / "last.pt").write_text("weights")
+    monkeypatch.setenv("STUDY_CHECKPOINT_DIR", str(tmp_path / "study/7/last.pt"))
+    with pytest.raises(study_trial.SetupError, match="STUDY_CHECKPOINT_DIR"):
+        _ = trial.checkpoint_dir
+
+
+def test_pods_beside_the_first_one_report_nothing_and_say_so_once(channel, capsys):
+    trial = Trial(7, StudySpace({"lr": 0.1}, []), SilentChannel(channel, 2), ["accuracy"], ["latency_ms"])
+    trial.report(0.5, 1)
+    trial.set_user_attr("a", 1)
+    trial.set_constraint("latency_ms", 43)
+    trial.finish(0.5)
+    trial.infeasible("OOM")
+    assert channel.calls == []
+    assert capsys.readouterr().err == (
+        "study-trial: this is pod 2 of the trial: what it reports is not sent, pod 0 reports for all\n"
+    )
+    channel.pruned = True
+    assert trial.should_prune()
+    assert trial.params["lr"] == 0.1
 
 
 @pytest.mark.parametrize(
@@ -203,6 +315,28 @@ def test_a_local_run_prints_what_it_would_send(local, capsys):
         'study-trial: local run: attribute path = "/tmp/model"',
         "study-trial: local run: final value 0.01",
     ]
+
+
+def test_a_local_run_prints_constraints_and_why_it_is_infeasible(local, capsys):
+    local.set_constraint("latency_ms", 43)
+    local.finish([0.5, 2])
+    local.infeasible("OOM")
+    assert capsys.readouterr().err.splitlines()[-4:] == [
+        "study-trial: local run: constraint latency_ms = 43.0",
+        "study-trial: local run: final value 0.5, 2.0",
+        "study-trial: local run: constraint latency_ms = 43.0",
+        "study-trial: local run: infeasible: OOM",
+    ]
+
+
+def test_a_local_run_can_be_that_of_a_study_with_several_objectives(local, monkeypatch):
+    monkeypatch.setattr(trial_module, "_current", None)
+    monkeypatch.setenv("STUDY_OBJECTIVES", '["accuracy", "latency"]')
+    monkeypatch.setenv("STUDY_CONSTRAINTS", '["memory"]')
+    with pytest.raises(study_trial.SeveralObjectivesError):
+        study_trial.current().report(0.5, 1)
+    with pytest.raises(study_trial.InvalidValueError, match="it has memory"):
+        study_trial.current().set_constraint("latency_ms", 1)
 
 
 def test_half_an_environment_is_no_local_run(local, monkeypatch):

@@ -127,18 +127,17 @@ def _equal(value: Any, choice: Any) -> bool:
 
 def _spells(value: Any, choice: Any) -> bool:
     """Whether a value as a Study or a command line has it (often a text) means this choice of the script."""
-    if isinstance(value, str) and not isinstance(choice, str):
-        if value in (str(choice), json.dumps(choice, default=str)):
-            return True
-        if isinstance(choice, int | float) and not isinstance(choice, bool):
-            try:
-                return float(value) == choice
-            except ValueError:
-                return False
+    if isinstance(value, str) == isinstance(choice, str):
+        return _equal(value, choice)
+    text, other = (value, choice) if isinstance(value, str) else (choice, value)
+    if text in (str(other), json.dumps(other, default=str)):
+        return True
+    if isinstance(other, bool) or not isinstance(other, int | float):
         return False
-    if isinstance(choice, str) and not isinstance(value, str):
-        return choice in (str(value), json.dumps(value, default=str))
-    return _equal(value, choice)
+    try:
+        return float(text) == other
+    except ValueError:
+        return False
 
 
 class Params(dict[str, Any]):

@@ -29,8 +29,9 @@ def install() -> None:
         return
     _installed = True
     signal.signal(signal.SIGTERM, _on_sigterm)
-    # A worker of a data loader is ended by its parent with the same signal, and has nothing to save.
-    os.register_at_fork(after_in_child=_uninstall)
+    # A worker of a data loader is ended by its parent with the same signal, and has nothing to save. The signal is
+    # blocked meanwhile, because Python forgets one that comes between the fork and the child's first step.
+    os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_uninstall)
 
 
 class Hold:
@@ -64,6 +65,15 @@ def _raise() -> None:
     raise Terminated
 
 
+def _block() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
 def _uninstall() -> None:
     if signal.getsignal(signal.SIGTERM) is _on_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _unblock()

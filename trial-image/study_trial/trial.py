@@ -216,7 +216,8 @@ class Trial:
             )
         if any(map(math.isnan, values)):
             say("warning: the final value is NaN, so this trial will count as failed (reason InvalidValue)")
-        if not pruned and (missing := [name for name in self._limited or () if name not in self._constraints]):
+        missing = [name for name in self._limited or () if name not in self._constraints]
+        if missing and not pruned and not isinstance(self._channel, SilentChannel):
             say(
                 f"warning: there is no value for {', '.join(missing)}, so this trial will count as failed (reason "
                 "ConstraintMissing): call set_constraint before the final value is stored"
