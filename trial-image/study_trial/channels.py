@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from study_trial.connection import Call
+from study_trial.connection import Call, Connection
 from study_trial.delivery import Delivery
+from study_trial.environment import PodEnvironment
 from study_trial.errors import TrialFinishedError
 from study_trial.output import say
 
@@ -45,6 +46,16 @@ class Channel(Protocol):
         Raises:
             UndeliveredError: not within STUDY_FINISH_TIMEOUT.
         """
+
+    def candidate(self, values: list[float], constraints: dict[str, float]) -> None:
+        """Stores final values that count when the trial's Job is complete. Raises as `finish`."""
+
+    def clear_candidate(self) -> None:
+        """Takes back what `candidate` has stored, at once or when the database is back."""
+
+    def bad_report(self, total: int, message: str) -> None:
+        """Stores how many reports could not be read so far, and what is wrong with the last of them, at once or when
+        the database is back."""
 
     def waiting(self) -> list[str]:
         """What was reported but not delivered yet, oldest first."""
@@ -101,6 +112,26 @@ class PodChannel:
         call = Call(f"SELECT study_operator.finish({query})", tuple(args), f"{what} of trial {self._number}")
         return bool(self._delivery.send_final(call))
 
+    def candidate(self, values: list[float], constraints: dict[str, float]) -> None:
+        call = Call(
+            "SELECT study_operator.candidate(%s, %s::float8[], %s::jsonb)",
+            (self._trial_id, values, json.dumps(constraints)),
+            f"the final value {_text(Final(values))} of trial {self._number}",
+        )
+        self._delivery.send_final(call)
+
+    def clear_candidate(self) -> None:
+        call = Call("SELECT study_operator.candidate(%s, %s::float8[])", (self._trial_id, []), "the beginning")
+        self._heard(self._delivery.send(call))
+
+    def bad_report(self, total: int, message: str) -> None:
+        call = Call(
+            "SELECT study_operator.bad_report(%s, %s, %s)",
+            (self._trial_id, message.replace("\0", " "), total),
+            "the number of reports that cannot be read",
+        )
+        self._delivery.send(call)
+
     def waiting(self) -> list[str]:
         return self._delivery.waiting
 
@@ -130,6 +161,15 @@ class LocalChannel:
             say(f"local run: {'pruned by the script' if final.pruned else 'final value'} {_text(final)}".rstrip())
         return False
 
+    def candidate(self, values: list[float], constraints: dict[str, float]) -> None:
+        self.finish(Final(values, constraints=constraints))
+
+    def clear_candidate(self) -> None:
+        pass
+
+    def bad_report(self, total: int, message: str) -> None:
+        say(f"local run: bad report {total}: {message}")
+
     def waiting(self) -> list[str]:
         return []
 
@@ -155,6 +195,15 @@ class SilentChannel:
         self._say_once()
         return False
 
+    def candidate(self, values: list[float], constraints: dict[str, float]) -> None:
+        self._say_once()
+
+    def clear_candidate(self) -> None:
+        self._say_once()
+
+    def bad_report(self, total: int, message: str) -> None:
+        self._say_once()
+
     def waiting(self) -> list[str]:
         return []
 
@@ -162,6 +211,16 @@ class SilentChannel:
         if not self._said:
             say(f"this is pod {self._index} of the trial: what it reports is not sent, pod 0 reports for all")
         self._said = True
+
+
+def open_channel(pod: PodEnvironment | None) -> Channel:
+    """The channel of a pod, or that of a local run."""
+    if pod is None:
+        say("local run (this is no trial's pod): parameters are given or defaults, reports are printed")
+        return LocalChannel()
+    delivery = Delivery(Connection(pod.url, pod.key), pod.report_timeout, pod.finish_timeout)
+    channel = PodChannel(delivery, pod.trial_id, pod.number)
+    return SilentChannel(channel, pod.index) if pod.index else channel
 
 
 def _text(final: Final) -> str:

@@ -13,9 +13,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from study_trial.environment import read_given_params
+from study_trial.channels import open_channel
+from study_trial.environment import read_given_params, read_names, read_pod_environment
 from study_trial.errors import InvalidValueError, StudyTrialError
+from study_trial.follow import Follower
 from study_trial.output import say
+from study_trial.reading.entry import Names, Source
+from study_trial.reading.jsonlines import JsonLines
+from study_trial.reading.tensorboard import TensorBoard
 from study_trial.trial import Trial, current, run
 
 _DESCRIPTION = """\
@@ -67,6 +72,12 @@ run: those that were given.
 _ATTR = """\
 Stores an attribute that shows in Optuna's tools. VALUE is stored as JSON if it is JSON (0.5, true, [1, 2]),
 else as text. A database that is away is treated as by `study-trial report`.
+"""
+
+_FOLLOW = """\
+Reads metrics that a program writes to a file, and reports them in its place, live, until SIGTERM. The operator runs
+this beside the program where the Study has metrics from File. Names are those in STUDY_OBJECTIVES and
+STUDY_CONSTRAINTS (JSON lists); the last value of each is the final one. In a local run end it by Ctrl-C.
 """
 
 STOP_EXIT_CODE = 3
@@ -134,6 +145,12 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("objective", help="FILE.py:FUNCTION or MODULE:FUNCTION")
     params = add("params", _params, "print the parameters", _PARAMS)
     params.add_argument("name", nargs="?")
+    follow = add("follow", _follow, "report what a program writes to a file", _FOLLOW)
+    follow.add_argument(
+        "--format", choices=["JsonLines", "TensorBoard"], default="JsonLines", help="default: JsonLines"
+    )
+    follow.add_argument("--path", required=True, help="the file; for TensorBoard the directory of its event files")
+    follow.add_argument("--step-name", default="epoch", help="of the step in JSON lines; default: epoch")
     attr = add("attr", _attr, "store an attribute of the trial", _ATTR)
     attr.add_argument("name")
     attr.add_argument("value")
@@ -219,6 +236,21 @@ def _params(arguments: argparse.Namespace) -> int:
     else:
         value = params[arguments.name]
         print(value if isinstance(value, str) else json.dumps(value))
+    return 0
+
+
+def _follow(arguments: argparse.Namespace) -> int:
+    pod = read_pod_environment(os.environ)
+    objectives, constraints = (read_names(os.environ, f"STUDY_{what}") for what in ("OBJECTIVES", "CONSTRAINTS"))
+    if not objectives:
+        raise _UsageError('STUDY_OBJECTIVES is not set: a JSON list of names, for example ["accuracy"]')
+    names = Names(objectives, constraints)
+    source: Source
+    if arguments.format == "TensorBoard":
+        source = TensorBoard(arguments.path, names)
+    else:
+        source = JsonLines(arguments.path, names, arguments.step_name)
+    Follower(source, names, open_channel(pod)).run()
     return 0
 
 

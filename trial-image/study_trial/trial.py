@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from study_trial import terminating
-from study_trial.channels import Channel, Final, LocalChannel, PodChannel, SilentChannel
-from study_trial.connection import Connection
-from study_trial.delivery import Delivery
+from study_trial.channels import Channel, Final, SilentChannel, open_channel
 from study_trial.environment import read_checkpoint_dir, read_given_params, read_names, read_pod_environment
 from study_trial.errors import InvalidValueError, SearchSpaceError, SeveralObjectivesError, is_pruned
 from study_trial.output import say
@@ -301,14 +299,10 @@ def run(objective: Callable[[Trial], float | Sequence[float] | None]) -> None:
 
 def _open() -> Trial:
     pod = read_pod_environment(os.environ)
+    channel = open_channel(pod)
     if pod is None:
-        say("local run (this is no trial's pod): parameters are given or defaults, reports are printed")
         objectives, constraints = (read_names(os.environ, f"STUDY_{what}") for what in ("OBJECTIVES", "CONSTRAINTS"))
-        return Trial(0, LocalSpace(read_given_params(os.environ)), LocalChannel(), objectives, constraints or None)
-    delivery = Delivery(Connection(pod.url, pod.key), pod.report_timeout, pod.finish_timeout)
-    channel: Channel = PodChannel(delivery, pod.trial_id, pod.number)
-    if pod.index:
-        channel = SilentChannel(channel, pod.index)
+        return Trial(0, LocalSpace(read_given_params(os.environ)), channel, objectives, constraints or None)
     return Trial(pod.number, StudySpace(pod.params, pod.search_space), channel, pod.objectives, pod.constraints)
 
 

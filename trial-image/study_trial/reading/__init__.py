@@ -1,0 +1,1 @@
+"""Reads metrics that a program writes to files, while it writes them."""

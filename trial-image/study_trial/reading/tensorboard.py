@@ -1,0 +1,236 @@
+"""Metrics as TensorBoard's event files.
+
+The format is that of TensorFlow's TFRecord (core/lib/io/record_writer.h) around messages of tensorflow.Event
+(core/util/event.proto, core/framework/summary.proto, core/framework/tensor.proto): little enough to be read without
+TensorFlow.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from study_trial.reading.entry import Entry, Names
+
+_LARGEST_RECORD = 1024 * 1024  # a scalar has some 50 bytes; what is larger holds pictures, and is passed over
+_HEADER = struct.Struct("<QI")
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+# TensorProto: the struct format of a type's number in tensor_content, and the field that holds such numbers otherwise.
+_TYPES = {1: ("<f", 5), 2: ("<d", 6), 3: ("<i", 7), 9: ("<q", 10), 14: ("<H", 13), 19: ("<e", 13)}
+_BFLOAT16, _HALF = 14, 19
+
+
+@dataclass
+class _Progress:
+    """How far a file has been read."""
+
+    inode: int
+    position: int = 0
+    damaged: bool = False
+
+
+class TensorBoard:
+    """Reads the scalars of all event files of one directory, one file after the other in the order of their names, which
+    begin with the time; not of the directories below, which are other runs to TensorBoard. A tag is an objective's name.
+    """
+
+    def __init__(self, directory: str, names: Names) -> None:
+        self._directory = directory
+        self._names = names
+        self._files: dict[str, _Progress] = {}
+        self.trouble: str | None = None
+
+    def read(self, last: bool = False) -> Iterator[Entry]:
+        """See `Source`."""
+        try:
+            with os.scandir(self._directory) as entries:
+                found = sorted((e.name, e.stat()) for e in entries if "tfevents" in e.name and e.is_file())
+            self.trouble = None if found else f"{self._directory} has no event file"
+        except OSError as error:
+            self.trouble = f"{self._directory} cannot be read: {error.strerror}"
+            return
+        for name, status in found:
+            progress = self._files.setdefault(name, _Progress(status.st_ino))
+            if progress.inode != status.st_ino or status.st_size < progress.position:
+                progress = self._files[name] = _Progress(status.st_ino)
+            if progress.damaged or status.st_size == progress.position:
+                continue
+            try:
+                with open(os.path.join(self._directory, name), "rb") as file:
+                    yield from self._records(name, file, progress)
+            except OSError as error:
+                self.trouble = f"{name} cannot be read: {error.strerror}"
+                continue
+            if last and not progress.damaged and status.st_size > progress.position:
+                progress.damaged = True
+                yield Entry(bad=f"{name} ends in the middle of a record, at byte {progress.position}")
+
+    def _records(self, name: str, file: BinaryIO, progress: _Progress) -> Iterator[Entry]:
+        """`progress` is that before each entry, so that the reading can be left and taken up again."""
+        while True:
+            file.seek(progress.position)
+            header = file.read(_HEADER.size)
+            if len(header) < _HEADER.size:
+                return
+            length, check = _HEADER.unpack(header)
+            if check != masked_crc(header[:8]):
+                # The next record begins where this one's length says.
+                progress.damaged = True
+                yield Entry(bad=f"{name} is damaged at byte {progress.position}: the rest is not read")
+                return
+            end = progress.position + _HEADER.size + length + 4
+            if length > _LARGEST_RECORD:
+                if os.fstat(file.fileno()).st_size < end:
+                    return
+                progress.position = end
+                continue
+            record = file.read(length + 4)
+            if len(record) < length + 4:
+                return
+            at, progress.position = progress.position, end
+            try:
+                entry = _entry(record[:-4], self._names)
+                if entry and int.from_bytes(record[-4:], "little") != masked_crc(record[:-4]):
+                    raise _Malformed("its checksum is wrong")
+            except _Malformed as error:
+                entry = Entry(bad=f"{name} has a record at byte {at} that cannot be read: {error}")
+            if entry:
+                yield entry
+
+
+class _Malformed(Exception):
+    """A message is not what it should be."""
+
+
+def _entry(record: bytes, names: Names) -> Entry | None:
+    """The entry of one Event: its scalars that have a name of the study."""
+    step, summaries = 0, []
+    for number, wire, value in _fields(record):
+        if (number, wire) == (2, _VARINT):
+            step = value - 2**64 if value >= 2**63 else value
+        elif (number, wire) == (5, _BYTES):
+            summaries.append(value)
+    found: dict[str, float] = {}
+    for summary in summaries:
+        for number, wire, value in _fields(summary):
+            if (number, wire) == (1, _BYTES):
+                tag, scalar = _scalar(value, names)
+                if tag in names and scalar is not None:
+                    found[tag] = scalar
+    return names.entry(found, step)
+
+
+def _scalar(message: bytes, names: Names) -> tuple[str, float | None]:
+    """Tag and value of a Summary.Value; None when it is none of the study's."""
+    tag, simple, tensor = "", None, None
+    for number, wire, value in _fields(message):
+        if (number, wire) == (1, _BYTES):
+            tag = value.decode(errors="replace")
+        elif (number, wire) == (2, _FIXED32):
+            (simple,) = struct.unpack("<f", value)
+        elif (number, wire) == (8, _BYTES):
+            tensor = value
+    if tag in names and simple is None:
+        if tensor is None:
+            raise _Malformed(f"{tag} is no scalar")
+        return tag, _number(tag, tensor)
+    return tag, simple
+
+
+def _number(tag: str, tensor: bytes) -> float:
+    """The one number of a TensorProto, as TensorFlow 2 writes scalars."""
+    kind, content, parts = 0, b"", {}
+    for number, wire, value in _fields(tensor):
+        if (number, wire) == (1, _VARINT):
+            kind = value
+        elif (number, wire) == (4, _BYTES):
+            content = value
+        elif number >= 5:
+            parts[number] = value
+    form, field = _TYPES.get(kind, ("", 0))
+    if content and form and len(content) == struct.calcsize(form):
+        (value,) = struct.unpack(form, content)
+    elif field in parts:
+        value = _part(kind, parts[field], struct.calcsize(form), form)
+    else:
+        raise _Malformed(f"{tag} is no scalar of a type that is read: float, double, half, bfloat16, int32, int64")
+    if kind == _BFLOAT16:
+        (value,) = struct.unpack("<f", struct.pack("<I", value << 16))
+    return float(value)
+
+
+def _part(kind: int, value: int | bytes, size: int, form: str) -> float:
+    """A repeated field's one number, packed or not."""
+    if kind in (1, 2):
+        if isinstance(value, int) or len(value) != size:
+            raise _Malformed("it is a tensor of several numbers")
+        return struct.unpack(form, value)[0]
+    if isinstance(value, bytes):
+        packed = value
+        value, end = _varint(packed, 0)
+        if end != len(packed):
+            raise _Malformed("it is a tensor of several numbers")
+    if kind == _HALF:
+        return struct.unpack("<e", struct.pack("<H", value & 0xFFFF))[0]
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int, Any]]:
+    """The fields of a protobuf message: number, wire type, and an int (varint) or bytes (all others)."""
+    position = 0
+    while position < len(message):
+        key, position = _varint(message, position)
+        number, wire = key >> 3, key & 7
+        if wire == _VARINT:
+            value, position = _varint(message, position)
+            yield number, wire, value
+            continue
+        if wire == _BYTES:
+            size, position = _varint(message, position)
+        elif wire in (_FIXED64, _FIXED32):
+            size = 8 if wire == _FIXED64 else 4
+        else:
+            raise _Malformed("it is no message of TensorBoard")
+        if position + size > len(message):
+            raise _Malformed("it is cut off")
+        yield number, wire, message[position : position + size]
+        position += size
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """The number that begins at this position, and the position after it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if position == len(data):
+            raise _Malformed("it is cut off")
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 2**64 - 1, position
+    raise _Malformed("it has a number that is too long")
+
+
+def masked_crc(data: bytes) -> int:
+    """CRC-32C (Castagnoli), masked as TFRecord has it."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = _CRC_TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    crc ^= 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _crc_table() -> list[int]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return table
+
+
+_CRC_TABLE = _crc_table()
