@@ -34,8 +34,9 @@ class _Progress:
 
 
 class TensorBoard:
-    """Reads the scalars of all event files of one directory, one file after the other in the order of their names, which
-    begin with the time; not of the directories below, which are other runs to TensorBoard. A tag is an objective's name.
+    """Reads the scalars of all event files of one directory, one file after the other in the order of their names,
+    which begin with the time; not of the directories below, which are other runs to TensorBoard. A tag is an
+    objective's name.
     """
 
     def __init__(self, directory: str, names: Names) -> None:
@@ -96,6 +97,8 @@ class TensorBoard:
                 entry = _entry(record[:-4], self._names)
                 if entry and int.from_bytes(record[-4:], "little") != masked_crc(record[:-4]):
                     raise _Malformed("its checksum is wrong")
+                if entry and entry.bad:
+                    entry = Entry(bad=f"{name}: {entry.bad}")
             except _Malformed as error:
                 entry = Entry(bad=f"{name} has a record at byte {at} that cannot be read: {error}")
             if entry:
