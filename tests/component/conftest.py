@@ -15,7 +15,9 @@ import psycopg2
 import pytest
 from database import TestDatabase, settings_for
 from kubernetes.aio.config import kube_config
+from postgres_server import PostgresServer
 from psycopg2 import sql
+from trial_pod import Pod
 from world import World, install_crd
 
 from study_operator.storage.migrate import migrate
@@ -103,3 +105,31 @@ def _autocommit(url: str):
     connection = psycopg2.connect(url)
     connection.autocommit = True
     return connection.cursor()
+
+
+@pytest.fixture(scope="module")
+def own_database() -> Iterator[tuple[PostgresServer, TestDatabase]]:
+    """A migrated database on a server that the tests may stop, restart and freeze."""
+    server = PostgresServer()
+    try:
+        server.start()
+        database = TestDatabase(server.url(), "postgres")
+        migrate(settings_for(database))
+        yield server, database
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def server(own_database) -> Iterator[PostgresServer]:
+    """The server of `own_pod`; running again after the test."""
+    server, _ = own_database
+    yield server
+    if not server.runs():
+        server.start()
+
+
+@pytest.fixture
+def own_pod(own_database, server) -> Pod:
+    """A running trial in a database whose server the test may stop, restart and freeze."""
+    return Pod.create(own_database[1])

@@ -2,148 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
-import textwrap
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-import optuna
 import pytest
-from database import REPORTER_PASSWORD, TestDatabase, settings_for
-from optuna.trial import FrozenTrial, TrialState
-from postgres_server import PostgresServer
+from database import REPORTER_PASSWORD, TestDatabase
+from optuna.trial import TrialState
+from trial_pod import KEY, PARAMS, Pod, write_script
 
 import study_trial
-from study_operator.storage.migrate import migrate
-from study_trial.channels import PodChannel
 from study_trial.connection import Call, Connection, UnavailableError
-from study_trial.delivery import Delivery
-from study_trial.search_space import StudySpace
-from study_trial.trial import Trial
 
-PARAMETERS = [
-    {"name": "lr", "float": {"low": 0.001, "high": 0.1, "log": True}},
-    {"name": "batch", "categorical": {"choices": ["16", "32"]}},
-]
-CONSTRAINTS = ["latency_ms", "memory"]
-PARAMS = {"lr": 0.01, "batch": "32"}
 REPORTER_SESSIONS = "FROM pg_stat_activity WHERE usename = 'study_reporter' AND datname = current_database()"
-KEY = hashlib.sha256(b"the key of these tests").hexdigest()
-
-
-@dataclass(frozen=True)
-class Pod:
-    """A running trial of a study of its own, as a pod and as stock Optuna see it."""
-
-    database: TestDatabase
-    study_name: str
-    trial_id: int
-    objectives: tuple[str, ...] = ("accuracy",)
-
-    @classmethod
-    def create(cls, database: TestDatabase, *objectives: str) -> Pod:
-        name, objectives = f"team/{uuid.uuid4()}", objectives or ("accuracy",)
-        return cls(database, name, database.running_trial(KEY, name, len(objectives)), objectives)
-
-    @property
-    def env(self) -> dict[str, str]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("STUDY_")}
-        return clean | {
-            "STUDY_NAME": "digits",
-            "STUDY_NAMESPACE": "team-a",
-            "STUDY_TRIAL_NUMBER": "0",
-            "STUDY_TRIAL_ID": str(self.trial_id),
-            "STUDY_PARAMS": json.dumps(PARAMS),
-            "STUDY_SEARCH_SPACE": json.dumps(PARAMETERS),
-            "STUDY_STORAGE_URL": self.database.reporter_url,
-            "STUDY_STORAGE_KEY": KEY,
-            "STUDY_OBJECTIVES": json.dumps(self.objectives),
-            "STUDY_CONSTRAINTS": json.dumps(CONSTRAINTS),
-        }
-
-    def trial(self, report: float = 5.0, key: str = KEY) -> Trial:
-        """A new process's `study_trial.current()`; `report` is its STUDY_REPORT_TIMEOUT."""
-        delivery = Delivery(Connection(self.database.reporter_url, key), report, 30.0)
-        return Trial(0, StudySpace(PARAMS, PARAMETERS), PodChannel(delivery, self.trial_id, 0))
-
-    def command(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """Runs study-trial."""
-        command = [sys.executable, "-m", "study_trial", *arguments]
-        return subprocess.run(command, env=self.env | env, capture_output=True, text=True, timeout=60)
-
-    def stored(self) -> FrozenTrial:
-        with self._study() as study:
-            return study.get_trials()[0]
-
-    def end(self, state: TrialState) -> None:
-        """What the operator does when it prunes or fails a trial."""
-        with self._study() as study:
-            study.tell(0, state=state)
-
-    def extras(self) -> tuple:
-        """The constraints' values, why it is infeasible, and whether the result is provisional."""
-        (row,) = self.database.query(
-            "SELECT constraint_values, infeasible, provisional FROM study_operator.results WHERE trial_id = %s",
-            self.trial_id,
-        )
-        return row
-
-    def result(self) -> tuple[list[float], bool] | None:
-        """The final values and whether the script pruned itself, as the operator reads them."""
-        rows = self.database.query("SELECT vals, pruned FROM study_operator.results WHERE trial_id = %s", self.trial_id)
-        return rows[0] if rows else None
-
-    @contextmanager
-    def _study(self) -> Iterator[optuna.Study]:
-        storage = optuna.storages.RDBStorage(self.database.url.replace("postgresql:", "postgresql+psycopg2:"))
-        yield optuna.load_study(study_name=self.study_name, storage=storage)
-        storage.engine.dispose()
 
 
 @pytest.fixture
 def pod(database: TestDatabase) -> Pod:
     return Pod.create(database)
-
-
-@pytest.fixture(scope="module")
-def own_database() -> Iterator[tuple[PostgresServer, TestDatabase]]:
-    """A migrated database on a server that the tests may stop, restart and freeze."""
-    server = PostgresServer()
-    try:
-        server.start()
-        database = TestDatabase(server.url(), "postgres")
-        migrate(settings_for(database))
-        yield server, database
-    finally:
-        server.remove()
-
-
-@pytest.fixture
-def server(own_database) -> Iterator[PostgresServer]:
-    """The server of `own_pod`; running again after the test."""
-    server, _ = own_database
-    yield server
-    if not server.runs():
-        server.start()
-
-
-@pytest.fixture
-def own_pod(own_database, server) -> Pod:
-    """A running trial in a database whose server the test may stop, restart and freeze."""
-    return Pod.create(own_database[1])
 
 
 def wait_for_sessions(database: TestDatabase, count: int) -> None:
@@ -152,12 +34,6 @@ def wait_for_sessions(database: TestDatabase, count: int) -> None:
     while len(found := database.query(f"SELECT query {REPORTER_SESSIONS}")) != count:
         assert time.monotonic() < deadline, found
         time.sleep(0.02)
-
-
-def write_script(directory: Path, body: str) -> str:
-    path = directory / "train.py"
-    path.write_text("import study_trial\n" + textwrap.dedent(body))
-    return f"{path}:objective"
 
 
 def test_an_objective_runs_as_a_trial(pod, tmp_path):
@@ -301,138 +177,6 @@ def test_of_several_pods_the_first_reports(pod, tmp_path):
     assert (pod.result(), pod.stored().intermediate_values) == (None, {})
     pod.end(TrialState.PRUNED)
     assert pod.command("run", script, JOB_COMPLETION_INDEX="1").stdout == "True 32\n"
-
-
-# SIGTERM
-
-SAVES = """
-import pathlib, signal, sys, time
-
-def objective(trial):
-    try:
-        print("started", flush=True)
-        {work}
-    except Exception:
-        print("swallowed", flush=True)
-    except study_trial.Terminated as end:
-        signal.raise_signal(signal.SIGTERM)         # a second one does not interrupt the saving
-        (trial.checkpoint_dir / "last").write_text("saved with " + str(end.code))
-        raise
-"""
-IN_PYTHON = "for i in range(10**12): i * i"
-IN_A_SLEEP = "time.sleep(600)"
-IN_A_REPORT = "trial.report(0.5, 0)"
-
-
-def terminate(pod: Pod, script: str, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Runs a script, and ends it as the kubelet does once it has printed that it is `started`."""
-    command = [sys.executable, "-m", "study_trial", "run", script, *more]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, env=pod.env | env, **pipes)
-    assert process.stdout.readline() == "started\n"
-    if "delay" in more:
-        wait_until_blocked(process.pid)
-    process.terminate()
-    stdout, stderr = process.communicate(timeout=60)
-    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
-
-
-def wait_until_blocked(pid: int) -> None:
-    """Waits until the process sleeps in poll(), where it waits for the database."""
-    deadline = time.monotonic() + 10
-    while "poll" not in Path(f"/proc/{pid}/wchan").read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-@pytest.mark.parametrize("work", [IN_PYTHON, IN_A_SLEEP])
-def test_sigterm_lets_the_script_save(pod, tmp_path, work):
-    script = write_script(tmp_path, SAVES.format(work=work))
-    done = terminate(pod, script, STUDY_CHECKPOINT_DIR=str(tmp_path / "checkpoints"))
-    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
-    assert (tmp_path / "checkpoints/last").read_text() == "saved with 143"
-    assert pod.result() is None
-
-
-def test_sigterm_interrupts_a_report_that_waits_for_the_database(own_pod, server, tmp_path):
-    script = write_script(tmp_path, SAVES.format(work=IN_A_REPORT))
-    server.freeze()
-    try:
-        started = time.monotonic()
-        env = {"STUDY_CHECKPOINT_DIR": str(tmp_path), "STUDY_REPORT_TIMEOUT": "500"}
-        done = terminate(own_pod, script, "--", "delay", **env)
-        assert time.monotonic() - started < 60
-    finally:
-        server.thaw()
-    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
-    assert (tmp_path / "last").read_text() == "saved with 143"
-
-
-def test_sigterm_waits_for_a_final_value_that_is_on_its_way(own_pod, server, tmp_path):
-    body = """
-        def objective(trial):
-            print("started", flush=True)
-            return 0.93
-        """
-    server.freeze()
-    try:
-        with ThreadPoolExecutor(1) as threads:
-            ended = threads.submit(terminate, own_pod, write_script(tmp_path, body), "--", "delay")
-            with pytest.raises(TimeoutError):
-                ended.result(timeout=2)
-            server.thaw()
-            done = ended.result()
-    finally:
-        server.thaw()
-    assert (done.returncode, done.stdout) == (143, "")
-    assert own_pod.result() == ([0.93], False)
-
-
-def test_a_final_value_that_cannot_be_delivered_is_said_before_the_end(own_pod, server, tmp_path):
-    body = "def objective(trial):\n    print('started', flush=True)\n    return 0.93\n"
-    server.freeze()
-    try:
-        done = terminate(own_pod, write_script(tmp_path, body), "--", "delay", STUDY_FINISH_TIMEOUT="2")
-    finally:
-        server.thaw()
-    assert done.returncode == 143
-    assert "the final value 0.93 of trial 0 could not be delivered" in done.stderr.splitlines()[-1]
-
-
-@pytest.mark.parametrize(
-    ("setup", "code"),
-    [
-        ("signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))", 7),  # the program's own handler, a framework's
-        ("import threading; t = threading.Thread(target=study_trial.current); t.start(); t.join()", -signal.SIGTERM),
-    ],
-)
-def test_sigterm_is_the_programs_own_where_it_handles_it_or_calls_from_a_thread(pod, tmp_path, setup, code):
-    body = f"import signal, sys, time, study_trial\n{setup}\nprint('started', flush=True)\n"
-    body += "study_trial.current()\n" if code > 0 else ""
-    script = tmp_path / "train.py"
-    script.write_text(body + "time.sleep(600)\n")
-    process = subprocess.Popen([sys.executable, script], env=pod.env, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "started\n"
-    process.terminate()
-    assert process.wait(timeout=30) == code
-    process.stdout.close()
-
-
-def test_forked_workers_end_by_the_signal_as_ever(pod, tmp_path):
-    body = """
-        import multiprocessing, time
-
-        def objective(trial):
-            print("started", flush=True)
-            worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
-            worker.start()
-            worker.terminate()
-            worker.join()
-            print(worker.exitcode)
-            return 0.5
-        """
-    done = pod.command("run", write_script(tmp_path, body))
-    assert (done.returncode, done.stdout) == (0, f"started\n{-signal.SIGTERM}\n")
 
 
 def test_finish_may_be_repeated_but_not_changed(pod):

@@ -1,0 +1,148 @@
+"""SIGTERM in a trial's pod, with real processes and a real PostgreSQL."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from trial_pod import Pod, write_script
+
+
+@pytest.fixture
+def pod(database) -> Pod:
+    return Pod.create(database)
+
+
+SAVES = """
+import pathlib, signal, sys, time
+
+def objective(trial):
+    try:
+        print("started", flush=True)
+        {work}
+    except Exception:
+        print("swallowed", flush=True)
+    except study_trial.Terminated as end:
+        signal.raise_signal(signal.SIGTERM)         # a second one does not interrupt the saving
+        (trial.checkpoint_dir / "last").write_text("saved with " + str(end.code))
+        raise
+"""
+IN_PYTHON = "for i in range(10**12): i * i"
+IN_A_SLEEP = "time.sleep(600)"
+IN_A_REPORT = "trial.report(0.5, 0)"
+
+
+def terminate(pod: Pod, script: str, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script, and ends it as the kubelet does once it has printed that it is `started`."""
+    command = [sys.executable, "-m", "study_trial", "run", script, *more]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=pod.env | env, **pipes)
+    assert process.stdout.readline() == "started\n"
+    if "delay" in more:
+        wait_until_blocked(process.pid)
+    process.terminate()
+    stdout, stderr = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def wait_until_blocked(pid: int) -> None:
+    """Waits until the process sleeps in poll(), where it waits for the database."""
+    deadline = time.monotonic() + 10
+    while "poll" not in Path(f"/proc/{pid}/wchan").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("work", [IN_PYTHON, IN_A_SLEEP])
+def test_sigterm_lets_the_script_save(pod, tmp_path, work):
+    script = write_script(tmp_path, SAVES.format(work=work))
+    done = terminate(pod, script, STUDY_CHECKPOINT_DIR=str(tmp_path / "checkpoints"))
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+    assert (tmp_path / "checkpoints/last").read_text() == "saved with 143"
+    assert pod.result() is None
+
+
+def test_sigterm_interrupts_a_report_that_waits_for_the_database(own_pod, server, tmp_path):
+    script = write_script(tmp_path, SAVES.format(work=IN_A_REPORT))
+    server.freeze()
+    try:
+        started = time.monotonic()
+        env = {"STUDY_CHECKPOINT_DIR": str(tmp_path), "STUDY_REPORT_TIMEOUT": "500"}
+        done = terminate(own_pod, script, "--", "delay", **env)
+        assert time.monotonic() - started < 60
+    finally:
+        server.thaw()
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+    assert (tmp_path / "last").read_text() == "saved with 143"
+
+
+def test_sigterm_waits_for_a_final_value_that_is_on_its_way(own_pod, server, tmp_path):
+    body = """
+        def objective(trial):
+            print("started", flush=True)
+            return 0.93
+        """
+    server.freeze()
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            ended = threads.submit(terminate, own_pod, write_script(tmp_path, body), "--", "delay")
+            with pytest.raises(TimeoutError):
+                ended.result(timeout=2)
+            server.thaw()
+            done = ended.result()
+    finally:
+        server.thaw()
+    assert (done.returncode, done.stdout) == (143, "")
+    assert own_pod.result() == ([0.93], False)
+
+
+def test_a_final_value_that_cannot_be_delivered_is_said_before_the_end(own_pod, server, tmp_path):
+    body = "def objective(trial):\n    print('started', flush=True)\n    return 0.93\n"
+    server.freeze()
+    try:
+        done = terminate(own_pod, write_script(tmp_path, body), "--", "delay", STUDY_FINISH_TIMEOUT="2")
+    finally:
+        server.thaw()
+    assert done.returncode == 143
+    assert "the final value 0.93 of trial 0 could not be delivered" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("setup", "code"),
+    [
+        ("signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))", 7),  # the program's own handler, a framework's
+        ("import threading; t = threading.Thread(target=study_trial.current); t.start(); t.join()", -signal.SIGTERM),
+    ],
+)
+def test_sigterm_is_the_programs_own_where_it_handles_it_or_calls_from_a_thread(pod, tmp_path, setup, code):
+    body = f"import signal, sys, time, study_trial\n{setup}\nprint('started', flush=True)\n"
+    body += "study_trial.current()\n" if code > 0 else ""
+    script = tmp_path / "train.py"
+    script.write_text(body + "time.sleep(600)\n")
+    process = subprocess.Popen([sys.executable, script], env=pod.env, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "started\n"
+    process.terminate()
+    assert process.wait(timeout=30) == code
+    process.stdout.close()
+
+
+def test_forked_workers_end_by_the_signal_as_ever(pod, tmp_path):
+    body = """
+        import multiprocessing, time
+
+        def objective(trial):
+            print("started", flush=True)
+            worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+            worker.start()
+            worker.terminate()
+            worker.join()
+            print(worker.exitcode)
+            return 0.5
+        """
+    done = pod.command("run", write_script(tmp_path, body))
+    assert (done.returncode, done.stdout) == (0, f"started\n{-signal.SIGTERM}\n")
