@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +32,8 @@ class Sidecar:
         command = ["env", "--block-signal=TERM", sys.executable, "-m", "study_trial", "follow", "--path", str(path)]
         command += arguments
         self.process = subprocess.Popen(command, env=pod.env | env, stderr=subprocess.PIPE, text=True)
+        status = Path(f"/proc/{self.process.pid}/status")
+        wait_until(lambda: int(status.read_text().partition("SigBlk:")[2].split()[0], 16) & 1 << signal.SIGTERM - 1)
 
     def end(self) -> str:
         """Ends it as the kubelet does once the program has ended. Returns what it has said."""
@@ -59,7 +62,7 @@ def write(path: Path, *lines: dict[str, Any] | str) -> None:
         file.writelines((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline

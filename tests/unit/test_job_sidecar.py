@@ -36,7 +36,7 @@ def test_the_sidecar_starts_first_and_reads_what_the_program_writes():
         "image": IMAGE,
         "restartPolicy": "Always",
         "command": [
-            *("study-trial", "follow", "--format", "JsonLines"),
+            *("env", "--block-signal=TERM", "study-trial", "follow", "--format", "JsonLines"),
             *("--path", "/out/logs/metrics.jsonl", "--step-name", "epoch"),
         ],
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
@@ -54,7 +54,7 @@ def test_of_tensorboard_the_path_is_the_directory():
     pod = pod_of({"from": "File", "path": "/runs", "format": "TensorBoard", "stepName": "step"})
     (sidecar,) = pod["initContainers"]
     assert sidecar["volumeMounts"][0]["mountPath"] == "/runs"
-    assert sidecar["command"][2:] == ["--format", "TensorBoard", "--path", "/runs", "--step-name", "step"]
+    assert sidecar["command"][4:] == ["--format", "TensorBoard", "--path", "/runs", "--step-name", "step"]
 
 
 def test_the_program_and_its_gpus_are_left_alone():

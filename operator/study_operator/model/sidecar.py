@@ -10,6 +10,8 @@ from study_operator.model.volumes import containers, mounted_above, share
 
 NAME = "study-metrics"  # of the container, and of the volume where one is needed
 _USER = 65532  # of the trial image
+# The program may have ended, and the kubelet have sent its signal, before Python runs: a blocked one waits until then.
+_COMMAND = ("env", "--block-signal=TERM", "study-trial", "follow")
 
 
 def add_sidecar(study: Study, pod: dict[str, Any], image: str | None) -> None:
@@ -69,7 +71,7 @@ def _container(study: Study, image: str, pod: dict[str, Any]) -> dict[str, Any]:
         "image": image,
         "restartPolicy": "Always",
         # Kubernetes expands $(...) in arguments; doubled, a dollar sign is only that.
-        "command": ["study-trial", "follow", *(w.replace("$", "$$") for option in options.items() for w in option)],
+        "command": [*_COMMAND, *(w.replace("$", "$$") for option in options.items() for w in option)],
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         "securityContext": security,
     }
