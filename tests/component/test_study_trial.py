@@ -319,12 +319,20 @@ def test_the_key_is_in_no_statement_that_other_pods_could_see(pod):
 
 def test_psql_reports_as_the_documentation_says(pod):
     env = pod.env | {"PGOPTIONS": f"-c study_operator.key={KEY}"}
-    for call in (f"report({pod.trial_id}, 3, 0.91)", f"finish({pod.trial_id}, '{{0.93}}')"):
+    more = "constraint_values => '{\"latency_ms\": 43}'"
+    for call in (f"report({pod.trial_id}, 3, 0.91)", f"finish({pod.trial_id}, '{{0.93}}', {more})"):
         command = ["psql", env["STUDY_STORAGE_URL"], "-Atc", f"SELECT study_operator.{call}"]
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         assert (done.stdout, done.stderr) == ("f\n", "")
     assert pod.stored().intermediate_values == {3: 0.91}
-    assert pod.result() == ([0.93], False)
+    assert (pod.result(), pod.extras()) == (([0.93], False), ({"latency_ms": 43}, None, False))
+
+
+def test_psql_says_why_a_trial_is_infeasible_as_the_documentation_says(pod):
+    env = pod.env | {"PGOPTIONS": f"-c study_operator.key={KEY}"}
+    call = f"SELECT study_operator.finish({pod.trial_id}, '{{}}', infeasible => 'OOM')"
+    subprocess.run(["psql", env["STUDY_STORAGE_URL"], "-Atc", call], env=env, check=True, capture_output=True)
+    assert (pod.result(), pod.extras()) == (([], False), ({}, "OOM", False))
 
 
 @pytest.mark.parametrize("key", ["a key with  spaces", "back\\slash\\", "it's", "-c role=postgres"])
