@@ -37,7 +37,7 @@ class LiveStudy:
         secret: the name of the Secret that this process has seen to be there.
     """
 
-    def __init__(self, study: Study, studies: Studies, trials: Trials) -> None:
+    def __init__(self, study: Study, studies: Studies, trials: Trials, sampler_classes: Collection[str]) -> None:
         self.study = study
         self.study_id: int | None = None
         self.launched: set[int] = set()
@@ -46,6 +46,7 @@ class LiveStudy:
         self.accepted_generation: int | None = None
         self.predecessors_ended = False
         self.secret: str | None = None
+        self._sampler_classes = sampler_classes
         self._studies = studies
         self._trials = trials
         self._sampling: Sampling | None = None
@@ -175,7 +176,7 @@ class LiveStudy:
         trials, attrs = self._trials.history(self.study_id)
         # The pruner sees the reports of our running trials again, in order; other trials keep what they have.
         replay = {t._trial_id for t in trials if t.state is TrialState.RUNNING and JOB_ATTR in t.system_attrs}
-        sampler, pruner = build_sampler(self.study, len(trials)), build_pruner(self.study)
+        sampler, pruner = build_sampler(self.study, len(trials), self._sampler_classes), build_pruner(self.study)
         self._sampling = Sampling(self.study, sampler, pruner, trials, attrs, replay, judge=build_judge(self.study))
         return self._sampling
 

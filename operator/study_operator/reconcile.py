@@ -164,7 +164,7 @@ class Reconciler:
     def _holder(self, key: Key, study: Study) -> LiveStudy:
         live = self._live.get(key)
         if live is None or live.study.uid != study.uid:
-            live = self._live[key] = LiveStudy(study, self._studies, self._trials)
+            live = self._live[key] = LiveStudy(study, self._studies, self._trials, self._settings.sampler_classes)
         live.take(study)
         return live
 
@@ -175,7 +175,8 @@ class Reconciler:
         if live.accepted_generation == study.generation:
             return accepted()  # building a sampler anew takes a second for a grid of a million cells
         try:
-            build_sampler(study, 0)
+            # Among the storage threads: a plug-in is imported here, and PyTorch may be.
+            await self._threads.run(build_sampler, study, 0, self._settings.sampler_classes)
             build_pruner(study)
             build_judge(study)
             lines.build(study)
