@@ -9,17 +9,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from optuna.trial import TrialState
-
 from study_operator import metrics
 from study_operator.cluster import ApiError, Cluster, owner_uid
 from study_operator.live import LiveStudy
 from study_operator.logs import trial_context
 from study_operator.model import pods
 from study_operator.model.job import TRIAL_ID_ANNOTATION, Reporting, job, secret
-from study_operator.model.plan import Action, Ask, EndJob, Launch, Tell
+from study_operator.model.plan import Action, Ask, CleanUp, EndJob, Judge, Launch, Requeue, Tell, verdict
 from study_operator.model.study import Study
-from study_operator.model.trial import Failure, JobPhase, JobState, TrialRow
+from study_operator.model.trial import Failure, FailureClass, JobPhase, JobState, TrialRow
 from study_operator.storage.database import StorageError, StorageUnavailable
 from study_operator.storage.threads import StorageThreads
 from study_operator.storage.trials import StaleHistory
@@ -32,11 +30,13 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Done:
-    """What came of a plan: trials told failed and why, Jobs created, and in sentences for people what went wrong."""
+    """What came of a plan: trials that failed and why, Jobs created, in sentences for people what went wrong, and
+    whether to look again at once."""
 
     failures: list[tuple[TrialRow, Failure]] = field(default_factory=list)
-    created: dict[int, JobState] = field(default_factory=dict)
+    created: dict[str, JobState] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
+    again: bool = False
 
 
 class Actor:
@@ -71,8 +71,14 @@ class Actor:
             match action:
                 case Tell():
                     await self._tell(action)
+                case Judge():
+                    await self._judge(action)
+                case Requeue():
+                    await self._requeue(action.row, action.failure)
                 case EndJob():
-                    await self._end_job(action.job)
+                    await self._end_job(action)
+                case CleanUp():
+                    await self._clean_up(action.job)
                 case Launch():
                     await self._launch([action.row])
                 case Ask():
@@ -83,7 +89,7 @@ class Actor:
 
     async def _tell(self, told: Tell) -> None:
         failure = told.failure
-        if told.state is TrialState.FAIL and told.job is not None:
+        if failure is not None and told.job is not None and not failure.last_log_line:
             failure = await self._explain(told.job, failure)
         with trial_context(told.row.number):
             if not await self._threads.run(self._live.tell, told, failure):
@@ -92,25 +98,58 @@ class Actor:
             if failure is None:
                 log.info("trial %d ended: %s %s", told.row.number, told.state.name, list(told.values or ()))
             else:
-                metrics.FAILURES.labels(reason=failure.reason).inc()
-                log.warning("trial %d failed: %s", told.row.number, failure.sentence())
-                self._done.failures.append((told.row, failure))
+                self._failed(told.row, failure)
 
-    async def _explain(self, ended: JobState, known: Failure | None) -> Failure:
+    async def _judge(self, judged: Judge) -> None:
+        failure = await self._explain(judged.job)
+        ruling = verdict(self._live.study, judged.row, judged.job, failure)
+        if isinstance(ruling, Requeue):
+            await self._requeue(ruling.row, ruling.failure)
+        else:
+            await self._tell(replace(ruling, job=None))  # it is explained
+
+    async def _requeue(self, row: TrialRow, failure: Failure | None) -> None:
+        with trial_context(row.number):
+            if not await self._threads.run(self._live.requeue, row, failure):
+                log.info("trial %d had ended before it could be run again", row.number)
+                return
+            log.info("trial %d will run again", row.number)
+            self._done.again = True
+            if failure is not None:
+                self._failed(row, failure)
+
+    def _failed(self, row: TrialRow, failure: Failure) -> None:
+        metrics.FAILURES.labels(failure.kind.lower(), failure.reason).inc()
+        if failure.kind is FailureClass.TERMINATED:
+            log.info("trial %d was ended: %s", row.number, failure.message)
+            return
+        log.warning("trial %d failed: %s", row.number, failure.sentence())
+        self._done.failures.append((row, failure))
+
+    async def _explain(self, ended: JobState, known: Failure | None = None) -> Failure:
         """Why a Job failed, or, where that is known, what its program said last."""
         study = self._live.study
-        found = await self._cluster.list_pods(study.namespace, study.name, ended.number)
+        found = await self._cluster.list_pods(study.namespace, study.name, ended.name)
         container = pods.last_container(found)
-        if container is None:
-            return known or pods.failure(ended, found)
-        line = await self._cluster.last_log_line(study.namespace, *container)
-        return replace(known, last_log_line=line) if known else pods.failure(ended, found, line)
+        line = await self._cluster.last_log_line(study.namespace, *container) if container else ""
+        if known is not None:
+            return replace(known, last_log_line=line)
+        return pods.failure(ended, found, line, study.infeasible_exit_codes)
 
-    async def _end_job(self, ended: JobState) -> None:
+    async def _end_job(self, end: EndJob) -> None:
+        namespace, ended = self._live.study.namespace, end.job
         try:
-            await self._cluster.delete_job(self._live.study.namespace, ended.name, ended.uid)
+            await self._cluster.delete_job(namespace, ended.name, ended.uid)
+            if end.kill_after is not None:  # after the Job, which would start another pod
+                await self._cluster.delete_pods(namespace, self._live.study.name, ended, end.kill_after)
         except ApiError as error:
             self._done.troubles.append(f"Job {ended.name} could not be deleted: {error.message}")
+
+    async def _clean_up(self, finished: JobState) -> None:
+        try:
+            await self._cluster.delete_job(self._live.study.namespace, finished.name, finished.uid, waiting=False)
+        except ApiError as error:
+            self._done.troubles.append(f"Job {finished.name} could not be deleted: {error.message}")
 
     async def _start(self, count: int) -> None:
         """Starts trials, a batch at a time: were Jobs refused, no more rows are stored for them."""
@@ -153,17 +192,18 @@ class Actor:
         except ApiError as error:
             self._done.troubles.append(f"Secret {name} could not be created: {error.message}")
             return
-        for row, result in zip(rows, await asyncio.gather(*(self._create(study, row) for row in rows)), strict=True):
+        for result in await asyncio.gather(*(self._create(study, row) for row in rows)):
             if isinstance(result, JobState):
-                self._done.created[row.number] = result
-                self._live.launched.add(row.number)
+                self._done.created[result.name] = result
+                self._live.launched.add(result.name)
             else:
                 self._done.troubles.append(result)
 
     async def _create(self, study: Study, row: TrialRow) -> JobState | str:
         """Creates one Job. Returns it as it will be listed, or a sentence that says why there is none."""
-        manifest = job(study, self._reporting, row.number, row.trial_id, row.params)
-        name = manifest["metadata"]["name"]
+        assert row.job is not None
+        manifest = job(study, self._reporting, row.number, row.trial_id, row.params, row.job)
+        name = row.job
         try:
             made = await self._cluster.create_job(manifest)
         except ApiError as error:
@@ -180,4 +220,5 @@ class Actor:
                 return f"a Job {name} that is not this trial's exists; delete it, or give the Study another name"
         with trial_context(row.number):
             log.info("trial %d started as Job %s", row.number, name)
-        return JobState(name, made["metadata"]["uid"], row.number, row.trial_id, JobPhase.ACTIVE, self._now())
+        uid = made["metadata"]["uid"]
+        return JobState(name, uid, row.number, row.trial_id, JobPhase.ACTIVE, self._now(), generation=study.generation)

@@ -12,12 +12,13 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from study_operator.model.gpus import gpus_of
-from study_operator.model.job import TRIAL_ID_ANNOTATION
+from study_operator.model.job import GENERATION_ANNOTATION, TRIAL_ID_ANNOTATION
+from study_operator.model.pending import JOB_LABEL
 from study_operator.model.study import GROUP, PLURAL, STUDY_LABEL, TRIAL_LABEL, VERSION
 from study_operator.model.trial import JobPhase, JobState
 
 _TIMEOUT = 30.0  # seconds; a call that hangs must not hold its study for ever
-JOB_LABEL, INDEX_LABEL = "batch.kubernetes.io/job-name", "batch.kubernetes.io/job-completion-index"
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 _MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -75,10 +76,8 @@ class Cluster:
 
     # Jobs and their pods
 
-    async def list_jobs(
-        self, namespace: str, study: str, uid: str, gpus: str = "nvidia.com/gpu"
-    ) -> dict[int, JobState]:
-        """The Jobs of one Study by trial number, read from the store, not from a cache that may lag behind.
+    async def list_jobs(self, namespace: str, study: str, uid: str, gpus: str) -> dict[str, JobState]:
+        """The Jobs of one Study by name, read from the store, not from a cache that may lag behind.
 
         Jobs of another owner are left out: of a Study of the same name that was deleted, or of nobody's.
 
@@ -88,7 +87,7 @@ class Cluster:
         query = {"labelSelector": f"{STUDY_LABEL}={study}"}
         found = await self._call("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs", query)
         jobs = (_job_state(item, gpus) for item in found["items"] if owner_uid(item) == uid)
-        return {job.number: job for job in jobs if job is not None}
+        return {job.name: job for job in jobs if job is not None}
 
     async def get_job(self, namespace: str, name: str) -> dict[str, Any] | None:
         try:
@@ -107,16 +106,19 @@ class Cluster:
         namespace = manifest["metadata"]["namespace"]
         return await self._call("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", query, manifest)
 
-    async def delete_job(self, namespace: str, name: str, uid: str) -> None:
-        """Deletes a Job and its pods; the Job is gone when they are, so that its slot is free only then."""
-        body = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
+    async def delete_job(self, namespace: str, name: str, uid: str, waiting: bool = True) -> None:
+        """Deletes a Job and its pods.
+
+        Args:
+            waiting: the Job is gone only when its pods are, so that its slot is free only then.
+        """
+        body = {"propagationPolicy": "Foreground" if waiting else "Background", "preconditions": {"uid": uid}}
         await self._delete(f"/apis/batch/v1/namespaces/{namespace}/jobs", name, body)
 
-    async def list_pods(
-        self, namespace: str, study: str, number: int | None = None, pending: bool = False
-    ) -> list[dict]:
-        selector = f"{STUDY_LABEL}={study}" + ("" if number is None else f",{TRIAL_LABEL}={number}")
-        query = {"labelSelector": selector, "limit": "20"}
+    async def list_pods(self, namespace: str, study: str, job: str | None = None, pending: bool = False) -> list[dict]:
+        """Pods of a Study, or of one of its Jobs; with `pending` those of them that have not started."""
+        selector = f"{STUDY_LABEL}={study}" + ("" if job is None else f",{JOB_LABEL}={job}")
+        query = {"labelSelector": selector, "limit": "500" if pending else "20"}
         if pending:
             query["fieldSelector"] = "status.phase=Pending"
         return (await self._call("GET", f"/api/v1/namespaces/{namespace}/pods", query))["items"]
@@ -290,23 +292,31 @@ def _job_state(manifest: Mapping[str, Any], gpus: str) -> JobState | None:
     trial_id = (meta.get("annotations") or {}).get(TRIAL_ID_ANNOTATION, "")
     if not (number.isdecimal() and trial_id.isdecimal()):
         return None  # not made by the operator, whatever its owner says
-    phase, reason, message = JobPhase.ACTIVE, "", ""
+    phase, finished, reason, message = JobPhase.ACTIVE, None, "", ""
     for condition in status.get("conditions") or ():
         if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
-            phase = JobPhase(condition["type"])
+            phase, finished = JobPhase(condition["type"]), condition["lastTransitionTime"]
             reason, message = condition.get("reason", ""), condition.get("message", "")
+    generation = (meta.get("annotations") or {}).get(GENERATION_ANNOTATION, "")
     return JobState(
         name=meta["name"],
         uid=meta["uid"],
         number=int(number),
         trial_id=int(trial_id),
         phase=phase,
-        created_at=datetime.fromisoformat(meta["creationTimestamp"].replace("Z", "+00:00")),
+        created_at=_time(meta["creationTimestamp"]),
+        started_at=_time(status["startTime"]) if status.get("startTime") else None,
+        finished_at=_time(finished) if finished else None,
         pods=_pods(status),
         ready=status.get("ready") or 0,
+        generation=int(generation) if generation.isdecimal() else 0,
         suspended=bool(manifest["spec"].get("suspend")),
         deleting="deletionTimestamp" in meta,
         gpus=gpus_of(manifest, gpus),
         reason=reason,
         message=message,
     )
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))

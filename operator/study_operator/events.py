@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from study_operator.cluster import ApiError, Cluster
-from study_operator.model.status import shorten
 from study_operator.model.study import GROUP, KIND, VERSION
+from study_operator.model.summary import shorten
 
 _MESSAGE = 1024  # the API's bound, in characters
 

@@ -7,10 +7,12 @@ import logging
 from optuna.trial import TrialState
 
 from study_operator.model.plan import Tell, tell_result
-from study_operator.model.trial import Rows, TrialRow
+from study_operator.model.trial import Failure, FailureClass, Rows, TrialRow
 from study_operator.storage.studies import KnownStudy, Studies
 from study_operator.storage.threads import StorageThreads
 from study_operator.storage.trials import Trials
+
+_DELETED = Failure("StudyDeleted", "the Study was deleted before the trial had ended", kind=FailureClass.TERMINATED)
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +47,11 @@ class Gone:
     async def _end(self, study: KnownStudy) -> None:
         while running := await self._running(study):  # again, for a value may arrive meanwhile, and is not lost
             for row in running:
-                seen = row.result is not None
-                told = tell_result(row) if seen else Tell(row, TrialState.FAIL)
-                await self._threads.run(self._trials.tell, row.trial_id, told.state, told.values, despite_result=seen)
+                seen = row.result is not None and not row.result.provisional
+                told = tell_result(row, ()) if seen else Tell(row, TrialState.FAIL, failure=_DELETED)
+                await self._threads.run(
+                    self._trials.tell, row.trial_id, told.state, told.values, told.failure, despite_result=seen
+                )
         await self._threads.run(self._studies.forget, study)
         log.info("Study %s/%s is gone; deletionPolicy: %s", study.namespace, study.name, study.deletion_policy)
 

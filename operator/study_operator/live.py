@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from optuna.trial import TrialState
 
 from study_operator.metrics import SUGGEST
+from study_operator.model import pareto
 from study_operator.model.convergence import build_judge
 from study_operator.model.job import Reporting
 from study_operator.model.plan import Tell
@@ -17,20 +19,32 @@ from study_operator.model.pruners import build_pruner
 from study_operator.model.samplers import build_sampler
 from study_operator.model.sampling import Sampling
 from study_operator.model.study import Study
-from study_operator.model.trial import Failure, Rows, TrialRow
-from study_operator.storage.reading import FAILURE_ATTR, JOB_ATTR
+from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Rows, TrialRow
+from study_operator.storage.reading import JOB_ATTR
 from study_operator.storage.studies import Studies
 from study_operator.storage.trials import StaleHistory, Trials
 
 log = logging.getLogger(__name__)
 
 
+# Trials of a Pareto front that the status shows.
+FRONT_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """Whether the sampler has nothing more to suggest, and whether more trials are not expected to help."""
+
+    exhausted: bool = False
+    converged: bool = False
+
+
 class LiveStudy:
     """One study that is being served. Its methods block: call them from the storage threads, one at a time.
 
     Attributes:
-        launched: numbers of trials whose Job this process has created or seen.
-        active: numbers of trials whose Job was active when this process last looked.
+        launched: names of the Jobs that this process has created or seen.
+        active: names of the Jobs that were active when this process last looked.
         prune: numbers of trials that the pruner gave up and that have not been told yet.
         accepted_generation: the generation of the spec whose Job template the API server has accepted.
         predecessors_ended: whether the rows of deleted Studies of the same name have been seen to.
@@ -40,8 +54,8 @@ class LiveStudy:
     def __init__(self, study: Study, studies: Studies, trials: Trials, sampler_classes: Collection[str]) -> None:
         self.study = study
         self.study_id: int | None = None
-        self.launched: set[int] = set()
-        self.active: set[int] = set()
+        self.launched: set[str] = set()
+        self.active: set[str] = set()
         self.prune: set[int] = set()
         self.accepted_generation: int | None = None
         self.predecessors_ended = False
@@ -51,10 +65,11 @@ class LiveStudy:
         self._trials = trials
         self._sampling: Sampling | None = None
         self._ensured: tuple[str, bytes] | None = None
+        self._front: tuple[int, list[BestTrial], int] = (0, [], 0)  # COMPLETE trials, Pareto front's beginning and size
 
     def take(self, study: Study) -> None:
         """The Study was edited: what depends on the spec is built anew."""
-        if any(getattr(study, field) != getattr(self.study, field) for field in ("sampler", "pruner", "convergence")):
+        if any(getattr(study, field) != getattr(self.study, field) for field in ("pruner", "convergence")):
             self._sampling = None
         self.study = study
 
@@ -66,7 +81,7 @@ class LiveStudy:
 
     def observe(
         self, reporting: Reporting, jobs: Collection[int], *, launching: bool, finished: bool
-    ) -> tuple[Rows, bool]:
+    ) -> tuple[Rows, Prospect]:
         """Reads the study's rows and shows the pruner what its pods have reported.
 
         Args:
@@ -75,32 +90,42 @@ class LiveStudy:
             finished: the status says that the study has ended; then no history is loaded just to look at it.
 
         Returns:
-            The rows, and whether the sampler has nothing more to suggest.
+            The rows, and what the sampler expects of more trials.
         """
         self._ensure(reporting)
         assert self.study_id is not None
-        rows = self._trials.observe(self.study_id, list(jobs))
+        rows = self._with_front(self._trials.observe(self.study_id, list(jobs)))
         running = [row for row in rows.open.values() if row.state is TrialState.RUNNING and row.job]
-        # Whether a finite search space has been tried, only its history can tell.
-        ended = rows.total >= self.study.max_trials or (
-            finished and self.study.sampler.name not in ("Grid", "BruteForce")
-        )
+        # Whether a space is exhausted or the study has converged, only its history can tell.
+        must_know = self.study.sampler.name in ("Grid", "BruteForce") or self.study.convergence is not None
+        ended = rows.total >= self.study.max_trials or (finished and not must_know)
         if not launching or (ended and not running):
             self._sampling = None  # hundreds of finished studies must not keep their histories in memory
-            return rows, False
+            return rows, Prospect()
         sampling = self._loaded(rows)
         self._feed(sampling, running)
-        exhausted = sampling.exhausted
-        if exhausted and not running:
+        prospect = Prospect(sampling.exhausted, sampling.converged)
+        if (prospect.exhausted or prospect.converged) and not running:
             self._sampling = None
-        return rows, exhausted
+        return rows, prospect
+
+    def look(self, jobs: Collection[int]) -> Rows:
+        """The study's rows as they are now, without a glance at what its pods have reported."""
+        assert self.study_id is not None
+        return self._with_front(self._trials.observe(self.study_id, list(jobs)))
+
+    def keep_time(self, idle: bool, now: datetime) -> Clock:
+        """Stops the study's clock or lets it go on."""
+        assert self.study_id is not None
+        (self._studies.pause if idle else self._studies.resume)(self.study_id, now)
+        return self._trials.clock(self.study_id)
 
     def start(self) -> TrialRow | None:
         """Asks the sampler for one trial and stores it; None when no more may be started."""
         assert self.study_id is not None
         for _ in range(5):
             sampling = self._sampling or self._load()
-            if sampling.exhausted:
+            if sampling.exhausted or sampling.converged:
                 return None
             begun = time.perf_counter()
             suggestion = sampling.ask()
@@ -123,28 +148,36 @@ class LiveStudy:
             return TrialRow(trial_id, suggestion.number, TrialState.RUNNING, dict(suggestion.params), job)
         raise StaleHistory("other programs keep adding trials to this study; the next attempt comes in a moment")
 
+    def requeue(self, row: TrialRow, failure: Failure | None) -> bool:
+        """Lets a trial run again under another Job. False when it had ended already, or a result has just arrived."""
+        return self._trials.requeue(row.trial_id, self.study.job_name(row.number, row.attempt + 1), failure)
+
     def tell(self, told: Tell, failure: Failure | None) -> bool:
         """Ends a trial in the database and in memory. False when it had ended already, or a result has just arrived."""
         row, values = told.row, told.values
-        if told.state is TrialState.PRUNED and values is None:
+        infeasible = failure is not None and failure.kind is FailureClass.INFEASIBLE
+        if told.state is TrialState.PRUNED and values is None and not infeasible:
             value = self._trials.last_value(row.trial_id)
             values = None if value is None else (value,)
         known = self._sampling is not None and self._sampling.knows(row.trial_id)
+        attrs = {f"constraints:{name}": violation for name, violation in told.constraints.items()}
+        if known and self._sampling:
+            attrs = {**self._sampling.system_attrs(row.trial_id), **attrs}
         done = self._trials.tell(
             row.trial_id,
             told.state,
             values,
-            user_attrs={FAILURE_ATTR: asdict(failure)} if failure else None,
-            system_attrs=self._sampling.system_attrs(row.trial_id) if known and self._sampling else None,
-            despite_result=row.result is not None,
+            failure,
+            system_attrs=attrs,
+            despite_result=row.result is not None and not row.result.provisional,
         )
         self.prune.discard(row.number)
-        self.launched.discard(row.number)
+        self.launched.discard(row.job or "")
         if done and known and self._sampling:
             if told.state is TrialState.PRUNED:  # where nothing prunes, it has seen none of the reports
                 for report in self._trials.reports({row.trial_id: self._sampling.seen(row.trial_id)}):
                     self._sampling.see(report)
-            self._sampling.tell(row.trial_id, told.state, values)
+            self._sampling.tell(row.trial_id, told.state, values, attrs)
         elif not done:
             self._sampling = None
         return done
@@ -164,6 +197,19 @@ class LiveStudy:
                 metric_names=[objective.name for objective in study.objectives],
             )
             self._ensured = wanted
+
+    def _with_front(self, rows: Rows) -> Rows:
+        """With several objectives, the Pareto front, which is computed again when a trial has been added to it."""
+        if len(self.study.objectives) == 1:
+            return rows
+        assert self.study_id is not None
+        complete = rows.count(TrialState.COMPLETE)
+        if complete != self._front[0]:
+            points = self._trials.points(self.study_id)
+            front = pareto.front(points.items(), self.study.directions)
+            self._front = complete, self._trials.complete_trials(front[:FRONT_SHOWN]), len(front)
+        _, shown, size = self._front
+        return replace(rows, best=None, front=tuple(shown), front_size=size)
 
     def _loaded(self, rows: Rows) -> Sampling:
         # Another number of trials: somebody has enqueued or added some.

@@ -19,7 +19,11 @@ SLOT_FREE_TO_JOB = Histogram(
     buckets=_FAST,
 )
 TRIALS = Gauge("study_operator_trials", "Trials of the studies being served.", ["namespace", "study", "state"])
-FAILURES = Counter("study_operator_trial_failures_total", "Failed trials.", ["reason"])
+FAILURES = Counter(
+    "study_operator_trial_failures_total",
+    "Failures of trials by class (program, infrastructure, infeasible, terminated) and reason.",
+    ["class", "reason"],
+)
 QUEUE_DEPTH = Gauge("study_operator_queue_depth", "Studies that wait to be looked at.")
 LAST_PROGRESS = Gauge(
     "study_operator_last_progress_timestamp_seconds", "When the event loop last made progress, seconds since 1970."

@@ -13,7 +13,7 @@ from study_operator.events import Events
 from study_operator.model import status
 from study_operator.model.status import Situation
 from study_operator.model.study import Study
-from study_operator.model.trial import Failure, TrialRow
+from study_operator.model.trial import Failure, FailureClass, TrialRow
 
 # The shortest time between two writes that only bring counts up to date, in seconds.
 STATUS_INTERVAL = 1.0
@@ -23,6 +23,7 @@ _NEWS = {
     ("Failed", "True"): ("Failed", True),
     ("Accepted", "False"): ("Refused", True),
     ("StorageReady", "False"): ("StorageUnavailable", True),
+    ("Suspended", "True"): ("Suspended", False),
 }
 
 
@@ -37,7 +38,7 @@ class Publisher:
     def forget(self, key: tuple[str, str]) -> None:
         """The Study is gone: so are its time stamps and gauges."""
         self._written.pop(key, None)
-        for state in ("running", "complete", "pruned", "failed"):
+        for state in ("running", "queued", "complete", "pruned", "failed", "infeasible", "terminated"):
             try:
                 metrics.TRIALS.remove(*key, state)
             except KeyError:
@@ -64,8 +65,9 @@ class Publisher:
                 metrics.TRIALS.labels(*key, state).set(count)
         wait = await self._write(key, manifest, old, new, now)
         for row, failure in failures:
-            message = f"trial {row.number} failed: {failure.sentence()}"
-            await self._events.record(manifest, f"Trial{failure.reason}", message, now, warning=True)
+            ended = "is infeasible" if failure.kind is FailureClass.INFEASIBLE else "failed"
+            message = f"trial {row.number} {ended}: {failure.sentence()}"
+            await self._events.record(manifest, f"Trial{failure.reason}", message, now, warning=ended == "failed")
         return wait
 
     async def _write(

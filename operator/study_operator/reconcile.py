@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from study_operator import metrics
@@ -18,16 +18,16 @@ from study_operator.act import Actor
 from study_operator.cluster import ApiError, Cluster
 from study_operator.gone import Gone
 from study_operator.live import LiveStudy
-from study_operator.model import lines, pods
+from study_operator.model import lines, pending
 from study_operator.model.convergence import build_judge
 from study_operator.model.job import Reporting, job
-from study_operator.model.plan import Observed, outcome, plan
+from study_operator.model.plan import Observed, Outcome, Stuck, outcome, plan
 from study_operator.model.pruners import build_pruner
 from study_operator.model.samplers import build_sampler
 from study_operator.model.search_space import example_params
 from study_operator.model.status import Condition, Situation, accepted, refused, storage_down, storage_ready
-from study_operator.model.study import TRIAL_LABEL, Refused, Study, parse
-from study_operator.model.trial import Failure, JobPhase, TrialRow
+from study_operator.model.study import Refused, Study, parse
+from study_operator.model.trial import Failure, JobState, Rows, TrialRow
 from study_operator.publish import Publisher
 from study_operator.settings import Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
@@ -35,9 +35,6 @@ from study_operator.storage.studies import Studies
 from study_operator.storage.threads import StorageThreads
 from study_operator.storage.trials import Trials
 
-# A pod that has not become ready after this time is asked why, and again each time it has waited a quarter longer,
-# within these bounds, in seconds: a pod may wait for a GPU for days.
-PENDING_AFTER, PENDING_AGAIN, PENDING_AGAIN_MOST = timedelta(seconds=8), 10.0, 30.0
 # A Job that the API server refused is shown to it again after this time: quotas and policies change, in seconds.
 REFUSED_AGAIN = 60.0
 
@@ -145,21 +142,32 @@ class Reconciler:
     async def _serve(
         self, key: Key, live: LiveStudy, manifest: Manifest, judgement: Condition, noticed: float, look: Look
     ) -> None:
-        observed = await self._observe(key, live, manifest, launching=judgement.status is True)
+        observed, waits = await self._observe(key, live, manifest, look, launching=judgement.status is True)
         todo = plan(observed)
         look.sooner(todo.look_again.total_seconds() if todo.look_again else None)
         actor = Actor(self._cluster, self._threads, live, self._reporting(live.study), self._now)
-        active = {number for number, job in observed.jobs.items() if job.phase is JobPhase.ACTIVE}
+        active = {job.name for job in observed.active}
         done = await actor.act(todo.actions, noticed if live.active - active else None)
         live.active = active | set(done.created)
         if todo.actions:
-            rows = await self._threads.run(self._trials.observe, live.study_id, list(observed.jobs))
+            rows = await self._threads.run(live.look, list({job.number for job in observed.active}))
             observed = replace(observed, rows=rows, jobs={**observed.jobs, **done.created})
         look.troubles, look.failed = done.troubles, bool(done.troubles)
+        if done.again:
+            look.sooner(0.0)
         end = outcome(observed)
-        pending = None if end or done.troubles else await self._why_pending(observed, look)
-        situation = Situation(judgement, storage_ready(), observed, end, pending, tuple(done.troubles))
+        observed = await self._keep_time(live, observed, end)
+        words = None if end or done.troubles else waits
+        situation = Situation(judgement, storage_ready(), observed, end, words, tuple(done.troubles))
         await self._publish(manifest, live.study, look, situation, done.failures)
+
+    async def _keep_time(self, live: LiveStudy, observed: Observed, end: Outcome | None) -> Observed:
+        """Time in which the study is suspended or has ended is not taken from its deadline."""
+        clock, idle = observed.rows.clock, observed.study.paused or end is not None
+        if clock.started_at is None or idle is (clock.paused_at is not None):
+            return observed
+        rows = observed.rows
+        return replace(observed, rows=replace(rows, clock=await self._threads.run(live.keep_time, idle, observed.now)))
 
     def _holder(self, key: Key, study: Study) -> LiveStudy:
         live = self._live.get(key)
@@ -195,40 +203,53 @@ class Reconciler:
         live.accepted_generation = study.generation
         return accepted()
 
-    async def _observe(self, key: Key, live: LiveStudy, manifest: Manifest, launching: bool) -> Observed:
-        """Jobs first, rows second: a Job seen finished has had its last word in the rows that are read after it."""
+    async def _observe(
+        self, key: Key, live: LiveStudy, manifest: Manifest, look: Look, launching: bool
+    ) -> tuple[Observed, str | None]:
+        """Jobs first, rows second: a Job seen finished has had its last word in the rows that are read after it.
+
+        Returns:
+            What there is, and why a trial's pod does not run, in the scheduler's or the kubelet's own words.
+        """
         study = live.study
-        found = await self._cluster.list_jobs(key.namespace, key.name, study.uid)
-        active = [number for number, job in found.items() if job.phase is JobPhase.ACTIVE]
+        found = await self._cluster.list_jobs(key.namespace, key.name, study.uid, study.gpu_resource_name)
+        observed = Observed(study, Rows({}, {}), found, self._now(), launching=launching)
+        stuck, waits = await self._ask_pods(study, pending.waiting(observed.active), look)
         finished = (manifest.get("status") or {}).get("phase") in ("Succeeded", "Failed")
         reported = self._reported.pop(key, None)
-        rows, exhausted = await self._threads.run(
-            live.observe, self._reporting(study), active, launching=launching, finished=finished
+        rows, prospect = await self._threads.run(
+            live.observe,
+            self._reporting(study),
+            list({job.number for job in observed.active}),
+            launching=launching,
+            finished=finished,
         )
         if reported is not None:
             metrics.REPORT_TO_DECISION.observe(time.perf_counter() - reported)
         assert live.study_id is not None
         self._keys[live.study_id] = key
-        live.launched.update(number for number in found if number in rows.open)
-        launched, prune = frozenset(live.launched), frozenset(live.prune)
-        return Observed(study, rows, found, self._now(), launched, prune, exhausted, launching)
+        live.launched.update(name for name, job in found.items() if job.number in rows.open)
+        observed = replace(
+            observed,
+            rows=rows,
+            launched=frozenset(live.launched),
+            prune=frozenset(live.prune),
+            exhausted=prospect.exhausted,
+            converged=prospect.converged,
+            stuck=stuck,
+        )
+        return observed, waits
 
-    async def _why_pending(self, observed: Observed, look: Look) -> str | None:
-        """Why a trial's pod does not run, in the scheduler's or the kubelet's own words."""
-        young = [j for j in observed.jobs.values() if j.phase is JobPhase.ACTIVE and not j.ready and not j.deleting]
-        if not young:
-            return None
-        late = [job for job in young if observed.now - job.created_at >= PENDING_AFTER]
-        if not late:
-            look.sooner(PENDING_AFTER.total_seconds())
-            return None
-        waited = (observed.now - max(job.created_at for job in late)).total_seconds()
-        look.sooner(min(max(waited / 4, PENDING_AGAIN), PENDING_AGAIN_MOST))
-        study = observed.study
-        for pod in await self._cluster.list_pods(study.namespace, study.name, pending=True):
-            if reason := pods.waiting_for(pod):
-                return f"the pod of trial {pod['metadata']['labels'][TRIAL_LABEL]} waits: {reason}"
-        return pods.no_pod(late)
+    async def _ask_pods(self, study: Study, waiting: list[JobState], look: Look) -> tuple[dict[str, Stuck], str | None]:
+        """Which of some Jobs have waited too long for their pods, and why one of them waits."""
+        now = self._now()
+        ask, again = pending.ask_again(waiting, now)
+        look.sooner(again)
+        look.sooner(pending.until_stuck(study, waiting, now))
+        if not ask:
+            return {}, None
+        found = await self._cluster.list_pods(study.namespace, study.name, pending=True)
+        return pending.stuck(study, waiting, found, now), pending.why(waiting, found)
 
     async def _publish(
         self,

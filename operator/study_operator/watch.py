@@ -51,10 +51,12 @@ async def watch(
         namespace: str, labels: kopf.Labels, type: str | None, status: kopf.Status, **_: object
     ) -> None:
         if study := labels.get(STUDY_LABEL):
-            ended = type == "DELETED" or any(
+            ended = any(
                 c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in status.get("conditions") or ()
             )
-            (changed if ended else moved)(Key(namespace, study))
+            if type == "DELETED" and ended:
+                return  # mostly by the operator itself, and its end has been seen to
+            (changed if ended or type == "DELETED" else moved)(Key(namespace, study))
 
     await kopf.operator(
         registry=registry,

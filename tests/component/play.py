@@ -11,11 +11,12 @@ import psycopg2
 from faults import Died, Faults
 from psycopg2.extensions import connection
 from waiting import until
-from world import Manifest, World, has_ended, number_of, params_of, secret_of
+from world import Manifest, World, counted, has_ended, number_of, params_of, secret_of
 
 from study_operator.cluster import ApiError
 from study_operator.model.job import TRIAL_ID_ANNOTATION
 from study_operator.model.plan import PRUNED_GRACE
+from study_operator.model.trial import attempt_of
 from study_operator.reconcile import Key
 from study_operator.storage.database import StorageUnavailable
 
@@ -79,12 +80,19 @@ def crashes(pod: Pod) -> Generator[None, None, str]:
     return "BackoffLimitExceeded"
 
 
-# Of four trials, two at a time, one is pruned and one fails. The first reports far enough for the second to be judged.
-SCRIPTS: dict[int, Script] = {
-    0: succeeds(0.5, dict.fromkeys((1, 2, 4, 8), 0.9)),
-    1: is_hopeless,
-    2: crashes,
-    3: succeeds(0.7, {1: 0.95}),
+def is_evicted(pod: Pod) -> Generator[None, None, str]:
+    pod.report(1, 0.9)
+    yield
+    return "PodFailurePolicy"
+
+
+# Of four trials, two at a time, one is pruned, one fails, and one is evicted and runs again. The first reports far
+# enough for the second to be judged. Each trial's scripts are those of its Jobs, one after the other.
+SCRIPTS: dict[int, list[Script]] = {
+    0: [succeeds(0.5, dict.fromkeys((1, 2, 4, 8), 0.9))],
+    1: [is_hopeless],
+    2: [crashes],
+    3: [is_evicted, succeeds(0.7, {1: 0.95})],
 }
 ENDS = {0: "COMPLETE", 1: "PRUNED", 2: "FAIL", 3: "COMPLETE"}
 
@@ -102,7 +110,7 @@ class Play:
         self._faults, self._again = faults, again
         self.faults = faults()
         self._pods: dict[str, Pod] = {}
-        self._uids: dict[int, str] = {}
+        self._uids: dict[str, str] = {}
         self._ends: dict[int, Any] = {}
         self._admin = psycopg2.connect(world.database.url)
         self._admin.autocommit = True
@@ -113,7 +121,14 @@ class Play:
         Raises:
             AssertionError: what must never be has been, or the study does not end.
         """
-        study = await self.world.apply(self.name, parallelism=2, maxTrials=4, pruner=PRUNER)
+        study = await self.world.apply(
+            self.name,
+            parallelism=2,
+            maxTrials=4,
+            pruner=PRUNER,
+            successfulJobsHistoryLimit=0,
+            failedJobsHistoryLimit=0,
+        )
         self._reporter = self.world.database.connect_as_reporter(self.world.reporting(study).key)
         self._reporter.autocommit = True
         try:
@@ -161,10 +176,10 @@ class Play:
             number, uid = number_of(job), job["metadata"]["uid"]
             if uid not in self._pods:
                 trial_id = int(job["metadata"]["annotations"][TRIAL_ID_ANNOTATION])
-                self._pods[uid] = Pod(self._reporter, trial_id, SCRIPTS[number])
+                self._pods[uid] = Pod(self._reporter, trial_id, SCRIPTS[number][attempt_of(job["metadata"]["name"])])
             ended, failed = self._pods[uid].step()
             if ended:
-                await self.world.end_job(number, failed, study=self.name)
+                await self.world.end_job(number, failed, "has condition DisruptionTarget", study=self.name)
         if any("deletionTimestamp" in job["metadata"] for job in jobs):
             await self.world.remove_finalizers(self.name)
 
@@ -174,11 +189,15 @@ class Play:
         self._check_memory(rows)
         assert [number for _, number, *_ in rows] == list(range(len(rows))), "numbers without gaps, none twice"
         assert len(rows) <= 4, "no more than maxTrials"
-        assert sum(not has_ended(job) for job in jobs) <= 2, "no more active Jobs than parallelism"
+        active = [number_of(job) for job in jobs if not has_ended(job)]
+        assert len(active) <= 2, "no more active Jobs than parallelism"
+        assert len(set(active)) == len(active), "no two pods for one trial"
         by_number = {number: (trial_id, params) for trial_id, number, _, params, *_ in rows}
         for job in jobs:
-            number = number_of(job)
-            assert self._uids.setdefault(number, job["metadata"]["uid"]) == job["metadata"]["uid"], "one Job per row"
+            number, name = number_of(job), job["metadata"]["name"]
+            assert self._uids.setdefault(name, job["metadata"]["uid"]) == job["metadata"]["uid"], (
+                "each Job is made once"
+            )
             assert number in by_number, "the row comes before the Job"
             trial_id, params = by_number[number]
             assert job["metadata"]["annotations"][TRIAL_ID_ANNOTATION] == str(trial_id)
@@ -203,9 +222,11 @@ class Play:
         assert finals == stored, "no final value is lost"
         reasons = {number: json.loads(failure)["reason"] for _, number, *_, failure in rows if failure}
         assert reasons == {2: "BackoffLimitExceeded"}
+        assert [job["metadata"]["name"] for job in jobs] == [f"{self.name}-3-r1"], "only the best trial's Job is left"
         assert {secret_of(job) for job in jobs} == set(await self.world.secrets(self.name))
         status = (await self.world.study(self.name))["status"]
-        assert status["trials"] == {"total": 4, "running": 0, "complete": 2, "pruned": 1, "failed": 1}
+        assert counted(status) == {"total": 4, "complete": 2, "pruned": 1, "failed": 1}
+        assert status["failures"] == {"program": 1, "infrastructure": 1, "infeasible": 0}
         assert (status["phase"], status["progress"]) == ("Succeeded", "4/4")
         assert (status["bestTrial"]["number"], status["bestTrial"]["values"]) == (3, ["0.7"])
         conditions = {condition["type"]: condition["status"] for condition in status["conditions"]}
@@ -213,10 +234,14 @@ class Play:
             "Accepted": "True",
             "StorageReady": "True",
             "Progressing": "False",
+            "Suspended": "False",
             "Complete": "True",
             "Failed": "False",
         }
-        assert [failure["trial"] for failure in status["recentFailures"]] == [2]
+        assert {failure["trial"]: failure["class"] for failure in status["recentFailures"]} == {
+            2: "Program",
+            3: "Infrastructure",
+        }
 
     def _rows(self) -> list[tuple]:
         """Every trial: its id, number, state, number of parameters, time of its end, final values, failure."""

@@ -7,9 +7,7 @@ from datetime import timedelta
 
 import pytest
 from faults import Faults, Wrong
-from world import container_status, job_template, study_manifest
-
-from study_operator.model.study import Refused, parse
+from world import container_status, job_template
 
 X = [{"name": "x", "int": {"low": 1, "high": 2_000_000}}]
 CONTAINER = {"name": "trial", "image": "trial:1"}
@@ -91,14 +89,6 @@ async def test_a_study_that_cannot_be_run_is_refused(world, spec, reason, messag
     assert (world.rows(), await world.jobs()) == ([], [])
 
 
-def test_a_range_that_is_impossible_is_refused_by_name():
-    manifest = study_manifest("study", "team", parameters=[{"name": "x", "float": {"low": 2, "high": 1}}])
-    manifest["spec"]["sampler"] = {"name": "TPE"}
-    with pytest.raises(Refused, match="parameter 'x': `low <= high` must hold") as caught:
-        parse(manifest)
-    assert caught.value.reason == "InvalidSearchSpace"
-
-
 async def test_a_corrected_template_runs(world):
     await world.apply(jobTemplate=pod_template({"name": "trial"}))
     await world.settle()
@@ -144,7 +134,8 @@ async def _assert_failed(world, failure: dict, event: tuple[str, str]) -> None:
     """Trial 0 has failed, and everybody can see why; the study goes on."""
     await world.settle()
     status = (await world.study())["status"]
-    assert status["recentFailures"] == [{"trial": 0, **failure}]
+    assert status["recentFailures"] == [{"trial": 0, "class": "Program", **failure}]
+    assert status["failures"] == {"program": 1, "infrastructure": 0, "infeasible": 0}
     assert status["trials"]["failed"] == 1
     reason, message = event
     events = await world.events()
@@ -163,19 +154,8 @@ async def test_a_container_that_fails(world, reason, exit_code):
     await world.end_job(0, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
     await _assert_failed(
         world,
-        {"reason": reason, "exitCode": exit_code, "message": ""},
+        {"reason": reason, "exitCode": exit_code},
         (f"Trial{reason}", f"trial 0 failed: {reason}, exit code {exit_code}"),
-    )
-
-
-async def test_a_pod_that_is_evicted(world):
-    await world.apply()
-    await world.settle()
-    message = "The node was low on resource: memory."
-    await world.start_pod(0, {"phase": "Failed", "reason": "Evicted", "message": message})
-    await world.end_job(0, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
-    await _assert_failed(
-        world, {"reason": "Evicted", "message": message}, ("TrialEvicted", f"trial 0 failed: Evicted: {message}")
     )
 
 

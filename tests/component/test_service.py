@@ -22,7 +22,7 @@ from database import REPORTER_PASSWORD, SEED, TestDatabase
 from prometheus_client.parser import text_string_to_metric_families
 from running import RunningService, run_pods, running
 from waiting import until
-from world import World
+from world import World, counted
 
 from study_operator.reconcile import Reconciler
 
@@ -111,7 +111,7 @@ async def test_a_study_from_its_creation_to_its_end(world, kubeconfig, tmp_path)
         await world.end_pod(2, "Error", 3)
         await world.end_job(2, "BackoffLimitExceeded")
         status = await run_pods(world, lambda number: number / 10)
-        assert status["trials"] == {"total": 4, "running": 0, "complete": 2, "pruned": 1, "failed": 1}
+        assert counted(status) == {"total": 4, "complete": 2, "pruned": 1, "failed": 1}
         assert status["bestTrial"]["number"] == 3
         reasons = {"Started", "NewBest", "TrialError", "Completed"}
 
@@ -126,11 +126,12 @@ async def test_a_study_from_its_creation_to_its_end(world, kubeconfig, tmp_path)
             assert metrics[f"study_operator_{name}_seconds_count", ""] >= least, name
             assert metrics[f"study_operator_{name}_seconds_sum", ""] > 0, name
         assert metrics["study_operator_suggest_seconds_count", ""] == 4
-        assert metrics["study_operator_trial_failures_total", "reason=Error"] == 1
+        assert metrics["study_operator_trial_failures_total", "class=program,reason=Error"] == 1
         assert abs(metrics["study_operator_last_progress_timestamp_seconds", ""] - time.time()) < 30
         gauges = {labels: value for (name, labels), value in metrics.items() if name == "study_operator_trials"}
         where = f"namespace={world.namespace},state={{}},study=study"
-        counts = {"running": 0, "complete": 2, "pruned": 1, "failed": 1}
+        counts = dict.fromkeys(("running", "queued", "infeasible", "terminated"), 0)
+        counts |= {"complete": 2, "pruned": 1, "failed": 1}
         assert gauges == {where.format(state): count for state, count in counts.items()}
 
         written = json.dumps([await world.study(), await world.jobs(), await world.events()])

@@ -15,7 +15,7 @@ from waiting import until
 from world import World, params_of
 
 from study_operator.model.study import parse
-from study_operator.model.trial import Report
+from study_operator.model.trial import Failure, Report
 from study_operator.storage.database import Database
 from study_operator.storage.listen import listen
 from study_operator.storage.trials import Trials
@@ -172,7 +172,7 @@ def test_a_trial_is_told_once(database):
     trial_id, trials = database.running_trial(), database.trials()
     assert trials.tell(trial_id, TrialState.COMPLETE, [0.5]) is True
     told = database.query("SELECT state::text, datetime_complete FROM trials")
-    assert trials.tell(trial_id, TrialState.FAIL, None, user_attrs={"why": "too late"}, despite_result=True) is False
+    assert trials.tell(trial_id, TrialState.FAIL, None, failure=Failure("TooLate"), despite_result=True) is False
     assert trials.tell(trial_id, TrialState.COMPLETE, [0.6]) is False
     assert database.query("SELECT state::text, datetime_complete FROM trials") == told
     assert database.query("SELECT value FROM trial_values") == [(0.5,)]
@@ -267,7 +267,13 @@ async def test_a_study_deleted_with_its_rows_leaves_none_in_any_table(world):
         pod.call("set_user_attr", "a", "1")
         pod.call("bad_report", "line 7 is no number")
         await world.finish(0, 0.5, study=name)
+        await world.end_job(1, "BackoffLimitExceeded", study=name)
         await world.settle(name)
+        world.database.query(
+            "INSERT INTO study_operator.log_positions (trial_id, pod_uid, position, vals)"
+            " VALUES (%s, 'pod', 'end', '{}') RETURNING 1",
+            pod.trial_id,
+        )
         status = (await world.study(name))["status"]
         with world.database.optuna_study(status["studyName"]) as study:
             study.set_user_attr("by", "notebook")

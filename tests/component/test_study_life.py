@@ -24,7 +24,7 @@ async def test_too_many_failures_end_the_study_until_more_are_allowed(world):
     await world.remove_finalizers()
     await world.settle()
     condition = await world.condition("Failed")
-    message = "2 trials failed, maxFailedTrials is 0; fix the cause and raise maxFailedTrials to go on"
+    message = "1 trials failed, maxFailedTrials is 0; fix the cause and raise maxFailedTrials to go on"
     assert (condition["status"], condition["reason"], condition["message"]) == (
         "True",
         "MaxFailedTrialsExceeded",
@@ -33,7 +33,10 @@ async def test_too_many_failures_end_the_study_until_more_are_allowed(world):
     assert (await world.study())["status"]["phase"] == "Failed"
     assert (await world.events())["Failed"]["message"] == message
 
-    await world.edit(maxFailedTrials=2)
+    counts = (await world.study())["status"]["trials"]
+    assert (counts["failed"], counts["terminated"]) == (1, 1), "what the study ended is no failure"
+
+    await world.edit(maxFailedTrials=1)
     await world.run_trials(lambda number: number)
     status = (await world.study())["status"]
     assert (status["phase"], status["progress"]) == ("Succeeded", "4/4")

@@ -21,6 +21,7 @@ from waiting import until
 from study_operator.cluster import ApiError, Cluster
 from study_operator.model.job import TRIAL_ID_ANNOTATION, Reporting
 from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, parse
+from study_operator.model.trial import attempt_of
 from study_operator.reconcile import Key, Look, Reconciler
 from study_operator.storage.threads import StorageThreads
 
@@ -154,7 +155,9 @@ class World:
         return (await self.cluster._call("GET", self._path("jobs"), query))["items"]
 
     async def job(self, number: int, study: str = "study") -> Manifest:
-        return next(job for job in await self.jobs(study) if number_of(job) == number)
+        """The latest Job of a trial."""
+        jobs = [job for job in await self.jobs(study) if number_of(job) == number]
+        return max(jobs, key=lambda job: attempt_of(job["metadata"]["name"]))
 
     async def active(self, study: str = "study") -> list[int]:
         """The numbers of the trials whose Jobs have not ended."""
@@ -195,6 +198,11 @@ class World:
         """Changes a trial's Job, as a queue manager does."""
         name = (await self.job(number, study))["metadata"]["name"]
         await self.cluster._call("PATCH", self._path("jobs", name), body=patch, content=MERGE)
+
+    async def begin_job(self, number: int, study: str = "study") -> None:
+        """The Job controller has begun with a Job: its pod may come now."""
+        path = self._path("jobs", (await self.job(number, study))["metadata"]["name"], "status")
+        await self.cluster._call("PATCH", path, body={"status": {"startTime": timestamp()}}, content=MERGE)
 
     async def end_job(self, number: int, failed: str | None = None, message: str = "", study: str = "study") -> None:
         """Sets a Job's status as the Job controller does; `failed` is the reason of the Failed condition."""
@@ -291,6 +299,9 @@ def study_manifest(name: str, namespace: str, **spec: Any) -> Manifest:
             "maxTrials": 4,
             "parallelism": 2,
             "gpusPerTrial": 0,
+            # Tests look at what has ended.
+            "successfulJobsHistoryLimit": 1000,
+            "failedJobsHistoryLimit": 1000,
             "jobTemplate": job_template(),
             **spec,
         },
@@ -305,6 +316,11 @@ def job_template(**container: Any) -> dict[str, Any]:
 def container_status(state: dict[str, Any]) -> dict[str, Any]:
     """The kubelet's status of the container of `job_template`."""
     return {"name": "trial", "image": "trial:1", "imageID": "", "ready": False, "restartCount": 0, "state": state}
+
+
+def counted(status: Manifest) -> dict[str, int]:
+    """The trials of a status, by state; states that no trial has are left out."""
+    return {state: count for state, count in status["trials"].items() if count}
 
 
 def number_of(job: Manifest) -> int:

@@ -64,5 +64,5 @@ def test_a_study_survives_a_restart_of_the_database(cluster):
     status = cluster.wait("outage", seconds=300)
 
     assert cluster.get("pod", f"{SYSTEM}-database-0", namespace=SYSTEM)["metadata"]["uid"] != uid
-    assert status["trials"] == {"total": 8, "running": 0, "complete": 8, "pruned": 0, "failed": 0}
+    assert {state: n for state, n in status["trials"].items() if n} == {"total": 8, "complete": 8}
     assert cluster.rows("outage") == [(number, "COMPLETE") for number in range(8)]

@@ -66,8 +66,13 @@ def result(*values: float, pruned: bool = False) -> Result:
 
 def job_state(number: int, phase: JobPhase = JobPhase.ACTIVE, **fields: Any) -> JobState:
     """The Job of `trial_row(number)`, created a minute ago."""
-    given = {"trial_id": 100 + number, "created_at": NOW - timedelta(minutes=1)}
-    return JobState(f"digits-{number}", f"uid-{number}", number, phase=phase, **{**given, **fields})
+    given = {
+        "name": f"digits-{number}",
+        "uid": f"uid-{number}",
+        "trial_id": 100 + number,
+        "created_at": NOW - timedelta(minutes=1),
+    }
+    return JobState(number=number, phase=phase, **{**given, **fields})
 
 
 def rows_of(
@@ -75,12 +80,13 @@ def rows_of(
     counts: Mapping[TrialState, int] | None = None,
     best: BestTrial | None = None,
     recent_failures: Iterable[tuple[int, Failure]] = (),
+    **fields: Any,
 ) -> Rows:
     """Rows as a snapshot would have them; `counts` are further trials, which are not open."""
     total = dict(counts or {})
     for row in rows:
         total[row.state] = total.get(row.state, 0) + 1
-    return Rows(total, {row.number: row for row in rows}, best, tuple(recent_failures))
+    return Rows(total, {row.number: row for row in rows}, best, tuple(recent_failures), **fields)
 
 
 def observe(
@@ -88,8 +94,10 @@ def observe(
     jobs: Iterable[JobState] = (),
     counts: Mapping[TrialState, int] | None = None,
     spec: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Observed:
-    """One study at one moment; `spec` replaces fields of its spec."""
+    """One study at one moment; `spec` replaces fields of its spec, `about` those of its rows."""
     given = {"now": NOW, **fields}
-    return Observed(study(**(spec or {})), rows_of(*rows, counts=counts), {job.number: job for job in jobs}, **given)
+    observed_rows = rows_of(*rows, counts=counts, **(about or {}))
+    return Observed(study(**(spec or {})), observed_rows, {job.name: job for job in jobs}, **given)

@@ -379,7 +379,7 @@ def test_other_resources_are_no_devices(resources):
 
 def test_disruptions_are_not_the_programs_fault():
     condition = {"type": "DisruptionTarget", "status": "True"}
-    assert job_of()["spec"]["podFailurePolicy"] == {"rules": [{"action": "Ignore", "onPodConditions": [condition]}]}
+    assert job_of()["spec"]["podFailurePolicy"] == {"rules": [{"action": "FailJob", "onPodConditions": [condition]}]}
 
 
 def test_a_policy_of_the_users_own_is_kept():

@@ -11,8 +11,24 @@ from building import FAIL, NOW, PRUNED, RUNNING, WAITING, job_state, study, tria
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study_operator.model.plan import Ask, EndJob, Launch, Observed, Outcome, Tell, outcome, plan
-from study_operator.model.trial import JobPhase, JobState, Result, Rows, TrialRow
+from study_operator.model.plan import (
+    Ask,
+    CleanUp,
+    EndJob,
+    Judge,
+    Launch,
+    Observed,
+    Outcome,
+    Requeue,
+    Tell,
+    outcome,
+    plan,
+    verdict,
+)
+from study_operator.model.study import Study
+from study_operator.model.trial import Failure, FailureClass, JobPhase, JobState, Result, Rows, TrialRow
+
+LOST = Failure("Evicted", kind=FailureClass.INFRASTRUCTURE)
 
 
 @dataclass
@@ -30,10 +46,11 @@ class PlayWorld:
     cells: int
     chaos: float
     rows: dict[int, TrialRow] = field(default_factory=dict)
-    jobs: dict[int, JobState] = field(default_factory=dict)
-    launched: set[int] = field(default_factory=set)
+    jobs: dict[str, JobState] = field(default_factory=dict)
+    launched: set[str] = field(default_factory=set)
     prune: set[int] = field(default_factory=set)
     seconds: float = 0.0
+    suspended: bool = False
     jobs_created: list[int] = field(default_factory=list)
     told: list[int] = field(default_factory=list)
 
@@ -49,17 +66,28 @@ class PlayWorld:
         counts = dict.fromkeys((RUNNING, WAITING), 0)
         for row in self.rows.values():
             counts[row.state] = counts.get(row.state, 0) + 1
-        active = {number for number, job in jobs.items() if job.phase is JobPhase.ACTIVE}
+        active = {job.number for job in jobs.values() if job.phase is JobPhase.ACTIVE}
         opened = {n: row for n, row in self.rows.items() if row.state is RUNNING or n in active}
-        self.launched |= opened.keys() & jobs.keys()
+        self.launched |= {job.name for job in jobs.values() if job.number in opened}
         return Observed(
-            study(maxTrials=self.max_trials, parallelism=self.parallelism, maxFailedTrials=self.max_failed),
+            self.study(),
             Rows(counts, opened),
             jobs,
             NOW + timedelta(seconds=self.seconds),
             launched=frozenset(self.launched),
             prune=frozenset(self.prune),
             exhausted=len(self.rows) >= self.cells,
+        )
+
+    def study(self) -> Study:
+        return study(
+            maxTrials=self.max_trials,
+            parallelism=self.parallelism,
+            maxFailedTrials=self.max_failed,
+            infrastructureRetries=2,
+            suspend=self.suspended,
+            suspendPolicy="Terminate",
+            successfulJobsHistoryLimit=1,
         )
 
     def look(self) -> Outcome | None:
@@ -76,8 +104,14 @@ class PlayWorld:
             match action:
                 case Tell():
                     yield lambda told=action: self.tell(told)
+                case Judge():
+                    yield lambda judged=action: self.judge(judged)
+                case Requeue():
+                    yield lambda row=action.row, failure=action.failure: self.requeue(row, failure)
                 case EndJob():
-                    yield lambda job=action.job: self.delete(job.number)
+                    yield lambda job=action.job: self.delete(job.name)
+                case CleanUp():
+                    yield lambda job=action.job: self.jobs.pop(job.name)
                 case Launch():
                     yield lambda number=action.row.number: self.create_job(number)
                 case Ask():
@@ -92,22 +126,39 @@ class PlayWorld:
             return  # the database refuses: the trial has ended, or a result has just arrived
         self.told.append(number)
         self.prune.discard(number)
-        self.launched.discard(number)
+        self.launched.discard(row.job)
         now = NOW + timedelta(seconds=self.seconds)
         self.rows[number] = replace(row, state=told.state, completed_at=now)
 
-    def create_job(self, number: int) -> None:
-        if number not in self.jobs:  # otherwise the API server says AlreadyExists, and it is this trial's
-            # A second Job only where nothing is left of the first: deleted before a report, and the operator restarted.
-            assert self.rows[number].state is RUNNING
-            assert not self.rows[number].reports
-            self.jobs_created.append(number)
-            self.jobs[number] = job_state(number)
-        self.launched.add(number)
+    def judge(self, judged: Judge) -> None:
+        failure = self.chance.choice((LOST, Failure("Error", exit_code=1)))
+        ruling = verdict(self.study(), judged.row, judged.job, failure)
+        if isinstance(ruling, Tell):
+            self.tell(ruling)
+        else:
+            self.requeue(ruling.row, ruling.failure)
 
-    def delete(self, number: int) -> None:
-        if number in self.jobs:
-            self.jobs[number] = replace(self.jobs[number], deleting=True)
+    def requeue(self, row: TrialRow, failure: Failure | None) -> None:
+        now = self.rows[row.number]
+        if now.state is RUNNING and now.result is None:
+            job = self.study().job_name(row.number, now.attempt + 1)
+            self.rows[row.number] = replace(now, job=job, retries=now.retries + (failure is not None))
+
+    def create_job(self, number: int) -> None:
+        row = self.rows[number]
+        if row.job not in self.jobs:  # otherwise the API server says AlreadyExists, and it is this trial's
+            # A second Job of one name only where nothing is left of the first: deleted before a report, and the
+            # operator restarted. Never two pods of one trial.
+            assert row.state is RUNNING
+            assert not row.reports or row.attempt
+            assert not [j for j in self.jobs.values() if j.number == number and j.phase is JobPhase.ACTIVE]
+            self.jobs_created.append(number)
+            self.jobs[row.job] = job_state(number, name=row.job)
+        self.launched.add(row.job)
+
+    def delete(self, name: str) -> None:
+        if name in self.jobs:
+            self.jobs[name] = replace(self.jobs[name], deleting=True)
 
     def restart(self) -> None:
         self.launched.clear()
@@ -117,23 +168,24 @@ class PlayWorld:
 
     def pods_go_on(self) -> None:
         self.seconds += self.chance.choice((0, 1, 3))
-        for number, job in list(self.jobs.items()):
-            row = self.rows[number]
+        self.suspended = self.happens(self.chaos / 10)
+        for name, job in list(self.jobs.items()):
+            number, row = job.number, self.rows[job.number]
             if job.deleting:
                 if self.happens(0.5):
-                    del self.jobs[number]
+                    del self.jobs[name]
             elif job.phase is not JobPhase.ACTIVE:
                 continue
             elif self.happens(self.chaos / 5):
-                self.delete(number)  # by a user
+                self.delete(name)  # by a user
             elif row.state is RUNNING and row.result is None and self.happens(0.3):
                 values = (self.chance.choice((0.5, float("inf"), float("nan"))),)
                 self.rows[number] = replace(row, result=Result(values, pruned=self.happens(0.1)), reports=True)
             elif (row.result or row.state is PRUNED) and self.happens(0.5):
-                self.jobs[number] = replace(job, phase=JobPhase.COMPLETE)
+                self.jobs[name] = replace(job, phase=JobPhase.COMPLETE)
             elif self.happens(self.chaos / 5):
                 phase = self.chance.choice((JobPhase.FAILED, JobPhase.COMPLETE))
-                self.jobs[number] = replace(job, phase=phase)
+                self.jobs[name] = replace(job, phase=phase)
             elif row.state is RUNNING and self.happens(0.3):
                 self.rows[number] = replace(row, reports=True)
                 if self.happens(0.3):
@@ -158,9 +210,7 @@ def test_every_study_reaches_its_end_and_breaks_no_rule_on_the_way(
     for _ in range(3000):
         results = {number for number, row in world.rows.items() if row.result and row.state is RUNNING}
         end = world.look()
-        holding = {n for n, job in world.jobs.items() if job.phase is JobPhase.ACTIVE} | {
-            n for n, row in world.rows.items() if row.state is RUNNING
-        }
+        holding = {job.number for job in world.jobs.values() if job.phase is JobPhase.ACTIVE}
         assert len(holding) <= parallelism
         assert len(world.rows) <= min(max_trials, cells)
         for number in results:  # a finished value is told as it is, never as another end
@@ -177,5 +227,6 @@ def test_every_study_reaches_its_end_and_breaks_no_rule_on_the_way(
     assert (end.reason == "MaxFailedTrialsExceeded") == (failed > max_failed)
     if end.reason != "MaxFailedTrialsExceeded":
         assert len(world.rows) == min(max_trials, cells)
+    assert all(row.retries <= 2 for row in world.rows.values())
     if chaos == 0 and failed <= max_failed:
         assert world.jobs_created == list(range(len(world.rows)))

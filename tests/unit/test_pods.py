@@ -8,7 +8,9 @@ import pytest
 from building import job_state
 
 from study_operator.model.pods import failure, last_container, waiting_for
-from study_operator.model.trial import Failure, JobPhase
+from study_operator.model.trial import Failure, FailureClass, JobPhase
+
+INFRASTRUCTURE = FailureClass.INFRASTRUCTURE
 
 FAILED_JOB = job_state(
     0, JobPhase.FAILED, reason="BackoffLimitExceeded", message="Job has reached the specified backoff limit"
@@ -52,6 +54,10 @@ def not_scheduled(**fields: Any) -> list[dict[str, Any]]:
     ]
 
 
+def disrupted(reason: str) -> dict[str, Any]:
+    return {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": "why"}
+
+
 NO_GPU = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
 
 
@@ -61,35 +67,35 @@ NO_GPU = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
         (pod(), None),
         ({"metadata": {"name": "x"}}, None),
         (pod(conditions=[{"type": "PodScheduled", "status": "True"}]), None),
-        (pod(conditions=not_scheduled(reason="Unschedulable", message=NO_GPU)), f"Unschedulable: {NO_GPU}"),
+        (pod(conditions=not_scheduled(reason="Unschedulable", message=NO_GPU)), ("Unschedulable", NO_GPU)),
         (
             pod(conditions=not_scheduled(reason="SchedulingGated", message="Scheduling is blocked due to gates")),
-            "SchedulingGated: Scheduling is blocked due to gates",
+            ("SchedulingGated", "Scheduling is blocked due to gates"),
         ),
-        (pod(conditions=not_scheduled()), "Unschedulable: not scheduled yet"),
+        (pod(conditions=not_scheduled()), ("Unschedulable", "not scheduled yet")),
         (pod(container(waiting={"reason": "ContainerCreating"})), None),
         (pod(container(waiting={"reason": "PodInitializing"})), None),
         (pod(container(waiting={})), None),
         (pod(container(running={"startedAt": "2030-01-01T00:00:00Z"})), None),
         (
             pod(container(waiting={"reason": "ImagePullBackOff", "message": 'Back-off pulling image "trial:2"'})),
-            'ImagePullBackOff: Back-off pulling image "trial:2"',
+            ("ImagePullBackOff", 'Back-off pulling image "trial:2"'),
         ),
-        (pod(container(waiting={"reason": "InvalidImageName"})), "InvalidImageName: container trial"),
+        (pod(container(waiting={"reason": "InvalidImageName"})), ("InvalidImageName", "container trial")),
         (
             pod(container(waiting={"reason": "CreateContainerConfigError", "message": 'secret "s" not found'})),
-            'CreateContainerConfigError: secret "s" not found',
+            ("CreateContainerConfigError", 'secret "s" not found'),
         ),
         (
             pod(
                 container(waiting={"reason": "PodInitializing"}),
                 init=(container("fetch", waiting={"reason": "ErrImagePull", "message": "no such image"}),),
             ),
-            "ErrImagePull: no such image",
+            ("ErrImagePull", "no such image"),
         ),
         (
             pod(container(), container("logger", waiting={"reason": "CrashLoopBackOff", "message": "back-off 10s"})),
-            "CrashLoopBackOff: back-off 10s",
+            ("CrashLoopBackOff", "back-off 10s"),
         ),
     ],
 )
@@ -116,11 +122,24 @@ def test_why_a_pod_does_not_run(waiting, why):
                     message="The node was low on resource: memory.",
                 )
             ],
-            Failure("Evicted", "The node was low on resource: memory.", None, "the end"),
+            Failure("Evicted", "The node was low on resource: memory.", None, "the end", INFRASTRUCTURE),
         ),
         (
             [pod(phase="Failed", reason="UnexpectedAdmissionError", message="Allocate failed")],
-            Failure("UnexpectedAdmissionError", "Allocate failed", None, "the end"),
+            Failure("UnexpectedAdmissionError", "Allocate failed", None, "the end", INFRASTRUCTURE),
+        ),
+        (  # its node went down: what the kubelet says of a container that it has lost
+            [pod(container(terminated=ended(137, "ContainerStatusUnknown", message="not found when the pod was")))],
+            Failure("ContainerStatusUnknown", "not found when the pod was", 137, "the end", INFRASTRUCTURE),
+        ),
+        (
+            [pod(container(terminated=ended(143, "Error")), conditions=[disrupted("PreemptionByScheduler")])],
+            Failure("PreemptionByScheduler", "why", None, "the end", INFRASTRUCTURE),
+        ),
+        # The pod's own time limit is not the cluster's doing.
+        (
+            [pod(phase="Failed", reason="DeadlineExceeded", message="Pod was active too long")],
+            Failure("DeadlineExceeded", "Pod was active too long", None, "the end"),
         ),
         ([], Failure("BackoffLimitExceeded", FAILED_JOB.message, None, "the end")),
         ([pod()], Failure("BackoffLimitExceeded", FAILED_JOB.message, None, "the end")),
@@ -201,6 +220,23 @@ def test_a_jobs_own_time_limit_counts_for_more_than_how_its_pods_were_ended():
     assert failure(late, [killed], "epoch 3") == Failure(
         "DeadlineExceeded", "Job was active longer than ...", None, "epoch 3"
     )
+
+
+def test_a_job_that_a_disruption_failed_says_so_even_when_its_pod_is_gone():
+    message = "Pod team-a/digits-0-x has condition DisruptionTarget matching FailJob rule at index 0"
+    lost = job_state(0, JobPhase.FAILED, reason="PodFailurePolicy", message=message)
+    assert failure(lost, []) == Failure("Disrupted", message, kind=INFRASTRUCTURE)
+    evicted = pod(container(terminated=ended(143)), conditions=[disrupted("EvictionByEvictionAPI")])
+    assert failure(lost, [evicted], "epoch 3") == Failure(
+        "EvictionByEvictionAPI", "why", None, "epoch 3", INFRASTRUCTURE
+    )
+
+
+def test_exit_codes_that_mean_infeasible():
+    pods = [pod(container(terminated=ended(42, "Error")))]
+    found = failure(FAILED_JOB, pods, "does not fit", infeasible={42})
+    assert (found.kind, found.reason, found.exit_code) == (FailureClass.INFEASIBLE, "Infeasible", 42)
+    assert failure(FAILED_JOB, pods, infeasible={41}).kind is FailureClass.PROGRAM
 
 
 def test_a_failed_job_that_gives_no_reason_has_one():

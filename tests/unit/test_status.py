@@ -90,7 +90,16 @@ def test_a_status_says_how_far_the_study_is():
         trial_row(0), counts={COMPLETE: 21, PRUNED: 6, FAIL: 2, WAITING: 4}, best=best, recent_failures=failures
     )
     found = compute(situation(replace(IN_USE, rows=rows)))
-    assert found["trials"] == {"total": 30, "running": 1, "complete": 21, "pruned": 6, "failed": 2}
+    assert found["trials"] == {
+        "total": 30,
+        "running": 1,
+        "queued": 0,
+        "complete": 21,
+        "pruned": 6,
+        "failed": 2,
+        "infeasible": 0,
+        "terminated": 0,
+    }
     assert found["progress"] == "29/100"
     assert found["bestTrial"] == {
         "number": 31,
@@ -100,8 +109,8 @@ def test_a_status_says_how_far_the_study_is():
     }
     assert found["bestValue"] == "0.973444"
     assert found["recentFailures"] == [
-        {"trial": 7, "reason": "OOMKilled", "message": "last log line: epoch 3", "exitCode": 137},
-        {"trial": 3, "reason": "JobMissing", "message": "Job digits-3 was deleted"},
+        {"trial": 7, "class": "Program", "reason": "OOMKilled", "lastLogLine": "epoch 3", "exitCode": 137},
+        {"trial": 3, "class": "Program", "reason": "JobMissing", "message": "Job digits-3 was deleted"},
     ]
     assert found["studyName"] == "team-a/digits-1b9d6bcd"
     assert found["observedGeneration"] == 3

@@ -8,44 +8,97 @@ import pytest
 from building import PARAMETERS, job_template, manifest, study
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from study_operator.model.study import Algorithm, Refused, parse
+from study_operator.model.study import (
+    Algorithm,
+    Checkpoints,
+    Constraint,
+    Convergence,
+    Metrics,
+    Objective,
+    Refused,
+    parse,
+)
+from study_operator.model.trial import attempt_of
 
 
 def test_every_field_of_the_spec_is_taken():
-    found = study(
-        objectives=[{"name": "loss", "direction": "Minimize"}],
-        sampler={"name": "QMC", "seed": 7, "options": {"scramble": True}},
-        pruner={"name": "Median", "options": {"n_startup_trials": 3}},
-        maxTrials=7,
-        parallelism=3,
-        maxFailedTrials=2,
-        gpusPerTrial=4,
-        gpuResourceName="amd.com/gpu",
-        deletionPolicy="Delete",
-    )
-    assert dataclasses.asdict(found) == {
+    spec = {
+        "objectives": [{"name": "loss", "direction": "Minimize", "goal": 0}],
+        "constraints": [{"name": "latency_ms", "max": 50}, {"name": "recall", "min": 0.8}],
+        "sampler": {"name": "QMC", "seed": 7, "options": {"scramble": True}},
+        "pruner": {"name": "Median", "options": {"n_startup_trials": 3}},
+        "convergence": {"evaluator": "RegretBound", "error": 0.1, "options": {"seed": 1}, "minTrials": 30},
+        "initialTrials": [{"lr": 0.001}],
+        "warmStart": {"studies": ["team-a/older-12345678"]},
+        "maxTrials": 7,
+        "parallelism": 3,
+        "maxFailedTrials": 2,
+        "activeDeadlineSeconds": 3600,
+        "activeTrialsPolicy": "Wait",
+        "suspend": True,
+        "suspendPolicy": "Terminate",
+        "infrastructureRetries": 1,
+        "pendingDeadlineSeconds": 60,
+        "infeasibleExitCodes": [42, 43],
+        "metrics": {"from": "File", "path": "/out/m.jsonl", "format": "TensorBoard", "stepName": "step"},
+        "checkpoints": {"claimName": "shared", "mountPath": "/ckpt", "keep": "All"},
+        "successfulJobsHistoryLimit": 9,
+        "failedJobsHistoryLimit": 8,
+        "gpusPerTrial": 4,
+        "gpuResourceName": "amd.com/gpu",
+        "deletionPolicy": "Delete",
+        "jobTemplate": job_template(),
+    }
+    found = study(**spec)
+    assert {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name != "space"} == {
         "namespace": "team-a",
         "name": "digits",
         "uid": "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed",
         "generation": 3,
-        "objective": "loss",
-        "direction": "MINIMIZE",
+        "objectives": (Objective("loss", "MINIMIZE", 0.0),),
+        "constraints": (Constraint("latency_ms", max=50), Constraint("recall", min=0.8)),
         "parameters": tuple(PARAMETERS),
-        "distributions": {
-            "lr": FloatDistribution(1e-5, 0.1, log=True),
-            "layers": IntDistribution(1, 4),
-            "optimizer": CategoricalDistribution(("adam", "sgd")),
-        },
-        "sampler": {"name": "QMC", "options": {"scramble": True}, "seed": 7},
-        "pruner": {"name": "Median", "options": {"n_startup_trials": 3}, "seed": None},
+        "sampler": Algorithm("QMC", {"scramble": True}, 7),
+        "pruner": Algorithm("Median", {"n_startup_trials": 3}),
+        "convergence": Convergence("RegretBound", {"seed": 1}, 30, 0.1),
+        "initial_trials": ({"lr": 0.001},),
+        "warm_start": ("team-a/older-12345678",),
         "max_trials": 7,
         "parallelism": 3,
         "max_failed_trials": 2,
+        "active_deadline": 3600,
+        "active_trials_policy": "Wait",
+        "suspend": True,
+        "suspend_policy": "Terminate",
+        "infrastructure_retries": 1,
+        "pending_deadline": 60,
+        "infeasible_exit_codes": frozenset({42, 43}),
+        "metrics": Metrics("File", "step", path="/out/m.jsonl", format="TensorBoard"),
+        "checkpoints": Checkpoints("/ckpt", "All", claim_name="shared"),
+        "successful_jobs_history_limit": 9,
+        "failed_jobs_history_limit": 8,
         "gpus_per_trial": 4,
         "gpu_resource_name": "amd.com/gpu",
         "deletion_policy": "Delete",
-        "job_template": job_template(),
+        "job_template": manifest(**spec)["spec"]["jobTemplate"],
     }
+    assert found.distributions == {
+        "lr": FloatDistribution(1e-5, 0.1, log=True),
+        "layers": IntDistribution(1, 4),
+        "optimizer": CategoricalDistribution(("adam", "sgd")),
+    }
+
+
+def test_a_plug_in_is_called_by_its_class():
+    assert study(sampler={"class": "acme.samplers:Best"}).sampler == Algorithm(
+        "acme.samplers:Best", {}, cls="acme.samplers:Best"
+    )
+
+
+def test_constraints_say_by_how_much_they_are_broken():
+    latency, recall = Constraint("latency_ms", max=50), Constraint("recall", min=0.8)
+    assert (latency.violation(61), latency.violation(50), latency.limit) == (11, 0, "max is 50")
+    assert (recall.violation(0.5), recall.violation(1.0), recall.limit) == (0.8 - 0.5, 0.8 - 1.0, "min is 0.8")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +118,8 @@ def test_sampler_and_pruner_have_options_and_seed_or_none(spec, sampler, pruner)
 def test_names_that_follow_from_the_study():
     found = study()
     assert found.optuna_name == "team-a/digits-1b9d6bcd"
-    assert found.job_name(31) == "digits-31"
+    assert (found.job_name(31), found.job_name(31, 2)) == ("digits-31", "digits-31-r2")
+    assert (attempt_of("digits-31"), attempt_of("digits-31-r2"), attempt_of("a-r2-31")) == (0, 2, 0)
     assert study(uid="another-uid").optuna_name != found.optuna_name
 
 

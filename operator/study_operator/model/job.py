@@ -22,8 +22,12 @@ TRIAL_ID_ANNOTATION = f"{GROUP}/trial-id"
 GENERATION_ANNOTATION = f"{GROUP}/generation"
 CA_VOLUME = "study-storage-ca"
 CA_DIRECTORY = f"/var/run/secrets/{GROUP}"
-# Disruptions (eviction, preemption, a lost node) are not the program's fault: the pod runs again, same parameters.
-_FAILURE_POLICY = {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]}
+# Disruptions (eviction, pre-emption, a lost node) are not the program's fault: they fail the Job at once, whatever its
+# backoffLimit, and the operator runs the trial again under another Job. Kubernetes' own way, Ignore, would count them
+# nowhere, know no limit and wait ten seconds before the next pod.
+_FAILURE_POLICY = {
+    "rules": [{"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+}
 
 
 @dataclass(frozen=True)

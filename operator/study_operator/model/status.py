@@ -13,12 +13,11 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from study_operator.model.plan import Observed, Outcome
-from study_operator.model.search_space import as_text
+from study_operator.model.plan import Observed, Outcome, over
 from study_operator.model.study import Study
-from study_operator.model.trial import BestTrial, JobPhase, Rows
+from study_operator.model.summary import queued_trials, shorten, summary, time_text
 
-_MESSAGE, _FAILURE_MESSAGE, _PARAMETER, _REASON = 2048, 256, 128, 64  # bounds of the CRD, in characters
+_MESSAGE = 2048  # the CRD's bound, in characters
 _SIZE = 15_000  # of the whole status as JSON, in bytes: 16 KiB with what the API server adds
 
 
@@ -74,23 +73,24 @@ def status(manifest: Mapping[str, Any], study: Study | None, situation: Situatio
     """
     old = manifest.get("status") or {}
     new = {**old, "observedGeneration": manifest["metadata"]["generation"]}
-    outcome, rows = situation.outcome, situation.observed and situation.observed.rows
+    outcome, observed = situation.outcome, situation.observed
+    rows = observed and observed.rows
     if study is not None:
         new["studyName"] = study.optuna_name
-    if rows is not None:
-        new.update(_trials(study, rows))
+    if observed is not None and rows is not None:
+        new.update(summary(observed))
         if rows.total and "startTime" not in old:
-            new["startTime"] = _time(now)
-        new["phase"] = _phase(rows, outcome)
+            new["startTime"] = time_text(now)
+        new["phase"] = _phase(observed, outcome)
     elif "phase" not in old:
         new["phase"] = "Pending"
     if outcome is not None:
-        new.setdefault("completionTime", _time(now))
+        new.setdefault("completionTime", time_text(now))
     elif rows is not None:
         new["completionTime"] = None  # a merge patch removes it: the study goes on, for example with more trials
     conditions = [situation.accepted, *([situation.storage] if situation.storage else []), _progressing(situation)]
-    if rows is not None:
-        conditions += _ended(outcome)
+    if observed is not None:
+        conditions += [_suspended(observed.study), *_ended(outcome)]
     new["conditions"] = _merge(old.get("conditions") or [], conditions, new["observedGeneration"], now)
     return _fit(new)
 
@@ -101,21 +101,37 @@ def _fit(status: dict[str, Any]) -> dict[str, Any]:
     most = _MESSAGE
     while len(json.dumps(status, ensure_ascii=False).encode()) > _SIZE and most > 4:
         most //= 2
-        for texts in ("conditions", "recentFailures"):
+        for texts in ("conditions", "recentFailures", "warmStart"):
             # New objects: these may be parts of the status as it was read.
-            status[texts] = [
-                {**item, "message": shorten(item["message"], max(most, 64))} for item in status.get(texts) or ()
-            ] or None
+            status[texts] = [_shortened(item, max(most, 64)) for item in status.get(texts) or ()] or None
+        if status.get("paretoFront"):
+            keep = ("number", "values")
+            status["paretoFront"] = [{name: item[name] for name in keep} for item in status["paretoFront"]]
         if best := status.get("bestTrial"):
             parameters = {name: shorten(value, most) for name, value in best["parameters"].items()}
             status["bestTrial"] = {**best, "parameters": parameters}
     return status
 
 
-def _phase(rows: Rows, outcome: Outcome | None) -> str:
+def _shortened(item: Mapping[str, Any], most: int) -> dict[str, Any]:
+    texts = {name: shorten(item[name], most) for name in ("message", "lastLogLine") if name in item}
+    return {**item, **texts}
+
+
+def _phase(observed: Observed, outcome: Outcome | None) -> str:
     if outcome is not None:
         return "Succeeded" if outcome.succeeded else "Failed"
-    return "Running" if rows.total else "Pending"
+    if observed.study.paused:
+        return "Suspended"
+    return "Running" if observed.rows.total else "Pending"
+
+
+def _suspended(study: Study) -> Condition:
+    if study.suspend:
+        return Condition("Suspended", True, "Suspended", "no trials are started until spec.suspend is false")
+    if study.parallelism == 0:
+        return Condition("Suspended", True, "ScaledToZero", "no trials are started until spec.parallelism is above 0")
+    return Condition("Suspended", False, "NotSuspended", "trials may be started")
 
 
 def _progressing(situation: Situation) -> Condition:
@@ -130,18 +146,30 @@ def _progressing(situation: Situation) -> Condition:
         more = f" (and {len(troubles) - 1} more like it)" if len(troubles) > 1 else ""
         return Condition("Progressing", False, "TrialsCannotStart", troubles[0] + more)
     rows, study = observed.rows, observed.study
-    running = rows.count(TrialState.RUNNING)
+    queued = queued_trials(observed)
+    running = rows.count(TrialState.RUNNING) - queued
     if situation.outcome is not None:
         return Condition("Progressing", False, "Finished", f"{rows.finished} trials have ended")
     if situation.accepted.status is not True:
         message = f"no new trials are started, {running} still run: {situation.accepted.message}"
         return Condition("Progressing", False, "NotAccepted", message)
+    if study.paused:
+        again = f", {queued} will run again" if queued else ""
+        return Condition(
+            "Progressing", False, "Suspended", f"the study is suspended; {running} trials still run{again}"
+        )
+    if (ended := over(observed)) is not None:
+        return Condition("Progressing", True, "Ending", f"{ended.message}; {running} trials still run")
     if situation.pending:
         return Condition("Progressing", False, "TrialPending", situation.pending)
     message = f"{running} trials run, {rows.finished} of {study.max_trials} have ended"
-    active = [job.name for job in observed.jobs.values() if job.phase is JobPhase.ACTIVE]
-    if running == 0 and active:
-        message += f"; waiting for the pods of Job {active[0]} to end"
+    if queued:
+        message = f"{running} trials run, {queued} are queued, {rows.finished} of {study.max_trials} have ended"
+        if running == 0:
+            held = "their Jobs are suspended, by a queue manager such as Kueue or by somebody"
+            return Condition("Progressing", False, "TrialsQueued", f"{message}; {held}")
+    if running == 0 and observed.active:
+        message += f"; waiting for the pods of Job {observed.active[0].name} to end"
     return Condition("Progressing", True, "TrialsRunning", message)
 
 
@@ -154,46 +182,6 @@ def _ended(outcome: Outcome | None) -> list[Condition]:
         Condition(yes, True, outcome.reason, outcome.message),
         Condition(no, False, outcome.reason, outcome.message),
     ]
-
-
-def _trials(study: Study | None, rows: Rows) -> dict[str, Any]:
-    best = rows.best
-    found: dict[str, Any] = {
-        "trials": {
-            "total": rows.total,
-            "running": rows.count(TrialState.RUNNING),
-            "complete": rows.count(TrialState.COMPLETE),
-            "pruned": rows.count(TrialState.PRUNED),
-            "failed": rows.count(TrialState.FAIL),
-        },
-        "recentFailures": [
-            {
-                "trial": number,
-                "class": str(failure.kind),
-                "reason": shorten(failure.reason, _REASON),
-                "message": shorten(failure.detail(), _FAILURE_MESSAGE),
-                **({} if failure.exit_code is None else {"exitCode": failure.exit_code}),
-            }
-            for number, failure in rows.recent_failures
-        ]
-        or None,
-        "bestTrial": None if best is None else _best(best),
-        "bestValue": None if best is None else f"{best.values[0]:.6g}",
-    }
-    if study is not None:
-        found["progress"] = f"{rows.finished}/{study.max_trials}"
-    return found
-
-
-def _best(best: BestTrial) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "number": best.number,
-        "values": [repr(value) for value in best.values],
-        "parameters": {name: shorten(as_text(value), _PARAMETER) for name, value in best.params.items()},
-    }
-    if best.job:
-        found["jobName"] = best.job
-    return found
 
 
 def _merge(
@@ -212,18 +200,9 @@ def _merge(
             "reason": condition.reason,
             "message": shorten(condition.message, _MESSAGE),
             "observedGeneration": generation,
-            "lastTransitionTime": previous["lastTransitionTime"] if same else _time(now),
+            "lastTransitionTime": previous["lastTransitionTime"] if same else time_text(now),
         }
     return [dict(condition) for condition in merged.values()]
-
-
-def shorten(text: str, most: int) -> str:
-    """The text, or its beginning and an ellipsis, in at most `most` characters."""
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,10 @@ class Constraint:
         """By how much the value breaks the limit; 0 or less when it keeps it, as Optuna has constraints."""
         return value - self.max if self.max is not None else (self.min or 0.0) - value
 
+    @property
+    def limit(self) -> str:
+        return f"max is {self.max:g}" if self.max is not None else f"min is {self.min:g}"
+
 
 @dataclass(frozen=True)
 class Algorithm:

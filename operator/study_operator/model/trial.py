@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,13 +18,15 @@ class Result:
     """Final values as the pod sent them, one per objective; `pruned` when the script ended the trial early.
 
     `constraints` are the values that the Study's constraints limit, by name. `infeasible` is why the script calls its
-    parameters infeasible; there are no values then.
+    parameters infeasible; there are no values then. A `provisional` result, which somebody else read off the program's
+    output, holds only if the program ends well.
     """
 
     values: tuple[float, ...]
     pruned: bool = False
     constraints: Mapping[str, float] = field(default_factory=dict)
     infeasible: str | None = None
+    provisional: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,17 @@ class TrialRow:
     result: Result | None = None
     reports: bool = False
     retries: int = 0
+
+    @property
+    def attempt(self) -> int:
+        """How often the trial has been run again, for whatever reason; it is part of its Job's name."""
+        return attempt_of(self.job or "")
+
+
+def attempt_of(job: str) -> int:
+    """The attempt that a Job's name speaks of: 2 for digits-7-r2, 0 for digits-7."""
+    found = re.search(r"-r([0-9]+)$", job)
+    return int(found[1]) if found else 0
 
 
 @dataclass(frozen=True)
@@ -87,19 +101,49 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Clock:
+    """How long a study has been active: from its first trial on, less the time in which it was suspended or had ended.
+
+    `paused_at` is when it last stopped being active, None while it is; `paused_seconds` are all earlier pauses.
+    """
+
+    started_at: datetime | None = None  # UTC, aware
+    paused_at: datetime | None = None
+    paused_seconds: float = 0.0
+
+    def active_seconds(self, now: datetime) -> float:
+        if self.started_at is None:
+            return 0.0
+        return max(((self.paused_at or now) - self.started_at).total_seconds() - self.paused_seconds, 0.0)
+
+
+@dataclass(frozen=True)
 class Rows:
     """A study's trials, in one snapshot: how many there are by state, and the open ones whole.
 
     `open` holds, by number, every RUNNING trial and every other one that was asked for because it still has a Job.
+    `incidents` counts what went wrong by class: failures, the cluster's after which a trial ran again among them, and
+    trials that are infeasible, of which `broken` are COMPLETE and broke a constraint. `front` is the beginning of the
+    Pareto front of a study with several objectives, `front_size` the size of the whole.
     """
 
-    counts: dict[TrialState, int]
+    counts: Mapping[TrialState, int]
     open: dict[int, TrialRow]
     best: BestTrial | None = None
     recent_failures: tuple[tuple[int, Failure], ...] = ()  # (trial number, why), the latest first
+    incidents: Mapping[FailureClass, int] = field(default_factory=dict)
+    broken: int = 0
+    front: tuple[BestTrial, ...] = ()
+    front_size: int = 0
+    clock: Clock = Clock()
+    bad_reports: int = 0
+    last_bad_report: str = ""
 
     def count(self, *states: TrialState) -> int:
         return sum(self.counts.get(state, 0) for state in states)
+
+    def active_seconds(self, now: datetime) -> float:
+        return self.clock.active_seconds(now)
 
     @property
     def total(self) -> int:
@@ -110,6 +154,28 @@ class Rows:
     def finished(self) -> int:
         return self.count(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
+    @property
+    def infeasible(self) -> int:
+        return self.incidents.get(FailureClass.INFEASIBLE, 0)
+
+    @property
+    def terminated(self) -> int:
+        """Trials that the study ended because it was over."""
+        return self.incidents.get(FailureClass.TERMINATED, 0)
+
+    @property
+    def failed(self) -> int:
+        return self.count(TrialState.FAIL) - self.terminated
+
+    @property
+    def feasible(self) -> int:
+        """Trials that ended with a value and kept every constraint."""
+        return self.count(TrialState.COMPLETE) - self.broken
+
+    @property
+    def pruned(self) -> int:
+        return self.count(TrialState.PRUNED) - (self.infeasible - self.broken)
+
 
 class JobPhase(Enum):
     ACTIVE = "Active"
@@ -119,8 +185,9 @@ class JobPhase(Enum):
 
 @dataclass(frozen=True)
 class JobState:
-    """A trial's Job as the cluster has it: how many `pods` it has had so far, how many are `ready` now, and how many
-    `gpus` all of them ask for; `reason` and `message` are the Failed condition's."""
+    """A trial's Job as the cluster has it: how many `pods` it has had so far, and how many are `ready` now; `reason`
+    and `message` are the Failed condition's. `gpus` are those that all its pods together ask for. `generation` is the
+    Study's that it was made from."""
 
     name: str
     uid: str
@@ -128,11 +195,14 @@ class JobState:
     trial_id: int
     phase: JobPhase
     created_at: datetime  # UTC, aware
+    started_at: datetime | None = None  # when it was last created or resumed
+    finished_at: datetime | None = None
     pods: int = 0
     ready: int = 0
+    gpus: int = 0
+    generation: int = 0
     suspended: bool = False
     deleting: bool = False
-    gpus: int = 0
     reason: str = ""
     message: str = ""
 

@@ -69,6 +69,33 @@ CREATE TABLE IF NOT EXISTS study_operator.bad_reports (
 );
 CREATE INDEX IF NOT EXISTS bad_reports_by_study ON study_operator.bad_reports (study_id);
 
+-- What went wrong, one row each: failed trials, failures of the cluster after which a trial ran again, infeasible trials.
+-- Written with the trial's end in one transaction, and apart from Optuna's tables so that counting them costs what there is
+-- of them. `source` tells one failure of a trial from another, so that noting it down again changes nothing.
+CREATE TABLE IF NOT EXISTS study_operator.incidents (
+    incident_id   bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    study_id      integer     NOT NULL,
+    trial_id      integer     NOT NULL REFERENCES public.trials (trial_id) ON DELETE CASCADE,
+    source        text        NOT NULL,         -- name of the Job
+    kind          text        NOT NULL,         -- Program, Infrastructure, Infeasible or Terminated
+    reason        text        NOT NULL,
+    message       text        NOT NULL,
+    exit_code     integer,
+    last_log_line text        NOT NULL,
+    at            timestamptz NOT NULL DEFAULT clock_timestamp(),
+    UNIQUE (trial_id, source)
+);
+CREATE INDEX IF NOT EXISTS incidents_by_study ON study_operator.incidents (study_id, incident_id);
+-- Failures told by version 1 of this schema.
+INSERT INTO study_operator.incidents (study_id, trial_id, source, kind, reason, message, exit_code, last_log_line)
+SELECT t.study_id, t.trial_id, '', 'Program', f ->> 'reason', coalesce(f ->> 'message', ''), (f ->> 'exit_code')::integer,
+       coalesce(f ->> 'last_log_line', '')
+FROM public.trials t JOIN public.trial_user_attributes a USING (trial_id), LATERAL (SELECT a.value_json::jsonb AS f) AS told
+WHERE a.key = 'study_operator:failure' AND t.state = 'FAIL'
+  AND (SELECT max(version) FROM study_operator.schema_version) = 1
+ORDER BY t.datetime_complete
+ON CONFLICT DO NOTHING;
+
 REVOKE ALL ON ALL TABLES IN SCHEMA study_operator FROM PUBLIC;
 
 -- The study and state of a trial, if this connection has its study's key. The row lock makes a report and the operator's decision

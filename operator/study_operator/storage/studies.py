@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from psycopg2.extensions import cursor
@@ -109,6 +110,24 @@ class Studies:
                     "this one, or delete that one with `optuna delete-study`"
                 )
             return study_id
+
+    def pause(self, study_id: int, now: datetime) -> None:
+        """Stops the clock of `activeDeadlineSeconds`; doing so again changes nothing."""
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "UPDATE study_operator.access SET paused_at = %s WHERE study_id = %s AND paused_at IS NULL",
+                (now, study_id),
+            )
+
+    def resume(self, study_id: int, now: datetime) -> None:
+        """Lets the clock go on; doing so again changes nothing."""
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "UPDATE study_operator.access SET paused_at = NULL,"
+                " paused_seconds = paused_seconds + greatest(extract(epoch FROM %s - paused_at), 0)"
+                " WHERE study_id = %s AND paused_at IS NOT NULL",
+                (now, study_id),
+            )
 
     def known(self) -> list[KnownStudy]:
         """The Studies of this cluster that may still report or still have rows to be removed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC
 from typing import Any
 
@@ -18,10 +19,10 @@ from optuna.trial import FrozenTrial, TrialState
 from psycopg2.extensions import cursor
 from psycopg2.extras import execute_values
 
-from study_operator.model.trial import Report, Result, Rows, Suggestion, TrialRow
+from study_operator.model.trial import BestTrial, Clock, Failure, Report, Result, Rows, Suggestion, TrialRow
 from study_operator.storage import reading
 from study_operator.storage.database import Database
-from study_operator.storage.reading import JOB_ATTR
+from study_operator.storage.reading import FAILURE_ATTR, JOB_ATTR
 
 _NOW = "timezone('utc', clock_timestamp())"  # Optuna keeps naive UTC
 
@@ -41,30 +42,35 @@ class Trials:
         with self._database.transaction() as cursor:
             cursor.execute("SELECT state::text, count(*) FROM trials WHERE study_id = %s GROUP BY 1", (study_id,))
             counts = {TrialState[state]: count for state, count in cursor.fetchall()}
-            cursor.execute(
-                "SELECT t.trial_id, t.number, t.state::text, t.datetime_complete, a.value_json, r.vals, r.pruned,"
-                " EXISTS (SELECT FROM trial_intermediate_values v WHERE v.trial_id = t.trial_id)"
-                " FROM trials t LEFT JOIN study_operator.results r USING (trial_id)"
-                " LEFT JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND a.key = %s"
-                " WHERE t.study_id = %s AND (t.state = 'RUNNING' OR t.number = ANY(%s)) ORDER BY t.number",
-                (JOB_ATTR, study_id, list(with_jobs)),
+            rows = _open_rows(cursor, study_id, with_jobs)
+            incidents, broken = reading.incidents_of(cursor, study_id)
+            bad_reports, last_bad_report = reading.bad_reports_of(cursor, study_id)
+            return Rows(
+                counts,
+                rows,
+                best=reading.best_of(cursor, study_id),
+                recent_failures=reading.recent_failures_of(cursor, study_id) if incidents else (),
+                incidents=incidents,
+                broken=broken,
+                clock=reading.clock_of(cursor, study_id),
+                bad_reports=bad_reports,
+                last_bad_report=last_bad_report,
             )
-            found = cursor.fetchall()
-            params = reading.params_of(cursor, [row[0] for row in found])
-            rows = {
-                number: TrialRow(
-                    trial_id=trial_id,
-                    number=number,
-                    state=TrialState[state],
-                    params=params[trial_id][0],
-                    job=json.loads(job) if job else None,
-                    completed_at=completed and completed.replace(tzinfo=UTC),
-                    result=None if values is None else Result(tuple(values), pruned),
-                    reports=reports,
-                )
-                for trial_id, number, state, completed, job, values, pruned, reports in found
-            }
-            return Rows(counts, rows, reading.best_of(cursor, study_id), reading.recent_failures_of(cursor, study_id))
+
+    def clock(self, study_id: int) -> Clock:
+        """For how long the study has been active."""
+        with self._database.transaction() as cursor:
+            return reading.clock_of(cursor, study_id)
+
+    def points(self, study_id: int) -> dict[int, list[float]]:
+        """The final values of every feasible COMPLETE trial, by trial_id, in order of number."""
+        with self._database.transaction() as cursor:
+            return reading.points_of(cursor, study_id)
+
+    def complete_trials(self, ids: list[int]) -> list[BestTrial]:
+        """Some COMPLETE trials whole, in the order of `ids`."""
+        with self._database.transaction() as cursor:
+            return reading.complete_trials(cursor, ids)
 
     def history(self, study_id: int) -> tuple[list[FrozenTrial], dict[str, Any]]:
         """Every trial of a study as Optuna's own, in order of number, and the study's system attributes."""
@@ -173,18 +179,39 @@ class Trials:
             _set_attributes(cursor, "study_system_attributes", "study_id", study_id, suggestion.study_attrs)
             return trial_id
 
+    def requeue(self, trial_id: int, job: str, failure: Failure | None) -> bool:
+        """Lets a running trial run again under another Job.
+
+        Args:
+            job: the name of that Job.
+            failure: the infrastructure's; None when nothing failed.
+
+        Returns:
+            False, and nothing is changed, when the trial has ended already, or when a result has arrived.
+        """
+        with self._database.transaction() as cursor:
+            if (locked := _lock_running(cursor, trial_id, despite_result=False)) is None:
+                return False
+            if failure is not None:
+                _add_incident(cursor, *locked, trial_id, failure)
+            _set_attributes(cursor, "trial_system_attributes", "trial_id", trial_id, {JOB_ATTR: job})
+            # What somebody else had read off the output of the Job that failed is not the next one's.
+            cursor.execute("DELETE FROM study_operator.results WHERE trial_id = %s", (trial_id,))
+            return True
+
     def tell(
         self,
         trial_id: int,
         state: TrialState,
         values: Sequence[float] | None,
-        user_attrs: Mapping[str, Any] | None = None,
+        failure: Failure | None = None,
         system_attrs: Mapping[str, Any] | None = None,
         despite_result: bool = False,
     ) -> bool:
         """Ends a trial.
 
         Args:
+            failure: why it has no value, or why its values do not count.
             despite_result: end it although its pod has stored final values; False unless these are being told.
 
         Returns:
@@ -192,14 +219,8 @@ class Trials:
             not seen: a finished value is never lost to a decision made before it.
         """
         with self._database.transaction() as cursor:
-            cursor.execute("SELECT state::text FROM trials WHERE trial_id = %s FOR UPDATE", (trial_id,))
-            found = cursor.fetchone()
-            if found is None or found[0] not in ("RUNNING", "WAITING"):
+            if (locked := _lock_running(cursor, trial_id, despite_result)) is None:
                 return False
-            if not despite_result:
-                cursor.execute("SELECT 1 FROM study_operator.results WHERE trial_id = %s", (trial_id,))
-                if cursor.fetchone() is not None:
-                    return False
             if values is not None:
                 rows = [(trial_id, i, *_stored(value)) for i, value in enumerate(values)]
                 execute_values(
@@ -208,7 +229,9 @@ class Trials:
                     rows,
                     template="(%s, %s, %s, %s::trialvaluetype)",
                 )
-            _set_attributes(cursor, "trial_user_attributes", "trial_id", trial_id, user_attrs or {})
+            if failure is not None:
+                _add_incident(cursor, *locked, trial_id, failure)
+                _set_attributes(cursor, "trial_user_attributes", "trial_id", trial_id, {FAILURE_ATTR: asdict(failure)})
             _set_attributes(cursor, "trial_system_attributes", "trial_id", trial_id, system_attrs or {})
             cursor.execute(
                 f"UPDATE trials SET state = %s, datetime_complete = {_NOW} WHERE trial_id = %s",
@@ -232,6 +255,73 @@ class Trials:
         """Sets system attributes of a trial: the rungs that a pruner has booked for it."""
         with self._database.transaction() as cursor:
             _set_attributes(cursor, "trial_system_attributes", "trial_id", trial_id, attrs)
+
+
+def _open_rows(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dict[int, TrialRow]:
+    cursor.execute(
+        "SELECT t.trial_id, t.number, t.state::text, t.datetime_complete, a.value_json,"
+        " EXISTS (SELECT FROM trial_intermediate_values v WHERE v.trial_id = t.trial_id),"
+        " (SELECT count(*) FROM study_operator.incidents i"
+        " WHERE i.trial_id = t.trial_id AND i.kind = 'Infrastructure'),"
+        " r.vals, r.pruned, r.constraint_values, r.infeasible, r.provisional"
+        " FROM trials t LEFT JOIN study_operator.results r USING (trial_id)"
+        " LEFT JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND a.key = %s"
+        " WHERE t.study_id = %s AND (t.state = 'RUNNING' OR t.number = ANY(%s)) ORDER BY t.number",
+        (JOB_ATTR, study_id, list(with_jobs)),
+    )
+    found = cursor.fetchall()
+    params = reading.params_of(cursor, [row[0] for row in found])
+    return {
+        number: TrialRow(
+            trial_id=trial_id,
+            number=number,
+            state=TrialState[state],
+            params=params[trial_id][0],
+            job=json.loads(job) if job else None,
+            completed_at=completed and completed.replace(tzinfo=UTC),
+            result=None if values is None else Result(tuple(values), *rest),
+            reports=reports,
+            retries=retries,
+        )
+        for trial_id, number, state, completed, job, reports, retries, values, *rest in found
+    }
+
+
+def _lock_running(cursor: cursor, trial_id: int, despite_result: bool) -> tuple[int, str] | None:
+    """Locks a trial that has not ended. Returns its study_id and the name of its Job; None when it has ended, or when
+    a result that holds has arrived that the caller had not seen."""
+    cursor.execute(
+        "SELECT t.state::text, t.study_id, a.value_json FROM trials t"
+        " LEFT JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND a.key = %s"
+        " WHERE t.trial_id = %s FOR UPDATE OF t",
+        (JOB_ATTR, trial_id),
+    )
+    found = cursor.fetchone()
+    if found is None or found[0] not in ("RUNNING", "WAITING"):
+        return None
+    if not despite_result:
+        cursor.execute("SELECT 1 FROM study_operator.results WHERE trial_id = %s AND NOT provisional", (trial_id,))
+        if cursor.fetchone() is not None:
+            return None
+    return found[1], json.loads(found[2]) if found[2] else ""
+
+
+def _add_incident(cursor: cursor, study_id: int, source: str, trial_id: int, failure: Failure) -> None:
+    cursor.execute(
+        "INSERT INTO study_operator.incidents"
+        " (study_id, trial_id, source, kind, reason, message, exit_code, last_log_line)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        (
+            study_id,
+            trial_id,
+            source,
+            str(failure.kind),
+            failure.reason,
+            failure.message,
+            failure.exit_code,
+            failure.last_log_line,
+        ),
+    )
 
 
 def _set_attributes(cursor: cursor, table: str, owner: str, owner_id: int, attrs: Mapping[str, Any]) -> None:

@@ -1,0 +1,86 @@
+"""Trials whose pods do not start: why, and when that counts as a failure of the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from study_operator.model import pods
+from study_operator.model.plan import Stuck
+from study_operator.model.study import TRIAL_LABEL, Study
+from study_operator.model.trial import Failure, FailureClass, JobState
+
+# A pod that has not become ready after this time is asked why, and again each time it has waited a quarter longer,
+# within these bounds, in seconds: a pod may wait for a GPU for days.
+PENDING_AFTER, _AGAIN, _AGAIN_MOST = 8.0, 10.0, 30.0
+JOB_LABEL = "batch.kubernetes.io/job-name"
+
+Pod = Mapping[str, Any]
+
+
+def waiting(jobs: Iterable[JobState]) -> list[JobState]:
+    """Those of some active Jobs that have no ready pod and ought to: a queue manager suspends those it holds back."""
+    return [job for job in jobs if not (job.ready or job.deleting or job.suspended)]
+
+
+def ask_again(jobs: Iterable[JobState], now: datetime) -> tuple[bool, float | None]:
+    """Whether it is time to ask why some waiting Jobs have no ready pod, and in how many seconds to look again."""
+    ages = [(now - _since(job)).total_seconds() for job in jobs]
+    late = [age for age in ages if age >= PENDING_AFTER]
+    if not late:
+        return False, PENDING_AFTER if ages else None
+    return True, min(max(min(late) / 4, _AGAIN), _AGAIN_MOST)
+
+
+def why(jobs: Iterable[JobState], pending: Iterable[Pod]) -> str | None:
+    """Why a trial's pod does not run; None when each has one and it is just starting."""
+    for pod in pending:
+        if found := pods.waiting_for(pod):
+            reason, message = found
+            return f"the pod of trial {pod['metadata']['labels'][TRIAL_LABEL]} waits: {reason}: {message}"
+    for job in jobs:
+        if job.pods == 0:
+            return (
+                f"Job {job.name} has no pod: a quota or a policy of the namespace may forbid it; "
+                f"`kubectl describe job {job.name}` says more"
+            )
+    return None
+
+
+def stuck(study: Study, jobs: Iterable[JobState], pending: Iterable[Pod], now: datetime) -> dict[str, Stuck]:
+    """Which of some waiting Jobs have waited too long for a node or an image, by name. One that waits for something
+    that an edit of the Study may have put right is made anew, which does not count as a failure.
+
+    Args:
+        pending: the study's pods that have not started.
+    """
+    by_job = {(pod["metadata"].get("labels") or {}).get(JOB_LABEL): pod for pod in pending}
+    found: dict[str, Stuck] = {}
+    for job in jobs:
+        pod = by_job.get(job.name)
+        if pod is None and (job.pods or job.started_at is None):
+            continue  # its pod has started, or the Job controller has not begun with it since it was resumed
+        reason, message = ("NoPod", "a quota or a policy of the namespace may forbid it")
+        if pod is not None:
+            reason, message = pods.waiting_for(pod) or ("Pending", "it is being started")
+        if study.pending_deadline is not None and (now - _since(job, pod)).total_seconds() >= study.pending_deadline:
+            message = f"its pod did not start within {study.pending_deadline} s: {message}"
+            found[job.name] = Stuck(Failure(reason, message, kind=FailureClass.INFRASTRUCTURE))
+        elif pod is not None and pods.cannot_start(pod) and job.generation < study.generation:
+            found[job.name] = Stuck(Failure(reason, message, kind=FailureClass.INFRASTRUCTURE), counts=False)
+    return found
+
+
+def until_stuck(study: Study, jobs: Iterable[JobState], now: datetime) -> float | None:
+    """In how many seconds the first of some waiting Jobs will have waited too long; None when they may wait on."""
+    if study.pending_deadline is None:
+        return None
+    left = (study.pending_deadline - (now - _since(job)).total_seconds() for job in jobs)
+    return min((seconds for seconds in left if seconds > 0), default=None)
+
+
+def _since(job: JobState, pod: Pod | None = None) -> datetime:
+    if pod is not None:
+        return datetime.fromisoformat(pod["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
+    return max(job.created_at, job.started_at or job.created_at)

@@ -1,0 +1,105 @@
+"""A study's trials in a few figures: the part of the status that comes from the rows and Jobs."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from optuna.trial import TrialState
+
+from study_operator.model.plan import Observed
+from study_operator.model.search_space import as_text
+from study_operator.model.trial import BestTrial, Failure, FailureClass
+
+_FAILURE_MESSAGE, _PARAMETER, _REASON = 256, 128, 64  # bounds of the CRD, in characters
+
+
+def summary(observed: Observed) -> dict[str, Any]:
+    """Fields of the status, by name. None takes a field away."""
+    rows, study = observed.rows, observed.study
+    best, queued = rows.best, queued_trials(observed)
+    several = len(study.objectives) > 1
+    best_value = None if best is None else f"{best.values[0]:.6g}"
+    found: dict[str, Any] = {
+        "trials": {
+            "total": rows.total,
+            "running": rows.count(TrialState.RUNNING) - queued,
+            "queued": queued,
+            "complete": rows.feasible,
+            "pruned": rows.pruned,
+            "failed": rows.failed,
+            "infeasible": rows.infeasible,
+            "terminated": rows.terminated,
+        },
+        "failures": {kind.lower(): rows.incidents.get(kind, 0) for kind in _COUNTED},
+        "gpus": sum(job.gpus for job in observed.active if not job.suspended),
+        "progress": f"{rows.finished}/{study.max_trials}",
+        "recentFailures": [_failure(number, failure) for number, failure in rows.recent_failures] or None,
+        "bestTrial": None if best is None or several else _best(best),
+        "bestValue": f"pareto: {rows.front_size}" if several else best_value,
+        "paretoFront": [_front(trial) for trial in rows.front] if several else None,
+        "paretoFrontSize": rows.front_size if several else None,
+        "badReports": rows.bad_reports or None,
+        "lastBadReport": shorten(rows.last_bad_report, _FAILURE_MESSAGE) or None,
+        "deadlineTime": _deadline(observed),
+    }
+    return found
+
+
+_COUNTED = (FailureClass.PROGRAM, FailureClass.INFRASTRUCTURE, FailureClass.INFEASIBLE)
+
+
+def queued_trials(observed: Observed) -> int:
+    """How many trials have been suggested and wait: for a queue manager that has suspended their Job, or, without a
+    Job, for the study to be resumed or for a slot."""
+    queued = 0
+    for row in observed.rows.open.values():
+        if row.state is TrialState.RUNNING and row.job is not None and row.result is None:
+            job = observed.jobs.get(row.job)
+            queued += job.suspended if job else row.job not in observed.launched
+    return queued
+
+
+def _failure(number: int, failure: Failure) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "trial": number,
+        "class": str(failure.kind),
+        "reason": shorten(failure.reason, _REASON),
+        "message": shorten(failure.message, _FAILURE_MESSAGE),
+        "lastLogLine": shorten(failure.last_log_line, _FAILURE_MESSAGE),
+    }
+    if failure.exit_code is not None:
+        found["exitCode"] = failure.exit_code
+    return {name: value for name, value in found.items() if value != ""}
+
+
+def _best(best: BestTrial) -> dict[str, Any]:
+    found = _front(best)
+    if best.job:
+        found["jobName"] = best.job
+    return found
+
+
+def _front(trial: BestTrial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "values": [repr(value) for value in trial.values],
+        "parameters": {name: shorten(as_text(value), _PARAMETER) for name, value in trial.params.items()},
+    }
+
+
+def _deadline(observed: Observed) -> str | None:
+    deadline, clock = observed.study.active_deadline, observed.rows.clock
+    if deadline is None or clock.started_at is None or clock.paused_at is not None or observed.study.paused:
+        return None
+    return time_text(clock.started_at + timedelta(seconds=clock.paused_seconds + deadline))
+
+
+def time_text(moment: datetime) -> str:
+    """A time as Kubernetes writes it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def shorten(text: str, most: int) -> str:
+    """The text, or its beginning and an ellipsis, in at most `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
