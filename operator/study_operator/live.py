@@ -162,7 +162,9 @@ class LiveStudy:
         known = self._sampling is not None and self._sampling.knows(row.trial_id)
         attrs = {f"constraints:{name}": violation for name, violation in told.constraints.items()}
         if known and self._sampling:
-            attrs = {**self._sampling.system_attrs(row.trial_id), **attrs}
+            # The Job's name may have changed since the history was loaded.
+            remembered = self._sampling.system_attrs(row.trial_id)
+            attrs = {name: value for name, value in remembered.items() if name != JOB_ATTR} | attrs
         done = self._trials.tell(
             row.trial_id,
             told.state,

@@ -222,7 +222,8 @@ class Play:
         assert finals == stored, "no final value is lost"
         reasons = {number: json.loads(failure)["reason"] for _, number, *_, failure in rows if failure}
         assert reasons == {2: "BackoffLimitExceeded"}
-        assert [job["metadata"]["name"] for job in jobs] == [f"{self.name}-3-r1"], "only the best trial's Job is left"
+        left = [job["metadata"]["name"] for job in jobs]
+        assert left == [f"{self.name}-3-r1"], f"only the best trial's Job is left, not {left}"
         assert {secret_of(job) for job in jobs} == set(await self.world.secrets(self.name))
         status = (await self.world.study(self.name))["status"]
         assert counted(status) == {"total": 4, "complete": 2, "pruned": 1, "failed": 1}

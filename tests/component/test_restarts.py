@@ -32,6 +32,8 @@ WRITES = {
     "COMMIT INSERT INTO study_operator.access",
     "COMMIT INSERT INTO trial_system_attributes",  # a new trial with its parameters; the rungs of a running one
     "COMMIT UPDATE trials SET",  # the end of a trial
+    "COMMIT DELETE FROM study_operator.results",  # a trial runs again under another Job
+    "COMMIT UPDATE study_operator.access SET",  # the clock of the deadline
 }
 
 
