@@ -74,6 +74,11 @@ def test_trials_that_are_not_complete_say_nothing():
     assert judge([*trials_of(1.0, 2.0, 2.0, 2.0), *[pruned] * 5], StudyDirection.MINIMIZE)
 
 
+def test_a_trial_of_infinite_loss_is_one_that_did_not_improve():
+    judge = judge_of(options={"max_stagnation_trials": 2}, minTrials=1)
+    assert judge(trials_of(1.0, *[float("inf")] * 3), StudyDirection.MINIMIZE)
+
+
 def test_an_infeasible_trial_is_not_the_best_one():
     judge = judge_of(options={"max_stagnation_trials": 1}, minTrials=1)
     values, broken = (0.0, 4.0, 3.0, 2.0), [1.0, 0.0, -1.0, 0.0]
@@ -136,6 +141,7 @@ def test_a_study_that_has_found_its_optimum_converges(evaluator):
     judge = judge_of(**spec)
     known = optuna.create_study(storage=InMemoryStorage(), sampler=optuna.samplers.TPESampler(seed=1))
     known.optimize(lambda trial: trial.suggest_float("x", 0, 1) ** 2, n_trials=40)
+    known.tell(known.ask({"x": known.trials[0].distributions["x"]}), float("inf"))
     assert isinstance(judge(known.trials, StudyDirection.MINIMIZE), bool)
     if evaluator == "RegretBound":
         assert judge(known.trials, StudyDirection.MINIMIZE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,13 +39,16 @@ class Judge:
     improvement: BaseImprovementEvaluator
     error: BaseErrorEvaluator
     min_trials: int
+    infinite: bool  # a Gaussian process cannot be fitted to infinite values
 
     def __call__(self, trials: Iterable[FrozenTrial], direction: StudyDirection) -> bool:
         """Whether these trials have converged. Infeasible ones say nothing: the best of them is not worth having."""
         feasible = [
             trial
             for trial in trials
-            if trial.state is TrialState.COMPLETE and all(value <= 0 for value in trial.constraints.values())
+            if trial.state is TrialState.COMPLETE
+            and all(value <= 0 for value in trial.constraints.values())
+            and (self.infinite or math.isfinite(trial.values[0]))
         ]
         if len(feasible) < self.min_trials:
             return False
@@ -72,9 +76,10 @@ def build_judge(study: Study) -> Judge | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             improvement = cls(**options)
-            return Judge(improvement, _error(improvement, convergence.error), convergence.min_trials)
-    except (ValueError, TypeError) as error:
-        raise Refused("InvalidConvergenceOptions", f"spec.convergence: {error}") from None
+            error = _error(improvement, convergence.error)
+            return Judge(improvement, error, convergence.min_trials, infinite=cls is BestValueStagnationEvaluator)
+    except (ValueError, TypeError) as refusal:
+        raise Refused("InvalidConvergenceOptions", f"spec.convergence: {refusal}") from None
 
 
 def _error(improvement: BaseImprovementEvaluator, error: float | None) -> BaseErrorEvaluator:
