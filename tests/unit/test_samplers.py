@@ -261,6 +261,16 @@ def test_a_sampler_of_one_objective_names_those_of_several():
     )
 
 
+def test_cma_es_needs_numbers():
+    words = "CmaES needs at least two float or int parameters, and is random without them; choose TPE"
+    with pytest.raises(Refused) as refused:
+        build_sampler(study(sampler={"name": "CmaES"}, parameters=[*FINITE[:1], CONDITIONAL[0]]), 0)
+    assert (refused.value.reason, refused.value.message) == ("UnsuitableSampler", f"spec.sampler: {words}")
+    with pytest.raises(Refused) as refused:
+        build_sampler(partly_fixed({"n": 3}, base_sampler={"name": "CmaES"}), 0)
+    assert refused.value.message == f"spec.sampler.options.base_sampler: {words}"
+
+
 @pytest.mark.parametrize(
     ("spec", "options", "expected"),
     [
@@ -289,7 +299,7 @@ def partly_fixed(fixed: Any, spec: dict[str, Any] | None = None, seed: int | Non
     )
 
 
-@pytest.mark.parametrize("base", [name for name in CLASSES if name not in ("Grid", "BruteForce")])
+@pytest.mark.parametrize("base", ["TPE", "Random", "QMC", "NSGAII", "NSGAIII"])
 def test_some_parameters_are_fixed_and_another_sampler_chooses_the_others(base):
     of = partly_fixed({"n": 3}, base_sampler={"name": base}, seed=1)
     sampler = build_sampler(of, 0)

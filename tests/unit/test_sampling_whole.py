@@ -276,6 +276,12 @@ def test_parents_are_noted_as_the_database_knows_them(name, warm):
     # The same are the parents after a restart.
     again = sampling_of(of, frozen(ours), attrs=attrs, warm=elsewhere)
     assert notes(again) == notes(ours)
+    # One that is there no more is forgotten, and nobody is taken for it.
+    fewer = sampling_of(of, frozen(ours), attrs=attrs, warm=elsewhere[1:])
+    shift = warm - len(elsewhere[1:])
+    for key, places in notes(ours).items():
+        own = [place - shift for place in places if place >= warm]
+        assert [place for place in notes(fewer)[key] if place >= len(elsewhere[1:])] == own
 
 
 def notes(of: Sampling) -> dict[str, Any]:

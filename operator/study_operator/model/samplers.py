@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
     BaseSampler,
@@ -39,6 +40,7 @@ class _Kind:
     one_sequence: bool = False
     conditions: bool = True
     many_objectives: bool = True
+    numbers: int = 0  # how many float and int parameters it needs
     finite: bool = False
     of_space: Callable[..., BaseSampler] | None = None  # a subclass that is given the search space
     torch: bool = False
@@ -50,7 +52,7 @@ _KINDS = {
     "Grid": _Kind(GridSampler, one_sequence=True, finite=True, of_space=Grid),
     "BruteForce": _Kind(BruteForceSampler, finite=True, of_space=BruteForce),
     "QMC": _Kind(QMCSampler, one_sequence=True, conditions=False),
-    "CmaES": _Kind(CmaEsSampler, conditions=False, many_objectives=False),
+    "CmaES": _Kind(CmaEsSampler, conditions=False, many_objectives=False, numbers=2),
     "GP": _Kind(GPSampler, conditions=False, torch=True),
     "NSGAII": _Kind(NSGAIISampler, of_space=genetic.NSGAIISampler),
     "NSGAIII": _Kind(NSGAIIISampler, of_space=genetic.NSGAIIISampler),
@@ -80,12 +82,12 @@ def build_sampler(study: Study, started: int, allowed: Collection[str] = ()) -> 
         return _build(study, study.sampler, started, "spec.sampler")
 
 
-def _build(study: Study, sampler: Algorithm, started: int, where: str) -> BaseSampler:
+def _build(study: Study, sampler: Algorithm, started: int, where: str, fixed: Collection[str] = ()) -> BaseSampler:
     name, options = sampler.name, sampler.options
     kind = _KINDS.get(name)
     if kind is None:
         raise Refused("UnknownSampler", f"there is no sampler {name!r}; write one of {', '.join(_KINDS)}")
-    _check_able(study, name, kind, where)
+    _check_able(study, name, kind, where, fixed)
     try:
         if kind.cls is PartialFixedSampler:
             return _partial_fixed(study, sampler, started, where)
@@ -110,7 +112,7 @@ def _defaults(study: Study, cls: type[BaseSampler], options: Mapping[str, Any]) 
     return {"multivariate": multivariate, "constant_liar": True, **group}
 
 
-def _check_able(study: Study, name: str, kind: _Kind, where: str) -> None:
+def _check_able(study: Study, name: str, kind: _Kind, where: str, fixed: Collection[str]) -> None:
     if study.space.conditional and not kind.conditions:
         able = _words(other for other, known in _KINDS.items() if known.conditions and other != "PartialFixed")
         raise Refused(
@@ -121,6 +123,12 @@ def _check_able(study: Study, name: str, kind: _Kind, where: str) -> None:
         raise Refused(
             "UnsuitableSampler",
             f"{where}: {name} works with exactly one objective; choose {able}, or keep one objective",
+        )
+    free = [known for parameter, known in study.distributions.items() if parameter not in fixed]
+    if sum(not isinstance(distribution, CategoricalDistribution) for distribution in free) < kind.numbers:
+        raise Refused(
+            "UnsuitableSampler",
+            f"{where}: {name} needs at least two float or int parameters, and is random without them; choose TPE",
         )
 
 
@@ -152,7 +160,7 @@ def _partial_fixed(study: Study, sampler: Algorithm, started: int, where: str) -
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
         raise ValueError(f"the seed in {_BASE!r} is {seed!r}; it must be a whole number from 0 to {2**32 - 1}")
     algorithm = Algorithm(base["name"], base.get("options", {}), seed)
-    return PartialFixedSampler(dict(fixed), _build(study, algorithm, started, f"{where}.options.{_BASE}"))
+    return PartialFixedSampler(dict(fixed), _build(study, algorithm, started, f"{where}.options.{_BASE}", fixed))
 
 
 def _words(names: Iterable[str]) -> str:

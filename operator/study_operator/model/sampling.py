@@ -77,8 +77,10 @@ class Sampling:
             if trial._trial_id in self._replay:
                 trial.intermediate_values = {}
             self._add(self._possible_wish(trial))
+        known = self._places | {-1 - place: place for place in range(self._first)}  # as `_stored` has them
         for key, value in study_attrs.items():
-            self._storage.set_study_system_attr(self._study._study_id, key, self._loaded(key, value))
+            own = [known[trial_id] for trial_id in value if trial_id in known] if _PARENTS in key else value
+            self._storage.set_study_system_attr(self._study._study_id, key, own)
 
     @property
     def size(self) -> int:
@@ -221,8 +223,3 @@ class Sampling:
         """A note of the sampler as the database has it: parents by the database's trial_id, as Optuna would find them
         again; a warm trial, which the database does not have, by a negative number."""
         return [self._ids.get(place, -1 - place) for place in value] if _PARENTS in key else value
-
-    def _loaded(self, key: str, value: Any) -> Any:
-        if _PARENTS not in key:
-            return value
-        return [self._places.get(trial_id, -1 - trial_id) for trial_id in value]
