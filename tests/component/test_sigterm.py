@@ -146,3 +146,27 @@ def test_forked_workers_end_by_the_signal_as_ever(pod, tmp_path):
         """
     done = pod.command("run", write_script(tmp_path, body))
     assert (done.returncode, done.stdout) == (0, f"started\n{-signal.SIGTERM}\n")
+
+
+def test_a_result_sent_from_another_thread_does_not_keep_the_signal(own_pod, server, tmp_path):
+    body = """
+        import threading, time
+
+        def objective(trial):
+            sender = threading.Thread(target=trial.finish, args=(0.93,), daemon=True)
+            sender.start()
+            try:
+                while not trial.undelivered:
+                    time.sleep(0.01)
+                print("started", flush=True)
+                time.sleep(600)
+            except study_trial.Terminated:
+                print("terminated", flush=True)
+                raise
+        """
+    server.freeze()
+    try:
+        done = terminate(own_pod, write_script(tmp_path, body))
+    finally:
+        server.thaw()
+    assert (done.returncode, done.stdout) == (143, "terminated\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -144,7 +144,9 @@ class Params(dict[str, Any]):
     """The parameters of a trial by name. For a name that is not there the error lists those that are, or says why the
     study has it and this trial has not."""
 
-    def __init__(self, values: Mapping[str, Any], inactive: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), inactive: Mapping[str, str] | None = None
+    ) -> None:
         """`inactive` says of conditional parameters why they are not active."""
         super().__init__(values)
         self._inactive = dict(inactive or {})

@@ -35,16 +35,18 @@ def install() -> None:
 
 
 class Hold:
-    """While it is entered SIGTERM waits: what a trial was for is worth the time that the pod has left."""
+    """While the main thread has entered it SIGTERM waits: a result is worth the time that the pod has left."""
 
     def __enter__(self) -> None:
         global _held
-        _held = True
+        _held = threading.current_thread() is threading.main_thread()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         global _held
+        if not _held:
+            return
         _held = False
         if _asked and not _raised:
             if isinstance(error, StudyTrialError):

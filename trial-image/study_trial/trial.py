@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import operator
 import os
@@ -10,16 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from study_trial import terminating
+from study_trial import checks, terminating
 from study_trial.channels import Channel, Final, SilentChannel, open_channel
 from study_trial.environment import read_checkpoint_dir, read_given_params, read_names, read_pod_environment
 from study_trial.errors import InvalidValueError, SearchSpaceError, SeveralObjectivesError, is_pruned
 from study_trial.output import say
 from study_trial.search_space import Choices, LocalSpace, Params, Range, Space, StudySpace
 
-_LARGEST_STEP = 2**31 - 1
-_LONGEST_ATTRIBUTE_NAME = 512
-_LARGEST_ATTRIBUTE = 64 * 1024
 _LONGEST_REASON = 1000
 
 _current: Trial | None = None
@@ -124,7 +120,7 @@ class Trial:
                 f"the study has the objectives {', '.join(self._objectives)}, and Optuna has no pruning with several: "
                 "there is nothing that could be done with values reported during a trial; return the final ones"
             )
-        self._channel.report(_step(step), _number(value, "the reported value"))
+        self._channel.report(checks.step(step), checks.number(value, "the reported value"))
 
     def should_prune(self) -> bool:
         """Whether to stop: true once the operator has pruned the trial. Always false outside a cluster."""
@@ -141,15 +137,7 @@ class Trial:
             InvalidValueError: the attribute cannot be stored; nothing was sent.
             RefusedError: the database refused it: a wrong key, or a trial that has ended.
         """
-        if not isinstance(key, str) or not 0 < len(key) <= _LONGEST_ATTRIBUTE_NAME or "\0" in key:
-            raise InvalidValueError(f"an attribute's name is a text of 1 to 512 characters, not {key!r:.100}")
-        try:
-            text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-            size = len(text.encode())
-        except (TypeError, ValueError) as error:
-            raise InvalidValueError(f"attribute {key!r} cannot be stored as JSON: {error}") from None
-        if size > _LARGEST_ATTRIBUTE:
-            raise InvalidValueError(f"attribute {key!r} is larger than 64 KiB; store a file's path instead")
+        text = checks.attribute(key, value)
         self._channel.set_user_attr(key, text)
         self._user_attrs[key] = value
 
@@ -164,7 +152,7 @@ class Trial:
             InvalidValueError: the study has no such constraint, the value is no finite number, or `finish` was called
             before.
         """
-        number = _number(value, f"constraint {name!r}")
+        number = checks.number(value, f"constraint {name!r}")
         if not math.isfinite(number):
             raise InvalidValueError(f"constraint {name!r} must be a finite number, not {number!r}; nothing was sent")
         if self._limited is not None and name not in self._limited:
@@ -204,7 +192,7 @@ class Trial:
             RefusedError: the database refused it: a wrong key, another final value before, a trial that has ended.
             UndeliveredError: the database was away for too long; the message holds the value.
         """
-        values = _values(value)
+        values = checks.values(value)
         if not values and not pruned:
             raise InvalidValueError("a trial ends with a final value, or as pruned; nothing was sent")
         if values and self._objectives and len(values) != len(self._objectives):
@@ -304,32 +292,3 @@ def _open() -> Trial:
         objectives, constraints = (read_names(os.environ, f"STUDY_{what}") for what in ("OBJECTIVES", "CONSTRAINTS"))
         return Trial(0, LocalSpace(read_given_params(os.environ)), channel, objectives, constraints or None)
     return Trial(pod.number, StudySpace(pod.params, pod.search_space), channel, pod.objectives, pod.constraints)
-
-
-def _number(value: Any, what: str) -> float:
-    if not isinstance(value, str | bytes | bytearray):
-        try:
-            return float(value)
-        except (TypeError, ValueError, OverflowError):
-            pass
-    kind = type(value).__name__
-    raise InvalidValueError(f"{what} must be a number, not {value!r:.100} ({kind}); nothing was sent")
-
-
-def _values(value: Any) -> list[float]:
-    if value is None:
-        return []
-    several = value if isinstance(value, list | tuple) else [value]
-    return [_number(one, "the final value") for one in several]
-
-
-def _step(step: Any) -> int:
-    try:
-        index = operator.index(step)
-    except TypeError:
-        index = -1
-    if not 0 <= index <= _LARGEST_STEP:
-        raise InvalidValueError(
-            f"step must be a whole number from 0 to {_LARGEST_STEP}, not {step!r:.100}; nothing was sent"
-        )
-    return index

@@ -50,13 +50,16 @@ class Tail:
         """Reads a piece of the open file; false at its end."""
         if self._file is None:
             return False
-        if os.fstat(self._file).st_size < self._position or os.pread(self._file, len(self._head), 0) != self._head:
-            os.lseek(self._file, 0, os.SEEK_SET)
-            self._begin(anew=True)
         try:
+            if os.fstat(self._file).st_size < self._position or os.pread(self._file, len(self._head), 0) != self._head:
+                os.lseek(self._file, 0, os.SEEK_SET)
+                self._begin(anew=True)
             data = os.read(self._file, _CHUNK)
-        except OSError as error:
+        except OSError as error:  # a stale handle of a network's file system, for example
             self.trouble = f"{self._path} cannot be read: {error.strerror}"
+            os.close(self._file)
+            self._file = None
+            self._begin(anew=True)
             return False
         self._position += len(data)
         self._head += data[: _HEAD - len(self._head)]
