@@ -49,6 +49,10 @@ class Cluster:
             await config.load_kube_config(client_configuration=configuration)
         return cls(configuration)
 
+    @property
+    def configuration(self) -> client.Configuration:
+        return self._client.configuration
+
     async def close(self) -> None:
         await self._client.close()
 

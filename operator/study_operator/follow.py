@@ -12,15 +12,19 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from optuna.trial import TrialState
 
-from study_operator.cluster import ApiError
+from study_operator.cluster import ApiError, Cluster
 from study_operator.joblog import JobLog
 from study_operator.logs import study_context, trial_context
 from study_operator.model.study import Study
 from study_operator.model.trial import JobPhase, JobState, TrialRow
-from study_operator.storage.database import StorageError, StorageUnavailable
+from study_operator.podlog import PodLogs
+from study_operator.storage.database import Database, StorageError, StorageUnavailable
+from study_operator.storage.output import Output
+from study_operator.storage.threads import StorageThreads
 from study_operator.tail import Overtaken, Tails, TrialEnded
 
 # Seconds between two attempts to read on: longer each time that nothing new comes, or that it fails.
@@ -30,7 +34,7 @@ _PAUSE, _PAUSE_MOST = 0.2, 30.0
 PATIENCE, PATIENCE_WITH_FAILED = 60.0, 10.0
 _DRAINS = 16  # logs that are read to their ends at once
 
-Key = tuple[str, str]  # namespace and name of a study
+K = TypeVar("K", bound=tuple[str, str])  # namespace and name of a study
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +58,7 @@ class _Known:
     drained: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
-class Follower:
+class Follower(Generic[K]):
     """Reads the logs of every study that reports by lines.
 
     Args:
@@ -62,18 +66,24 @@ class Follower:
             prints before that wakes it by NOTIFY, as the reports of pods do.
     """
 
-    def __init__(self, tails: Tails, wake: Callable[[Key], None]) -> None:
+    def __init__(self, tails: Tails, wake: Callable[[K], None]) -> None:
         self._tails, self._wake = tails, wake
-        self._studies: dict[Key, _Known] = {}
+        self._studies: dict[K, _Known] = {}
         self._few = asyncio.Semaphore(_DRAINS)
 
-    def drained(self, key: Key, jobs: Iterable[JobState]) -> dict[str, str]:
+    @classmethod
+    def on(
+        cls, cluster: Cluster, threads: StorageThreads, database: Database, wake: Callable[[K], None]
+    ) -> Follower[K]:
+        return cls(Tails(cluster, PodLogs(cluster.configuration), threads, Output(database)), wake)
+
+    def drained(self, key: K, jobs: Iterable[JobState]) -> dict[str, str]:
         """Those of some Jobs that have ended and whose logs have been read, by name, each with why that could not be
         done to the end, or "". Ask before the rows are read: what was printed last is in them then."""
         drained = self._studies[key].drained if key in self._studies else {}
         return {job.name: drained[job.name][1] for job in jobs if drained.get(job.name, ("",))[0] == job.uid}
 
-    def sync(self, key: Key, study: Study, jobs: Iterable[JobState], rows: Mapping[int, TrialRow]) -> None:
+    def sync(self, key: K, study: Study, jobs: Iterable[JobState], rows: Mapping[int, TrialRow]) -> None:
         """Reads the logs of those Jobs whose trials are running, and of no others."""
         if study.metrics.source != "Stdout":
             return
@@ -92,7 +102,7 @@ class Follower:
             if name not in known.drained:
                 self._see_to(key, known, study, job)
 
-    def forget(self, key: Key) -> None:
+    def forget(self, key: K) -> None:
         """The study is gone, or not served any more."""
         for work in self._studies.pop(key, _Known()).work.values():
             work.task.cancel()
@@ -102,8 +112,9 @@ class Follower:
         for key in list(self._studies):
             self.forget(key)
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tails.logs.close()
 
-    def _see_to(self, key: Key, known: _Known, study: Study, job: JobState) -> None:
+    def _see_to(self, key: K, known: _Known, study: Study, job: JobState) -> None:
         ended, pods, work = job.phase is not JobPhase.ACTIVE, (job.pods, job.ready), known.work.get(job.name)
         if work is not None and work.draining is ended:
             if work.pods != pods:
@@ -118,7 +129,7 @@ class Follower:
         doing = self._drain(key, known, job, reading) if ended else self._follow(key, job, reading, woken)
         known.work[job.name] = _Work(job.uid, ended, pods, woken, asyncio.ensure_future(doing))
 
-    async def _follow(self, key: Key, job: JobState, reading: JobLog, woken: asyncio.Event) -> None:
+    async def _follow(self, key: K, job: JobState, reading: JobLog, woken: asyncio.Event) -> None:
         """Reads a Job's log while it runs. Ends when no pod is left; the next one that is ready lets it begin anew."""
         pause = _PAUSE
         with study_context(*key), trial_context(job.number):
@@ -141,7 +152,7 @@ class Follower:
                 if await _set_within(woken, pause * random.uniform(0.8, 1.2)):
                     pause = _PAUSE
 
-    async def _drain(self, key: Key, known: _Known, job: JobState, reading: JobLog) -> None:
+    async def _drain(self, key: K, known: _Known, job: JobState, reading: JobLog) -> None:
         """Reads the log of a Job that has ended, as far as it still can be read, and stores the trial's result."""
         pause, why = _PAUSE, ""
         deadline = time.monotonic() + (PATIENCE if job.phase is JobPhase.COMPLETE else PATIENCE_WITH_FAILED)

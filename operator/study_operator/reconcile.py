@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from study_operator import metrics
 from study_operator.act import Actor
 from study_operator.cluster import ApiError, Cluster
+from study_operator.follow import Follower
 from study_operator.gone import Gone
 from study_operator.live import LiveStudy
 from study_operator.model import lines, pending
@@ -70,6 +71,7 @@ class Reconciler:
     Args:
         cluster_id: the UID of the cluster's kube-system namespace.
         threads: where everything that blocks is done.
+        follower: reads the logs of trials that report by what they print.
         now: the time, aware, UTC.
     """
 
@@ -80,10 +82,11 @@ class Reconciler:
         cluster_id: str,
         database: Database,
         threads: StorageThreads,
+        follower: Follower,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings, self._cluster, self._cluster_id = settings, cluster, cluster_id
-        self._threads, self._now = threads, now
+        self._threads, self._follower, self._now = threads, follower, now
         self._studies, self._trials = Studies(database, cluster_id), Trials(database)
         self.gone = Gone(self._studies, self._trials, threads, settings.watch_namespaces)
         self._publisher = Publisher(cluster)
@@ -215,6 +218,7 @@ class Reconciler:
         found = await self._cluster.list_jobs(key.namespace, key.name, study.uid, study.gpu_resource_name)
         observed = Observed(study, Rows({}, {}), found, self._now(), launching=launching)
         stuck, waits = await self._ask_pods(study, pending.waiting(observed.active), look)
+        drained = self._follower.drained(key, found.values())
         finished = (manifest.get("status") or {}).get("phase") in ("Succeeded", "Failed")
         reported = self._reported.pop(key, None)
         rows, prospect = await self._threads.run(
@@ -228,6 +232,7 @@ class Reconciler:
             metrics.REPORT_TO_DECISION.observe(time.perf_counter() - reported)
         assert live.study_id is not None
         self._keys[live.study_id] = key
+        self._follower.sync(key, study, found.values(), rows.open)
         live.launched.update(name for name, job in found.items() if job.number in rows.open)
         observed = replace(
             observed,
@@ -237,6 +242,7 @@ class Reconciler:
             exhausted=prospect.exhausted,
             converged=prospect.converged,
             stuck=stuck,
+            drained=drained,
         )
         return observed, waits
 
@@ -264,6 +270,7 @@ class Reconciler:
     async def _farewell(self, key: Key) -> Look:
         """The Study is deleted. Nothing waits for this: what it misses, the next sweep does."""
         self._live.pop(key, None)
+        self._follower.forget(key)
         self._publisher.forget(key)
         try:
             await self.gone.end(*key, but=None)

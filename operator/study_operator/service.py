@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from study_operator import metrics, probes
 from study_operator.cluster import ApiError, Cluster
+from study_operator.follow import Follower
 from study_operator.logs import study_context
 from study_operator.publish import STATUS_INTERVAL
 from study_operator.queue import Queue
@@ -48,10 +49,11 @@ class Service:
         cluster = await Cluster.connect()
         # LISTEN has a thread of its own to connect in: the storage threads may all be waiting for a dead database.
         listener = ThreadPoolExecutor(1, thread_name_prefix="listen")
+        follower = Follower.on(cluster, self._threads, self._database, self._queue.add)
         try:
             cluster_id = await self._cluster_id(cluster)
             self._studies = Studies(self._database, cluster_id)
-            self._reconciler = Reconciler(self._settings, cluster, cluster_id, self._database, self._threads)
+            self._reconciler = Reconciler(self._settings, cluster, cluster_id, self._database, self._threads, follower)
             self._cluster = cluster
             await self._check_storage()  # a database of another version ends the process here, with a sentence
             forever = [
@@ -64,6 +66,7 @@ class Service:
             ]
             await self._until_stopped(forever)
         finally:
+            await follower.close()
             await cluster.close()
             server.shutdown()
             server.server_close()

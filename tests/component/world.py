@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import time
 import uuid
@@ -19,11 +20,15 @@ from kubernetes.aio import client, config
 from waiting import until
 
 from study_operator.cluster import ApiError, Cluster
+from study_operator.follow import Follower
 from study_operator.model.job import TRIAL_ID_ANNOTATION, Reporting
 from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, parse
 from study_operator.model.trial import attempt_of
+from study_operator.podlog import PodLogs
 from study_operator.reconcile import Key, Look, Reconciler
+from study_operator.storage.output import Output
 from study_operator.storage.threads import StorageThreads
+from study_operator.tail import Tails
 
 CRD = Path(__file__).resolve().parents[2] / "crds/study.yaml"
 MERGE = "application/merge-patch+json"
@@ -37,6 +42,8 @@ class World:
     Attributes:
         cluster: the test's own client; what the operator does through `operators_cluster` may be made to fail.
         ahead: how far the operator's clock is put forward.
+        logs_from: where the operator gets pods' logs, for the API server has no kubelet to ask; a url.
+        woken: studies to be looked at, because a log has been read to its end.
     """
 
     def __init__(
@@ -49,6 +56,9 @@ class World:
         self.operators_cluster = FaultyCluster(configuration)
         self.operators_database = FaultyDatabase(self.settings.dsn)
         self.ahead = timedelta(0)
+        self.logs_from = ""
+        self.woken: list[tuple[str, str]] = []
+        self._followers: list[Follower] = []
         self.start_operator()
 
     @classmethod
@@ -74,12 +84,28 @@ class World:
     async def close(self) -> None:
         await self.cluster.close()
         await self.operators_cluster.close()
+        for follower in self._followers:
+            await follower.close()
         self.threads.shutdown()
 
     def start_operator(self) -> None:
         """A new process, as it were: nothing that the old one held in memory is left."""
+        for old in self._followers:
+            for key in list(old._studies):
+                old.forget(key)
+        configuration = copy.copy(self._configuration)
+        configuration.host = self.logs_from or configuration.host
+        logs = PodLogs(configuration)
+        tails = Tails(self.operators_cluster, logs, self.threads, Output(self.operators_database))
+        self._followers.append(Follower(tails, self.woken.append))
         self.reconciler = Reconciler(
-            self.settings, self.operators_cluster, self.cluster_id, self.operators_database, self.threads, self.now
+            self.settings,
+            self.operators_cluster,
+            self.cluster_id,
+            self.operators_database,
+            self.threads,
+            self._followers[-1],
+            self.now,
         )
 
     def now(self) -> datetime:

@@ -452,7 +452,7 @@ def test_where_trials_report_by_their_output_it_is_read_to_its_end_first():
     for phase, expected in ((COMPLETED, Tell), (FAILED, Judge)):
         job = job_state(0, phase)
         assert without_ask(observe(row, jobs=[job], spec=spec)) == []
-        (action,) = without_ask(observe(row, jobs=[job], spec=spec, drained=frozenset({job.name})))
+        (action,) = without_ask(observe(row, jobs=[job], spec=spec, drained={job.name: ""}))
         assert isinstance(action, expected)
 
 

@@ -48,8 +48,8 @@ class Observed:
 
     `launched` are the Jobs that this process has created or seen; `prune` the trials that the pruner gave up;
     `exhausted` says that the sampler has nothing more to suggest, `converged` that more trials are not expected to
-    help; `launching` that new trials may be started; `drained` are the Jobs whose output was read to its end, where
-    trials report by their output; `stuck` those that have waited too long, by name.
+    help; `launching` that new trials may be started; `stuck` are the Jobs that have waited too long, by name;
+    `drained` those whose output has been read, where trials report by it, each with why not all of it could be, or "".
     """
 
     study: Study
@@ -61,7 +61,7 @@ class Observed:
     exhausted: bool = False
     converged: bool = False
     launching: bool = True
-    drained: frozenset[str] = frozenset()
+    drained: Mapping[str, str] = field(default_factory=dict)
     stuck: Mapping[str, Stuck] = field(default_factory=dict)
 
     @property
@@ -231,6 +231,8 @@ def _ended_job(row: TrialRow, job: JobState, observed: Observed) -> Action | Non
     if observed.study.metrics.source != "Sdk":
         names = ", ".join(objective.name for objective in observed.study.objectives)
         message = f"the program ended without a value of {names} where spec.metrics says that it reports"
+        if why := observed.drained.get(job.name):
+            message = f"no last value of {names} is known: {why}"
     return Tell(row, TrialState.FAIL, failure=Failure("MetricMissing", message, exit_code=0), job=job)
 
 
