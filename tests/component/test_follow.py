@@ -451,3 +451,51 @@ async def test_thousands_of_lines_at_once(scene):
     scene.look()
     await scene.has_reported(5000)
     assert scene.reports() == counted(5000)
+
+
+async def test_a_study_of_trials_that_print_from_its_beginning_to_its_end(world, server):
+    world.logs_from = server.url
+    world.start_operator()
+    pruner = {"name": "Threshold", "options": {"lower": 0.2}}
+    await world.apply(metrics={"from": "Stdout"}, pruner=pruner, maxTrials=3, parallelism=3)
+    await world.settle()
+    running = {"phase": "Running", "containerStatuses": [container_status({"running": {}})]}
+    pods = [await world.start_pod(number, running) for number in range(3)]
+    for pod in pods:
+        server.starts(pod)
+    await world.settle()
+    await server.prints(pods[0], "epoch=1 score=0.5", "epoch=2 score=0.7")
+    await server.prints(pods[1], "epoch=1 score=0.1")
+    await server.prints(pods[2], "nothing", "score: high")
+    await until(lambda: len(world.database.query("SELECT 1 FROM trial_intermediate_values")) == 3)
+    await world.settle()
+    assert world.rows() == [(0, "RUNNING"), (1, "PRUNED"), (2, "RUNNING")], "pruned while it runs"
+    for number in (0, 2):
+        await server.prints(pods[number], "done")
+        await server.ends(pods[number])
+        await world.set_pod_status(pods[number], {"phase": "Succeeded"})
+        await world.end_job(number)
+    await world.end_job(1)
+    await world.look()
+    assert world.rows()[0] == (0, "RUNNING"), "its log has not been read to the end"
+    await until(lambda: len(world.woken) == 2)
+    await world.settle()
+    assert world.rows() == [(0, "COMPLETE"), (1, "PRUNED"), (2, "FAIL")]
+    status = (await world.study())["status"]
+    assert status["bestTrial"]["values"] == ["0.7"]
+    assert (status["badReports"], status["lastBadReport"]) == (
+        1,
+        "score is 'high', which is no number: score: high",
+    )
+    (failure,) = status["recentFailures"]
+    assert (failure["reason"], "without a value of score" in failure["message"]) == ("MetricMissing", True)
+    await until(lambda: server.streams == 0)
+
+
+async def test_a_study_whose_pattern_cannot_be_used_is_refused(world):
+    await world.apply(metrics={"from": "Stdout", "pattern": "(?P<name>a"})
+    await world.settle()
+    condition = await world.condition("Accepted")
+    assert (condition["status"], condition["reason"]) == ("False", "InvalidMetricsPattern")
+    assert "spec.metrics.pattern is not a regular expression of RE2: missing )" in condition["message"]
+    assert await world.jobs() == []

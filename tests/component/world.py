@@ -238,6 +238,7 @@ class World:
         status: dict[str, Any] = {
             "startTime": now,
             "active": None,
+            "ready": None,
             "conditions": [
                 {
                     "type": type_,
@@ -259,12 +260,18 @@ class World:
         job = await self.job(number, study)
         template = job["spec"]["template"]
         name = f"{job['metadata']['name']}-{uuid.uuid4().hex[:5]}"
-        metadata = {"name": name, "namespace": self.namespace, "labels": template["metadata"]["labels"]}
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "controller": True}
+        metadata = {
+            "name": name,
+            "namespace": self.namespace,
+            "labels": template["metadata"]["labels"],
+            "ownerReferences": [owner | {key: job["metadata"][key] for key in ("name", "uid")}],
+        }
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
         await self.cluster._call("POST", f"/api/v1/namespaces/{self.namespace}/pods", body=pod)
         await self.set_pod_status(name, status)
-        path = self._path("jobs", job["metadata"]["name"], "status")
-        await self.cluster._call("PATCH", path, body={"status": {"active": 1}}, content=MERGE)
+        path, ready = self._path("jobs", job["metadata"]["name"], "status"), int(status.get("phase") == "Running")
+        await self.cluster._call("PATCH", path, body={"status": {"active": 1, "ready": ready}}, content=MERGE)
         return name
 
     async def set_pod_status(self, name: str, status: dict[str, Any]) -> None:
