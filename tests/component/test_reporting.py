@@ -223,3 +223,31 @@ def test_a_database_of_the_first_version_is_migrated_with_its_data(database):
     assert second.call("finish", [], True) is False, "as study_trial of the first version calls it"
     assert database.query("SELECT max(version) FROM study_operator.schema_version") == [(REPORTING_SCHEMA,)]
     assert database.query("SELECT count(*) FROM trial_intermediate_values") == [(3,)]
+
+
+# What the operator makes of it
+
+
+async def test_a_candidate_counts_once_the_job_is_complete(world):
+    await world.apply(maxTrials=2)
+    await world.settle()
+    for number, value in ((0, 0.5), (1, 0.9)):
+        assert (await world.pod(number)).call("candidate", [value]) is False
+    await world.settle()
+    assert world.rows() == [(0, "RUNNING"), (1, "RUNNING")], "nobody knows yet how their programs end"
+    await world.end_job(0)
+    await world.end_job(1, failed="BackoffLimitExceeded")
+    await world.settle()
+    assert world.rows() == [(0, "COMPLETE"), (1, "FAIL")]
+    with world.database.optuna_study((await world.study())["status"]["studyName"]) as study:
+        assert [trial.values for trial in study.trials] == [[0.5], None]
+
+
+async def test_bad_reports_show_in_the_status(world):
+    await world.apply()
+    await world.settle()
+    for number, total in ((0, 3), (1, 4)):
+        (await world.pod(number)).call("bad_report", f"line {number}: high is no number", total)
+    await world.settle()
+    status = (await world.study())["status"]
+    assert (status["badReports"], status["lastBadReport"]) == (7, "line 1: high is no number")
