@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from study_operator import metrics
+from study_operator import beside, metrics
 from study_operator.cluster import ApiError, Cluster, owner_uid
 from study_operator.live import LiveStudy
 from study_operator.logs import trial_context
@@ -192,6 +192,11 @@ class Actor:
         except ApiError as error:
             self._done.troubles.append(f"Secret {name} could not be created: {error.message}")
             return
+        if rows and not self._live.served_names:
+            if (trouble := await beside.ensure_service(self._cluster, study)) is not None:
+                self._done.troubles.append(trouble)
+                return
+            self._live.served_names = True
         for result in await asyncio.gather(*(self._create(study, row) for row in rows)):
             if isinstance(result, JobState):
                 self._done.created[result.name] = result
@@ -202,6 +207,8 @@ class Actor:
     async def _create(self, study: Study, row: TrialRow) -> JobState | str:
         """Creates one Job. Returns it as it will be listed, or a sentence that says why there is none."""
         assert row.job is not None
+        if (trouble := await beside.ensure_claim(self._cluster, study, row.number)) is not None:
+            return trouble
         manifest = job(study, self._reporting, row.number, row.trial_id, row.params, row.job)
         name = row.job
         try:

@@ -49,6 +49,8 @@ class LiveStudy:
         accepted_generation: the generation of the spec whose Job template the API server has accepted.
         predecessors_ended: whether the rows of deleted Studies of the same name have been seen to.
         secret: the name of the Secret that this process has seen to be there.
+        served_names: whether the Service that the pods' subdomain needs has been seen to be there.
+        cleared: when claims that are not kept were last deleted: generation, ended trials, those still saving.
     """
 
     def __init__(self, study: Study, studies: Studies, trials: Trials, sampler_classes: Collection[str]) -> None:
@@ -60,17 +62,22 @@ class LiveStudy:
         self.accepted_generation: int | None = None
         self.predecessors_ended = False
         self.secret: str | None = None
+        self.served_names = False
+        self.cleared: tuple[int, int, frozenset[int]] | None = None
         self._sampler_classes = sampler_classes
         self._studies = studies
         self._trials = trials
         self._sampling: Sampling | None = None
         self._ensured: tuple[str, bytes] | None = None
         self._front: tuple[int, list[BestTrial], int] = (0, [], 0)  # COMPLETE trials, Pareto front's beginning and size
+        self._best: list[int] = []
 
     def take(self, study: Study) -> None:
         """The Study was edited: what depends on the spec is built anew."""
         if any(getattr(study, field) != getattr(self.study, field) for field in ("pruner", "convergence")):
             self._sampling = None
+        if study.generation != self.study.generation:
+            self.served_names = False
         self.study = study
 
     def drop(self) -> None:
@@ -200,6 +207,12 @@ class LiveStudy:
             )
             self._ensured = wanted
 
+    def best(self, rows: Rows) -> list[int]:
+        """The numbers of the trials that are best now: one or, with several objectives, the Pareto front."""
+        if len(self.study.objectives) == 1:
+            return [rows.best.number] if rows.best else []
+        return self._best
+
     def _with_front(self, rows: Rows) -> Rows:
         """With several objectives, the Pareto front, which is computed again when a trial has been added to it."""
         if len(self.study.objectives) == 1:
@@ -209,7 +222,10 @@ class LiveStudy:
         if complete != self._front[0]:
             points = self._trials.points(self.study_id)
             front = pareto.front(points.items(), self.study.directions)
-            self._front = complete, self._trials.complete_trials(front[:FRONT_SHOWN]), len(front)
+            # Whose checkpoints are kept, all of them tell; otherwise only those that are shown are read.
+            read = self._trials.complete_trials(front if self.study.checkpoints else front[:FRONT_SHOWN])
+            self._front = complete, read[:FRONT_SHOWN], len(front)
+            self._best = [trial.number for trial in read]
         _, shown, size = self._front
         return replace(rows, best=None, front=tuple(shown), front_size=size)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from study_operator import metrics
+from study_operator import beside, metrics
 from study_operator.act import Actor
 from study_operator.cluster import ApiError, Cluster
 from study_operator.follow import Follower
@@ -155,6 +155,8 @@ class Reconciler:
         if todo.actions:
             rows = await self._threads.run(live.look, list({job.number for job in observed.active}))
             observed = replace(observed, rows=rows, jobs={**observed.jobs, **done.created})
+        if (trouble := await self._clear_claims(live, observed)) is not None:
+            done.troubles.append(trouble)
         look.troubles, look.failed = done.troubles, bool(done.troubles)
         if done.again:
             look.sooner(0.0)
@@ -171,6 +173,20 @@ class Reconciler:
             return observed
         rows = observed.rows
         return replace(observed, rows=replace(rows, clock=await self._threads.run(live.keep_time, idle, observed.now)))
+
+    async def _clear_claims(self, live: LiveStudy, observed: Observed) -> str | None:
+        """Deletes claims that are no longer to be kept, if a trial or its Job has ended since that was last done."""
+        active = {job.number for job in observed.active}
+        saving = frozenset(n for n in active if n in observed.rows.open and observed.rows.open[n].state.is_finished())
+        seen = observed.study.generation, observed.rows.finished, saving
+        if live.cleared == seen:
+            return None
+        trouble = await beside.clear_claims(
+            self._cluster, observed.study, observed.rows, active, live.best(observed.rows)
+        )
+        if trouble is None:
+            live.cleared = seen
+        return trouble
 
     def _holder(self, key: Key, study: Study) -> LiveStudy:
         live = self._live.get(key)
@@ -203,6 +219,13 @@ class Reconciler:
                     raise
                 look.sooner(REFUSED_AGAIN)
                 return refused("JobTemplateRefused", f"the API server refuses the Job: {error.message}")
+            try:
+                await beside.try_claim(self._cluster, study)
+            except ApiError as error:
+                if error.status not in (400, 403, 422):
+                    raise
+                look.sooner(REFUSED_AGAIN)
+                return refused("CheckpointsRefused", f"the API server refuses a trial's claim: {error.message}")
         live.accepted_generation = study.generation
         return accepted()
 
@@ -281,7 +304,12 @@ class Reconciler:
     def _reporting(self, study: Study) -> Reporting:
         settings = self._settings
         return Reporting.of(
-            study, self._cluster_id, settings.study_key_seed, settings.reporter_url, settings.reporter_ca
+            study,
+            self._cluster_id,
+            settings.study_key_seed,
+            settings.reporter_url,
+            settings.reporter_ca,
+            settings.trial_image,
         )
 
 

@@ -219,7 +219,11 @@ async def test_a_job_without_pods_has_none_to_end(world):
 
 async def first_job(world: World) -> JobState:
     uid = (await world.study())["metadata"]["uid"]
-    return next(j for j in (await world.cluster.list_jobs(world.namespace, "study", uid)).values() if j.number == 0)
+    return next(
+        j
+        for j in (await world.cluster.list_jobs(world.namespace, "study", uid, "nvidia.com/gpu")).values()
+        if j.number == 0
+    )
 
 
 # What the API server says to the Jobs
@@ -272,7 +276,9 @@ async def test_gpus_of_all_pods_are_counted_in_the_list(world):
     uid = (await world.study())["metadata"]["uid"]
     jobs = await world.cluster.list_jobs(world.namespace, "study", uid, "amd.com/gpu")
     assert {j.gpus for j in jobs.values()} == {6}
-    assert {j.gpus for j in (await world.cluster.list_jobs(world.namespace, "study", uid)).values()} == {0}
+    assert {
+        j.gpus for j in (await world.cluster.list_jobs(world.namespace, "study", uid, "nvidia.com/gpu")).values()
+    } == {0}
 
 
 async def test_the_clusters_choice_of_a_group_can_be_kept(world):
