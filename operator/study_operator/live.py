@@ -20,6 +20,9 @@ from study_operator.model.samplers import build_sampler
 from study_operator.model.sampling import Sampling
 from study_operator.model.study import Study
 from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Rows, TrialRow
+from study_operator.model.warm_start import WarmStarted
+from study_operator.model.wishes import impossible
+from study_operator.storage.beginnings import Beginnings
 from study_operator.storage.reading import JOB_ATTR
 from study_operator.storage.studies import Studies
 from study_operator.storage.trials import StaleHistory, Trials
@@ -33,10 +36,12 @@ FRONT_SHOWN = 20
 
 @dataclass(frozen=True)
 class Prospect:
-    """Whether the sampler has nothing more to suggest, and whether more trials are not expected to help."""
+    """Whether the sampler has nothing more to suggest, and whether more trials are not expected to help; trials that
+    somebody has enqueued and that cannot be run, with the reason."""
 
     exhausted: bool = False
     converged: bool = False
+    impossible: tuple[tuple[TrialRow, str], ...] = ()
 
 
 class LiveStudy:
@@ -51,9 +56,17 @@ class LiveStudy:
         secret: the name of the Secret that this process has seen to be there.
         served_names: whether the Service that the pods' subdomain needs has been seen to be there.
         cleared: when claims that are not kept were last deleted: generation, ended trials, those still saving.
+        warm_started: what came of each earlier study that it begins with, once that is known.
     """
 
-    def __init__(self, study: Study, studies: Studies, trials: Trials, sampler_classes: Collection[str]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        studies: Studies,
+        trials: Trials,
+        beginnings: Beginnings,
+        sampler_classes: Collection[str],
+    ) -> None:
         self.study = study
         self.study_id: int | None = None
         self.launched: set[str] = set()
@@ -64,9 +77,12 @@ class LiveStudy:
         self.secret: str | None = None
         self.served_names = False
         self.cleared: tuple[int, int, frozenset[int]] | None = None
+        self.warm_started: tuple[WarmStarted, ...] = ()
         self._sampler_classes = sampler_classes
         self._studies = studies
         self._trials = trials
+        self._beginnings = beginnings
+        self._impossible: tuple[tuple[TrialRow, str], ...] = ()
         self._sampling: Sampling | None = None
         self._ensured: tuple[str, bytes] | None = None
         self._front: tuple[int, list[BestTrial], int] = (0, [], 0)  # COMPLETE trials, Pareto front's beginning and size
@@ -74,7 +90,9 @@ class LiveStudy:
 
     def take(self, study: Study) -> None:
         """The Study was edited: what depends on the spec is built anew."""
-        if any(getattr(study, field) != getattr(self.study, field) for field in ("pruner", "convergence")):
+        if any(
+            getattr(study, field) != getattr(self.study, field) for field in ("pruner", "convergence", "initial_trials")
+        ):
             self._sampling = None
         if study.generation != self.study.generation:
             self.served_names = False
@@ -98,6 +116,9 @@ class LiveStudy:
 
         Returns:
             The rows, and what the sampler expects of more trials.
+
+        Raises:
+            Refused: the Study names trials to begin with that there are not, or others than before.
         """
         self._ensure(reporting)
         assert self.study_id is not None
@@ -111,7 +132,7 @@ class LiveStudy:
             return rows, Prospect()
         sampling = self._loaded(rows)
         self._feed(sampling, running)
-        prospect = Prospect(sampling.exhausted, sampling.converged)
+        prospect = Prospect(sampling.exhausted, sampling.converged, self._impossible)
         if (prospect.exhausted or prospect.converged) and not running:
             self._sampling = None
         return rows, prospect
@@ -132,6 +153,8 @@ class LiveStudy:
         assert self.study_id is not None
         for _ in range(5):
             sampling = self._sampling or self._load()
+            if self._impossible:  # enqueued since the last look; the next one ends it
+                raise StaleHistory(f"trial {self._impossible[0][0].number} was enqueued: {self._impossible[0][1]}")
             if sampling.exhausted or sampling.converged:
                 return None
             begun = time.perf_counter()
@@ -182,7 +205,9 @@ class LiveStudy:
         )
         self.prune.discard(row.number)
         self.launched.discard(row.job or "")
-        if done and known and self._sampling:
+        if row.state is TrialState.WAITING:
+            self._sampling = None  # Optuna tells running trials only
+        elif done and known and self._sampling:
             if told.state is TrialState.PRUNED:  # where nothing prunes, it has seen none of the reports
                 for report in self._trials.reports({row.trial_id: self._sampling.seen(row.trial_id)}):
                     self._sampling.see(report)
@@ -237,11 +262,20 @@ class LiveStudy:
 
     def _load(self) -> Sampling:
         assert self.study_id is not None
+        self._beginnings.enqueue(self.study, self.study_id)
+        warm, self.warm_started = self._beginnings.load(self.study, self.study_id)
         trials, attrs = self._trials.history(self.study_id)
+        wrong = impossible(self.study.space, trials)
+        self._impossible = tuple(
+            (TrialRow(trial._trial_id, trial.number, trial.state, {}, None), wrong[trial._trial_id])
+            for trial in trials
+            if trial._trial_id in wrong
+        )
         # The pruner sees the reports of our running trials again, in order; other trials keep what they have.
         replay = {t._trial_id for t in trials if t.state is TrialState.RUNNING and JOB_ATTR in t.system_attrs}
         sampler, pruner = build_sampler(self.study, len(trials), self._sampler_classes), build_pruner(self.study)
-        self._sampling = Sampling(self.study, sampler, pruner, trials, attrs, replay, judge=build_judge(self.study))
+        judge = build_judge(self.study)
+        self._sampling = Sampling(self.study, sampler, pruner, trials, attrs, replay, warm, judge)
         return self._sampling
 
     def _feed(self, sampling: Sampling, running: Collection[TrialRow]) -> None:

@@ -29,8 +29,10 @@ from study_operator.model.search_space import example_params
 from study_operator.model.status import Condition, Situation, accepted, refused, storage_down, storage_ready
 from study_operator.model.study import Refused, Study, parse
 from study_operator.model.trial import Failure, JobState, Rows, TrialRow
+from study_operator.model.wishes import initial_trials
 from study_operator.publish import Publisher
 from study_operator.settings import Settings
+from study_operator.storage.beginnings import Beginnings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
 from study_operator.storage.studies import Studies
 from study_operator.storage.threads import StorageThreads
@@ -88,6 +90,7 @@ class Reconciler:
         self._settings, self._cluster, self._cluster_id = settings, cluster, cluster_id
         self._threads, self._follower, self._now = threads, follower, now
         self._studies, self._trials = Studies(database, cluster_id), Trials(database)
+        self._beginnings = Beginnings(database, cluster_id)
         self.gone = Gone(self._studies, self._trials, threads, settings.watch_namespaces)
         self._publisher = Publisher(cluster)
         self._live: dict[Key, LiveStudy] = {}
@@ -145,7 +148,12 @@ class Reconciler:
     async def _serve(
         self, key: Key, live: LiveStudy, manifest: Manifest, judgement: Condition, noticed: float, look: Look
     ) -> None:
-        observed, waits = await self._observe(key, live, manifest, look, launching=judgement.status is True)
+        try:
+            observed, waits = await self._observe(key, live, manifest, look, launching=judgement.status is True)
+        except Refused as refusal:  # what only the database could tell
+            judgement = refused(refusal.reason, refusal.message)
+            look.sooner(REFUSED_AGAIN)
+            observed, waits = await self._observe(key, live, manifest, look, launching=False)
         todo = plan(observed)
         look.sooner(todo.look_again.total_seconds() if todo.look_again else None)
         actor = Actor(self._cluster, self._threads, live, self._reporting(live.study), self._now)
@@ -163,7 +171,8 @@ class Reconciler:
         end = outcome(observed)
         observed = await self._keep_time(live, observed, end)
         words = None if end or done.troubles else waits
-        situation = Situation(judgement, storage_ready(), observed, end, words, tuple(done.troubles))
+        troubles = tuple(done.troubles)
+        situation = Situation(judgement, storage_ready(), observed, end, words, troubles, live.warm_started)
         await self._publish(manifest, live.study, look, situation, done.failures)
 
     async def _keep_time(self, live: LiveStudy, observed: Observed, end: Outcome | None) -> Observed:
@@ -191,7 +200,8 @@ class Reconciler:
     def _holder(self, key: Key, study: Study) -> LiveStudy:
         live = self._live.get(key)
         if live is None or live.study.uid != study.uid:
-            live = self._live[key] = LiveStudy(study, self._studies, self._trials, self._settings.sampler_classes)
+            classes = self._settings.sampler_classes
+            live = self._live[key] = LiveStudy(study, self._studies, self._trials, self._beginnings, classes)
         live.take(study)
         return live
 
@@ -207,6 +217,7 @@ class Reconciler:
             build_pruner(study)
             build_judge(study)
             lines.build(study)
+            initial_trials(study)
             example = job(study, self._reporting(study), 0, 0, example_params(study.space))
         except Refused as refusal:
             return refused(refusal.reason, refusal.message)
@@ -264,6 +275,7 @@ class Reconciler:
             prune=frozenset(live.prune),
             exhausted=prospect.exhausted,
             converged=prospect.converged,
+            impossible=prospect.impossible,
             stuck=stuck,
             drained=drained,
         )

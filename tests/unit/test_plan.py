@@ -690,3 +690,20 @@ def test_a_study_that_has_ended_has_nothing_left_to_do(observed):
 def test_an_end_is_told_of_a_study_of_any_parallelism():
     ended = Observed(study(parallelism=8), rows_of(counts={COMPLETE: 100}), {}, NOW)
     assert plan(ended) == Plan(())
+
+
+# What a notebook enqueued
+
+
+def test_what_was_enqueued_and_cannot_be_run_fails_with_the_reason():
+    row = trial_row(3, WAITING, job=None)
+    told, asked = plan(observe(counts={WAITING: 1}, impossible=((row, "x is 2"),))).actions
+    assert asked == Ask(1)
+    assert (told.row, told.state, told.failure.reason) == (row, FAIL, "InvalidParameters")
+    assert told.failure.message == "what was enqueued cannot be run: x is 2"
+
+
+def test_it_counts_as_a_failed_trial_at_once():
+    wrong = tuple((trial_row(n, WAITING, job=None), "x is 2") for n in range(2))
+    found = plan(observe(counts={WAITING: 2}, impossible=wrong, spec={"maxFailedTrials": 1})).actions
+    assert [type(action) for action in found] == [Tell, Tell]

@@ -41,6 +41,7 @@ from study_operator.model.status import (
     storage_ready,
 )
 from study_operator.model.trial import BestTrial, Failure, JobPhase, Rows
+from study_operator.model.warm_start import WarmStarted
 
 SUCCEEDED = Outcome(True, "MaxTrialsReached", "100 of 100 trials have ended")
 BROKEN = Outcome(False, "MaxFailedTrialsExceeded", "11 trials failed")
@@ -401,3 +402,17 @@ def test_a_finished_trial_changes_little_in_the_patch():
     new = compute(situation(observe(trial_row(1, result=result(1)), counts={COMPLETE: 3})), old, NOW)
     assert "phase" not in difference(old, new)
     assert "startTime" not in difference(old, new)
+
+
+def test_what_came_of_earlier_studies_stays_when_it_is_not_looked_up_again():
+    came = (
+        WarmStarted("team-a/old-12345678", 5, 2, "2 failed" + "!" * 300),
+        WarmStarted("team-a/other-12345678", 0, 0, ""),
+    )
+    old = compute(situation(warm_started=came))
+    first, second = old["warmStart"]
+    assert (first["study"], first["taken"], first["left"], len(first["message"])) == ("team-a/old-12345678", 5, 2, 256)
+    assert second == {"study": "team-a/other-12345678", "taken": 0, "left": 0}
+    assert compute(situation(), old)["warmStart"] == old["warmStart"]
+    assert "warmStart" not in compute(situation())
+    assert list(violations({"warmStart": old["warmStart"]}, status_schema())) == []

@@ -49,7 +49,8 @@ class Observed:
     `launched` are the Jobs that this process has created or seen; `prune` the trials that the pruner gave up;
     `exhausted` says that the sampler has nothing more to suggest, `converged` that more trials are not expected to
     help; `launching` that new trials may be started; `stuck` are the Jobs that have waited too long, by name;
-    `drained` those whose output has been read, where trials report by it, each with why not all of it could be, or "".
+    `drained` those whose output has been read, where trials report by it, each with why not all of it could be, or "";
+    `impossible` the trials that somebody has enqueued and that cannot be run, with the reason.
     """
 
     study: Study
@@ -62,6 +63,7 @@ class Observed:
     converged: bool = False
     launching: bool = True
     drained: Mapping[str, str] = field(default_factory=dict)
+    impossible: tuple[tuple[TrialRow, str], ...] = ()
     stuck: Mapping[str, Stuck] = field(default_factory=dict)
 
     @property
@@ -156,7 +158,10 @@ def plan(observed: Observed) -> Plan:
     busy = {job.number for job in observed.active}  # a pod holds its GPU, whatever the row says
     waiting: list[TrialRow] = []
     ending: set[str] = set()  # Jobs whose trial ends, or runs again, by what is done now
-    failures, reached = 0, False
+    failures, reached = len(observed.impossible), False
+    for row, why in observed.impossible:
+        message = f"what was enqueued cannot be run: {why}"
+        actions.append(Tell(row, TrialState.FAIL, failure=Failure("InvalidParameters", message)))
     for number, row in observed.rows.open.items():
         if row.state is not TrialState.RUNNING or row.job is None:  # finished, or run by somebody else
             continue
@@ -189,7 +194,7 @@ def plan(observed: Observed) -> Plan:
     if observed.launching and not study.paused and not stopping:
         free = max(study.parallelism - len(busy), 0)
         actions += [Launch(row) for row in waiting[:free]]
-        left = study.max_trials - observed.rows.total
+        left = study.max_trials - observed.rows.total - len(observed.impossible)
         more = min(free - len(waiting[:free]), left)
         if more > 0 and ended is None and not (observed.exhausted or reached or _fails(observed, failures)):
             actions.append(Ask(more))

@@ -15,7 +15,8 @@ from optuna.trial import TrialState
 
 from study_operator.model.plan import Observed, Outcome, over
 from study_operator.model.study import Study
-from study_operator.model.summary import queued_trials, shorten, summary, time_text
+from study_operator.model.summary import queued_trials, shorten, summary, time_text, warm_started
+from study_operator.model.warm_start import WarmStarted
 
 _MESSAGE = 2048  # the CRD's bound, in characters
 _SIZE = 15_000  # of the whole status as JSON, in bytes: 16 KiB with what the API server adds
@@ -36,7 +37,8 @@ class Situation:
     """What the status is computed from.
 
     `observed` is None when nothing could be observed: the Study cannot be understood, or the database does not answer.
-    `pending` says why a trial's pod does not run, `troubles` what went wrong while acting, in sentences.
+    `pending` says why a trial's pod does not run, `troubles` what went wrong while acting, in sentences;
+    `warm_started` what came of each earlier study, empty when that was not looked up now.
     """
 
     accepted: Condition
@@ -45,6 +47,7 @@ class Situation:
     outcome: Outcome | None = None
     pending: str | None = None
     troubles: tuple[str, ...] = ()
+    warm_started: tuple[WarmStarted, ...] = ()
 
 
 def accepted() -> Condition:
@@ -84,6 +87,8 @@ def status(manifest: Mapping[str, Any], study: Study | None, situation: Situatio
         new["phase"] = _phase(observed, outcome)
     elif "phase" not in old:
         new["phase"] = "Pending"
+    if situation.warm_started:
+        new["warmStart"] = [warm_started(one) for one in situation.warm_started]
     if outcome is not None:
         new.setdefault("completionTime", time_text(now))
     elif rows is not None:

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from study_operator.model.plan import Observed
 from study_operator.model.search_space import as_text
 from study_operator.model.trial import BestTrial, Failure, FailureClass
+from study_operator.model.warm_start import WarmStarted
 
 _FAILURE_MESSAGE, _PARAMETER, _REASON = 256, 128, 64  # bounds of the CRD, in characters
 
@@ -86,6 +87,12 @@ def _front(trial: BestTrial) -> dict[str, Any]:
         "values": [repr(value) for value in trial.values],
         "parameters": {name: shorten(as_text(value), _PARAMETER) for name, value in trial.params.items()},
     }
+
+
+def warm_started(came: WarmStarted) -> dict[str, Any]:
+    """What came of one earlier study."""
+    found = {"study": came.study, "taken": came.taken, "left": came.left}
+    return {**found, "message": shorten(came.message, _FAILURE_MESSAGE)} if came.message else found
 
 
 def _deadline(observed: Observed) -> str | None:
