@@ -262,7 +262,9 @@ def tell_result(row: TrialRow, constraints: Sequence[Constraint]) -> Tell:
     if any(math.isnan(value) for value in result.values):
         return Tell(row, TrialState.FAIL, failure=Failure("InvalidValue", "the final value is NaN"))
     if missing := [constraint.name for constraint in constraints if constraint.name not in result.constraints]:
-        message = f"no value of {', '.join(missing)} came with the result: let the program call trial.set_constraint()"
+        message = (
+            f"no value of {', '.join(missing)} came with the result: let the program report it as spec.metrics says"
+        )
         return Tell(row, TrialState.FAIL, failure=Failure("ConstraintMissing", message))
     violations = {c.name: c.violation(result.constraints[c.name]) for c in constraints}
     broken = [c for c in constraints if not violations[c.name] <= 0]
