@@ -428,7 +428,7 @@ STATUS: dict[str, Any] = {
     "paretoFrontSize": 1,
     "failures": {"program": 1, "infrastructure": 3, "infeasible": 1},
     "gpus": 8,
-    "activeSeconds": 3600,
+    "deadlineTime": "2025-01-01T02:00:00Z",
     "warmStart": [{"study": EARLIER, "taken": 30, "left": 2, "message": "2: no parameter lr"}],
     "badReports": 1,
     "lastBadReport": "epoch=x: not a number",
