@@ -32,6 +32,11 @@ class Good(RandomSampler):
         self.given = {"n": n, "mode": mode, "callback": callback, "seed": seed}
 
 
+class Lazy(RandomSampler):
+    def __init__(self, n: int = 1, device: "lazy" | None = None, mode: int[3] = 1) -> None:  # raise when evaluated
+        super().__init__()
+
+
 class Seedless(RandomSampler):
     def __init__(self, n: int = 1) -> None:
         super().__init__()
@@ -190,6 +195,7 @@ def test_what_cannot_be_loaded_is_explained(plugin, cls, words):
         ("Good", {"seed": 1}, "tuners.samplers:Good has no option 'seed'; its options are mode, n"),
         ("Good", {"callback": "os:system"}, "tuners.samplers:Good has no option 'callback'; its options are mode, n"),
         ("Good", {"n": "1"}, "option 'n' of tuners.samplers:Good is '1'; it must be a whole number"),
+        ("Lazy", {"device": "gpu"}, "tuners.samplers:Lazy has no option 'device'; its options are n"),
         ("Open", {"n": "1"}, "option 'n' of tuners.samplers:Open is '1'; it must be a whole number"),
         ("Open", {"seed": 1}, "tuners.samplers:Open has no option 'seed'; its options are n"),
         ("Picky", {}, "tuners.samplers:Picky does not take these options: ValueError: n must be"),

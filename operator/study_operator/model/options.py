@@ -35,8 +35,8 @@ def _resolve(annotation: Any, cls: type) -> Any:
     if not isinstance(annotation, str):
         return annotation
     try:
-        return eval(annotation, vars(sys.modules[cls.__init__.__module__]))  # Optuna's own source
-    except NameError:
+        return eval(annotation, vars(sys.modules[cls.__init__.__module__]))  # Optuna's source, or an allowed plug-in's
+    except Exception:  # NameError, or what operators and subscripts do to names that are not there as they are meant
         return None
 
 
