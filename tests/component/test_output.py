@@ -11,7 +11,8 @@ from optuna.trial import TrialState
 
 from study_operator.model.position import Position
 from study_operator.storage.database import Database
-from study_operator.storage.output import Batch, Output, Stored, bad_reports_of
+from study_operator.storage.output import Batch, Output, Stored
+from study_operator.storage.reading import bad_reports_of
 
 FIRST, SECOND = Position(5, 1, 5), Position(9, 2, 9, 0, 1)
 

@@ -134,17 +134,6 @@ class Output:
             return ()
 
 
-def bad_reports_of(cursor: cursor, study_id: int) -> tuple[int, str]:
-    """How many reports of a study's trials could not be read, and the latest of them with what is wrong; 0 and ""."""
-    cursor.execute(
-        "SELECT coalesce(sum(count), 0)::bigint, (array_agg(last ORDER BY reported_at DESC))[1]"
-        " FROM study_operator.bad_reports WHERE study_id = %s",
-        (study_id,),
-    )
-    count, last = cursor.fetchone()
-    return count, last or ""
-
-
 def _running(cursor: cursor, trial_id: int) -> int | None:
     """The study of a RUNNING trial, which cannot end before this transaction does; None when it has ended."""
     cursor.execute("SELECT study_id, state::text FROM trials WHERE trial_id = %s FOR SHARE", (trial_id,))
