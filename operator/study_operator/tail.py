@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from study_operator.cluster import ApiError, Cluster, unreachable
+from study_operator.cluster import ApiError, Cluster
 from study_operator.model.lines import LONGEST_LINE, Lines
 from study_operator.model.position import Place, Position, split
 from study_operator.podlog import PodLogs
@@ -148,9 +148,9 @@ class Tail:
                     if waiting.due():
                         count += await self._take(waiting.lines)
                         waiting.lines = []
-            except TimeoutError as silence:
-                if not follow:
-                    raise unreachable(silence) from None
+            except TimeoutError:
+                if not follow:  # the API server waits for a node that is gone
+                    raise ApiError(504, "Timeout", f"its node has not answered for {_READING:g} s") from None
         return count + await self._take(waiting.lines), waiting.rest
 
     async def _take(self, lines: Sequence[bytes]) -> int:

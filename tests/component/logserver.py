@@ -24,12 +24,14 @@ class Container:
 
 @dataclass
 class Fault:
-    """What befalls one answer: it ends after so many bytes, with the connection reset unless `quietly`; or `status`."""
+    """What befalls one answer: it ends after so many bytes, with the connection reset unless `quietly`; or it is a
+    `status`; or there is `silence`."""
 
     after: int | None = None
     quietly: bool = False
     status: int | None = None
     message: str = ""
+    silence: bool = False
 
 
 class LogServer:
@@ -101,6 +103,8 @@ class LogServer:
         query, pod = dict(request.query), request.match_info["pod"]
         self.queries.append(query)
         fault = self.faults.pop(0) if self.faults else Fault()
+        if fault.silence:
+            await asyncio.Event().wait()
         if fault.status:
             return _refusal(fault.status, fault.message)
         if pod not in self.pods:

@@ -376,6 +376,14 @@ async def test_a_node_that_does_not_answer_is_given_up_after_a_while(scene, monk
     assert scene.results() == []
 
 
+async def test_a_node_that_is_silent_is_given_up_after_a_while(scene, monkeypatch):
+    monkeypatch.setattr(follow, "PATIENCE", 0.3)
+    monkeypatch.setattr(tail, "_READING", 0.1)
+    await scene.pod("Succeeded")
+    scene.server.faults = [Fault(silence=True) for _ in range(100)]
+    assert await scene.drained() == "the log could not be read to its end: its node has not answered for 0.1 s"
+
+
 async def test_what_an_ended_trial_prints_is_of_no_use(scene):
     pod = await scene.pod()
     scene.look()
