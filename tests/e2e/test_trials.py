@@ -71,7 +71,7 @@ def test_a_failing_trial_shows_why(cluster, script, limit, reason, code):
     failure = status["recentFailures"][0]
     assert (failure["trial"], failure["reason"], failure["exitCode"]) == (0, reason, code)
     if reason == "Error":
-        assert "last log line: cannot find the data" in failure["message"]
+        assert failure["lastLogLine"] == "cannot find the data"
     message = eventually(lambda: _events(cluster, "fails").get(f"Trial{reason}"), "an Event tells it")
     assert message.startswith(f"trial 0 failed: {reason}, exit code {code}")
     assert f"Trial{reason}" in cluster.kubectl("describe", "study", "fails")
@@ -123,6 +123,44 @@ def test_scaling_by_kubectl(cluster):
     eventually(lambda: len(cluster.jobs()) == 1, "one trial runs")
     cluster.kubectl("scale", "study/scale", "--replicas=3")
     eventually(lambda: len(cluster.jobs()) == 3, "three trials run")
+
+
+def test_a_suspended_study_frees_its_gpus_and_its_trials_run_again(cluster):
+    cluster.apply("rest", TRAIN.format(steps=20, sleep=0.3), maxTrials=2, gpusPerTrial=1, suspendPolicy="Terminate")
+    eventually(lambda: cluster.status("rest").get("gpus") == 2, "two GPUs are in use")
+    parameters = {job["metadata"]["name"]: _x(job) for job in cluster.jobs()}
+    cluster.kubectl("patch", "study/rest", "--type=merge", "-p", '{"spec": {"suspend": true}}')
+    eventually(lambda: not cluster.get("pods")["items"], "the pods are gone", 60)
+    eventually(lambda: cluster.status("rest").get("phase") == "Suspended", "the study says so")
+    status = eventually(lambda: (s := cluster.status("rest"))["trials"]["queued"] == 2 and s, "both are queued")
+    assert status["gpus"] == 0
+    cluster.kubectl("patch", "study/rest", "--type=merge", "-p", '{"spec": {"suspend": false}}')
+    assert cluster.wait("rest")["trials"]["complete"] == 2
+    again = {job["metadata"]["name"]: _x(job) for job in cluster.jobs()}
+    assert again == {f"{name}-r1": x for name, x in parameters.items()}
+
+
+def _x(job: dict) -> str:
+    env = job["spec"]["template"]["spec"]["containers"][0]["env"]
+    return next(variable["value"] for variable in env if variable["name"] == "PARAM_x")
+
+
+def test_an_exit_code_says_that_parameters_cannot_work(cluster):
+    script = "import os, sys; print('out of memory'); sys.exit(42)"
+    cluster.apply("oom", script, maxTrials=2, maxFailedTrials=0, infeasibleExitCodes=[42])
+    status = cluster.wait("oom", "Failed")
+    assert status["trials"]["infeasible"] == 2
+    assert status["failures"] == {"program": 0, "infrastructure": 0, "infeasible": 2}
+    assert {f["lastLogLine"] for f in status["recentFailures"]} == {"out of memory"}
+
+
+def test_an_image_that_stays_away_is_the_clusters_failure(cluster):
+    fields = {"maxTrials": 1, "parallelism": 1, "maxFailedTrials": 0, "infrastructureRetries": 1}
+    cluster.apply("away", container={"image": "localhost/no-such-image:1"}, pendingDeadlineSeconds=5, **fields)
+    status = cluster.wait("away", "Failed")
+    assert status["failures"] == {"program": 0, "infrastructure": 2, "infeasible": 0}
+    assert {f["class"] for f in status["recentFailures"]} == {"Infrastructure"}
+    assert {f["reason"] for f in status["recentFailures"]} <= {"ErrImagePull", "ImagePullBackOff"}
 
 
 def test_nothing_secret_is_in_the_open(cluster):
