@@ -63,7 +63,9 @@ def _reports(cluster: Cluster, name: str, number: int) -> int:
 
 
 def _claims(cluster: Cluster) -> set[str]:
-    return {claim["metadata"]["name"] for claim in cluster.get("pvc")["items"]}
+    """Names of the claims that are not being deleted; those wait for the finished pods of Jobs that are kept."""
+    found = cluster.get("pvc")["items"]
+    return {claim["metadata"]["name"] for claim in found if "deletionTimestamp" not in claim["metadata"]}
 
 
 def test_the_least_that_is_a_study(cluster):
