@@ -139,9 +139,11 @@ class Actor:
     async def _end_job(self, end: EndJob) -> None:
         namespace, ended = self._live.study.namespace, end.job
         try:
-            await self._cluster.delete_job(namespace, ended.name, ended.uid)
-            if end.kill_after is not None:  # after the Job, which would start another pod
+            if end.kill_after is not None:
+                # Before the Job: the garbage collector would give them their own time, which a kubelet that has begun
+                # to wait does not always shorten. A pod that the Job starts meanwhile goes with it.
                 await self._cluster.delete_pods(namespace, self._live.study.name, ended, end.kill_after)
+            await self._cluster.delete_job(namespace, ended.name, ended.uid)
         except ApiError as error:
             self._done.troubles.append(f"Job {ended.name} could not be deleted: {error.message}")
 

@@ -221,7 +221,7 @@ def test_numbers_as_people_write_them(shared: Kubectl) -> None:
 
 
 def test_the_documented_example_is_accepted(shared: Kubectl) -> None:
-    [example] = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs" / "study.md").read_text(), re.DOTALL)
+    example, *_ = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs" / "study.md").read_text(), re.DOTALL)
     example = example.replace("namespace: team-a", f"namespace: {shared.namespace}")
     shared.ok("create", "--dry-run=server", "-f", "-", stdin=example)
 

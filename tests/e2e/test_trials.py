@@ -132,8 +132,8 @@ def test_a_suspended_study_frees_its_gpus_and_its_trials_run_again(cluster):
     cluster.kubectl("patch", "study/rest", "--type=merge", "-p", '{"spec": {"suspend": true}}')
     eventually(lambda: not cluster.get("pods")["items"], "the pods are gone", 60)
     eventually(lambda: cluster.status("rest").get("phase") == "Suspended", "the study says so")
-    status = eventually(lambda: (s := cluster.status("rest"))["trials"]["queued"] == 2 and s, "both are queued")
-    assert status["gpus"] == 0
+    eventually(lambda: cluster.status("rest")["trials"]["queued"] == 2, "both are queued")
+    eventually(lambda: cluster.status("rest")["gpus"] == 0, "no GPU is in use")
     cluster.kubectl("patch", "study/rest", "--type=merge", "-p", '{"spec": {"suspend": false}}')
     assert cluster.wait("rest")["trials"]["complete"] == 2
     again = {job["metadata"]["name"]: _x(job) for job in cluster.jobs()}
