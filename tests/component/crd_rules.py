@@ -692,7 +692,7 @@ RULES: dict[str, tuple[Change, Change, str]] = {
     ),
     "metrics-format": (
         metrics(**{"from": "File", "path": "/m/log", "format": "JsonLines"}),
-        metrics(**{"from": "Stdout", "format": "JsonLines"}),
+        metrics(**{"from": "Stdout", "format": "TensorBoard"}),
         "format is only for from: File: remove it",
     ),
     "metrics-format-name": (

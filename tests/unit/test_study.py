@@ -73,7 +73,7 @@ def test_every_field_of_the_spec_is_taken():
         "infrastructure_retries": 1,
         "pending_deadline": 60,
         "infeasible_exit_codes": frozenset({42, 43}),
-        "metrics": Metrics("File", "step", path="/out/m.jsonl", format="TensorBoard"),
+        "metrics": Metrics("File", "step", "TensorBoard", path="/out/m.jsonl"),
         "checkpoints": Checkpoints("/ckpt", "All", claim_name="shared"),
         "successful_jobs_history_limit": 9,
         "failed_jobs_history_limit": 8,

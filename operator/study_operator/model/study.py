@@ -81,9 +81,9 @@ class Metrics:
 
     source: str
     step_name: str
+    format: str
     pattern: str | None = None
     path: str | None = None
-    format: str = "JsonLines"
 
 
 @dataclass(frozen=True)
@@ -216,9 +216,9 @@ def parse(manifest: Mapping[str, Any]) -> Study:
         metrics=Metrics(
             metrics["from"],
             metrics["stepName"],
+            metrics["format"],
             metrics.get("pattern"),
             metrics.get("path"),
-            metrics.get("format") or "JsonLines",
         ),
         checkpoints=_checkpoints(checkpoints) if checkpoints is not None else None,
         successful_jobs_history_limit=spec["successfulJobsHistoryLimit"],
