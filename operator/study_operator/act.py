@@ -123,7 +123,10 @@ class Actor:
         if failure.kind is FailureClass.TERMINATED:
             log.info("trial %d was ended: %s", row.number, failure.message)
             return
-        log.warning("trial %d failed: %s", row.number, failure.sentence())
+        if failure.kind is FailureClass.INFEASIBLE:
+            log.info("trial %d is infeasible: %s", row.number, failure.sentence())
+        else:
+            log.warning("trial %d failed: %s", row.number, failure.sentence())
         self._done.failures.append((row, failure))
 
     async def _explain(self, ended: JobState, known: Failure | None = None) -> Failure:

@@ -105,14 +105,15 @@ class LiveStudy:
         self.prune.clear()
 
     def observe(
-        self, reporting: Reporting, jobs: Collection[int], *, launching: bool, finished: bool
+        self, reporting: Reporting, jobs: Collection[int], *, launching: bool, end: str | None
     ) -> tuple[Rows, Prospect]:
         """Reads the study's rows and shows the pruner what its pods have reported.
 
         Args:
             jobs: numbers of the trials whose rows are wanted although they may have ended.
             launching: trials may be started; otherwise the sampler may be one that cannot be built.
-            finished: the status says that the study has ended; then no history is loaded just to look at it.
+            end: the reason with which the study has ended, as the status has it, None if it has not; then no history is
+                loaded just to look at it.
 
         Returns:
             The rows, and what the sampler expects of more trials.
@@ -126,10 +127,11 @@ class LiveStudy:
         running = [row for row in rows.open.values() if row.state is TrialState.RUNNING and row.job]
         # Whether a space is exhausted or the study has converged, only its history can tell.
         must_know = self.study.sampler.name in ("Grid", "BruteForce") or self.study.convergence is not None
-        ended = rows.total >= self.study.max_trials or (finished and not must_know)
+        ended = rows.total >= self.study.max_trials or (end is not None and not must_know)
         if not launching or (ended and not running):
             self._sampling = None  # hundreds of finished studies must not keep their histories in memory
-            return rows, Prospect()
+            # Without a sampler nobody can tell: what has ended stays so.
+            return rows, Prospect(end == "SearchSpaceExhausted", end == "Converged") if not launching else Prospect()
         sampling = self._loaded(rows)
         self._feed(sampling, running)
         prospect = Prospect(sampling.exhausted, sampling.converged, self._impossible)

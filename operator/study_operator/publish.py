@@ -65,9 +65,9 @@ class Publisher:
                 metrics.TRIALS.labels(*key, state).set(count)
         wait = await self._write(key, manifest, old, new, now)
         for row, failure in failures:
-            ended = "is infeasible" if failure.kind is FailureClass.INFEASIBLE else "failed"
-            message = f"trial {row.number} {ended}: {failure.sentence()}"
-            await self._events.record(manifest, f"Trial{failure.reason}", message, now, warning=ended == "failed")
+            infeasible = failure.kind is FailureClass.INFEASIBLE
+            message = f"trial {row.number} {_ended(study, row, failure)}: {failure.sentence()}"
+            await self._events.record(manifest, f"Trial{failure.reason}", message, now, warning=not infeasible)
         return wait
 
     async def _write(
@@ -104,6 +104,13 @@ class Publisher:
             if state in _NEWS and state not in before_conditions:
                 reason, warning = _NEWS[state]
                 await self._events.record(manifest, reason, condition["message"], now, warning=warning)
+
+
+def _ended(study: Study | None, row: TrialRow, failure: Failure) -> str:
+    if failure.kind is FailureClass.INFEASIBLE:
+        return "is infeasible"
+    again = failure.kind is FailureClass.INFRASTRUCTURE and study and row.retries < study.infrastructure_retries
+    return "failed and runs again" if again else "failed"
 
 
 def _urgent(old: dict[str, Any], new: dict[str, Any]) -> bool:

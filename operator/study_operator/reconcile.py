@@ -253,14 +253,13 @@ class Reconciler:
         observed = Observed(study, Rows({}, {}), found, self._now(), launching=launching)
         stuck, waits = await self._ask_pods(study, pending.waiting(observed.active), look)
         drained = self._follower.drained(key, found.values())
-        finished = (manifest.get("status") or {}).get("phase") in ("Succeeded", "Failed")
         reported = self._reported.pop(key, None)
         rows, prospect = await self._threads.run(
             live.observe,
             self._reporting(study),
             list({job.number for job in observed.active}),
             launching=launching,
-            finished=finished,
+            end=_end_before(manifest),
         )
         if reported is not None:
             metrics.REPORT_TO_DECISION.observe(time.perf_counter() - reported)
@@ -323,6 +322,14 @@ class Reconciler:
             settings.reporter_ca,
             settings.trial_image,
         )
+
+
+def _end_before(manifest: Manifest) -> str | None:
+    """The reason with which the study has ended, according to the status."""
+    conditions = (manifest.get("status") or {}).get("conditions") or ()
+    return next(
+        (c["reason"] for c in conditions if c["type"] in ("Complete", "Failed") and c["status"] == "True"), None
+    )
 
 
 def _accepted_before(manifest: Manifest) -> bool:

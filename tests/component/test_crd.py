@@ -147,7 +147,7 @@ DEFAULTS: dict[str, Any] = {
     "suspend": False,
     "suspendPolicy": "Drain",
     "infrastructureRetries": 5,
-    "metrics": {"from": "Sdk", "stepName": "epoch"},
+    "metrics": {"from": "Sdk", "stepName": "epoch", "format": "JsonLines"},
     "successfulJobsHistoryLimit": 3,
     "failedJobsHistoryLimit": 1,
     "gpusPerTrial": 1,
@@ -342,7 +342,7 @@ MUTABLE: dict[str, Change] = {
         1, study["spec"]["parameters"].pop(0)
     ),
     "a number written otherwise": parameters({"float": {"low": 0.0, "high": 1.0}}, INT, CHOICES, CONDITIONAL),
-    "metrics' default step": spec(metrics={"from": "Stdout", "stepName": "epoch"}),
+    "metrics' default step": spec(metrics={"from": "Stdout", "stepName": "epoch", "format": "JsonLines"}),
     "pruner": spec(pruner={"name": "Median", "options": {"n_warmup_steps": 2}}),
     "limits": spec(maxTrials=200, parallelism=16, maxFailedTrials=0, activeDeadlineSeconds=60),
     "a pause": spec(suspend=True, suspendPolicy="Terminate", parallelism=0),

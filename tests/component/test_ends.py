@@ -130,6 +130,10 @@ async def test_a_study_that_gets_no_better_has_converged(world):
     await world.settle()
     assert await _ended(world) == ("Succeeded", "Complete", "Converged")
     assert (await world.study())["status"]["trials"]["total"] == total
+    await world.edit(jobTemplate={"spec": {"template": {"spec": {"containers": [{"name": "trial"}]}}}})
+    await world.settle()
+    assert (await world.condition("Accepted"))["status"] == "False"
+    assert await _ended(world) == ("Succeeded", "Complete", "Converged"), "an edit that is refused does not undo it"
 
 
 @pytest.mark.parametrize("sampler", ["Grid", "BruteForce"])

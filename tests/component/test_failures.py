@@ -31,7 +31,8 @@ async def test_an_evicted_trial_runs_again_with_the_same_parameters_free_of_char
     assert status["failures"] == {"program": 0, "infrastructure": 1, "infeasible": 0}
     (failure,) = status["recentFailures"]
     assert (failure["trial"], failure["class"], failure["reason"]) == (0, "Infrastructure", "Disrupted")
-    assert (await world.events())["TrialDisrupted"]["type"] == "Warning"
+    event = (await world.events())["TrialDisrupted"]
+    assert (event["type"], event["message"].partition(":")[0]) == ("Warning", "trial 0 failed and runs again")
     (await world.pod(0)).call("finish", [0.5])
     await world.end_job(0)
     await world.settle()

@@ -382,6 +382,11 @@ def test_disruptions_are_not_the_programs_fault():
     assert job_of()["spec"]["podFailurePolicy"] == {"rules": [{"action": "FailJob", "onPodConditions": [condition]}]}
 
 
+def test_parameters_that_cannot_work_are_not_tried_again():
+    rules = job_of(pod_template({}, backoffLimit=3), infeasibleExitCodes=[43, 42])["spec"]["podFailurePolicy"]["rules"]
+    assert rules[1:] == [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42, 43]}}]
+
+
 def test_a_policy_of_the_users_own_is_kept():
     policy = {"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3]}}]}
     assert job_of(pod_template({}, podFailurePolicy=policy))["spec"]["podFailurePolicy"] == policy

@@ -22,12 +22,6 @@ TRIAL_ID_ANNOTATION = f"{GROUP}/trial-id"
 GENERATION_ANNOTATION = f"{GROUP}/generation"
 CA_VOLUME = "study-storage-ca"
 CA_DIRECTORY = f"/var/run/secrets/{GROUP}"
-# Disruptions (eviction, pre-emption, a lost node) are not the program's fault: they fail the Job at once, whatever its
-# backoffLimit, and the operator runs the trial again under another Job. Kubernetes' own way, Ignore, would count them
-# nowhere, know no limit and wait ten seconds before the next pod.
-_FAILURE_POLICY = {
-    "rules": [{"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
-}
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,7 @@ def job(
     pod_template["metadata"] = {**pod_meta, "labels": {**(pod_meta.get("labels") or {}), **labels}}
     pod = pod_template["spec"]
     if pod["restartPolicy"] == "Never":  # the API allows a podFailurePolicy with no other
-        spec.setdefault("podFailurePolicy", copy.deepcopy(_FAILURE_POLICY))
+        spec.setdefault("podFailurePolicy", _failure_policy(study))
     mount_checkpoints(study, number, pod)
     add_sidecar(study, pod, reporting.image)
     if reporting.ca:
@@ -164,3 +158,18 @@ def _environment(
 def variable_name(parameter: str) -> str:
     """A parameter's name as part of an environment variable's: '.' and '-' become '_'."""
     return parameter.replace(".", "_").replace("-", "_")
+
+
+def _failure_policy(study: Study) -> dict[str, Any]:
+    """What fails a Job at once, whatever its backoffLimit.
+
+    Disruptions (eviction, pre-emption, a lost node) are not the program's fault: the operator runs the trial again
+    under another Job. Kubernetes' own way, Ignore, would count them nowhere, know no limit and wait ten seconds before
+    the next pod. And parameters that cannot work do so no better a second time.
+    """
+    disrupted = {"type": "DisruptionTarget", "status": "True"}
+    rules: list[dict[str, Any]] = [{"action": "FailJob", "onPodConditions": [disrupted]}]
+    if study.infeasible_exit_codes:
+        codes = {"operator": "In", "values": sorted(study.infeasible_exit_codes)}
+        rules.append({"action": "FailJob", "onExitCodes": codes})
+    return {"rules": rules}

@@ -144,9 +144,11 @@ def recent_failures_of(cursor: cursor, study_id: int, most: int = 5) -> tuple[tu
 
 def clock_of(cursor: cursor, study_id: int) -> Clock:
     cursor.execute(
-        "SELECT (SELECT min(datetime_start) FROM trials WHERE study_id = a.study_id), a.paused_at, a.paused_seconds"
+        # Of our own first trial: what a notebook runs itself has the times of its own time zone.
+        "SELECT (SELECT t.datetime_start FROM trials t JOIN trial_system_attributes j USING (trial_id)"
+        " WHERE t.study_id = a.study_id AND j.key = %s ORDER BY t.number LIMIT 1), a.paused_at, a.paused_seconds"
         " FROM study_operator.access a WHERE a.study_id = %s",
-        (study_id,),
+        (JOB_ATTR, study_id),
     )
     row = cursor.fetchone()
     if row is None:
