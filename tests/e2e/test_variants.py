@@ -42,20 +42,25 @@ for number in range(int(os.environ["TRIALS"])):
 print(json.dumps([type(sampler).__name__, losses]))
 """
 QUADRATIC = [{"name": "x", "float": {"low": -5, "high": 5}}, {"name": "y", "float": {"low": -5, "high": 5}}]
+# What random search expects of it: the variance of each side, and how far its centre is from the best point.
+RANDOM = 2 * 10**2 / 12 + 2**2 + 1**2
 GP = {"name": "GP", "seed": 7, "options": {"n_startup_trials": 8}}
 BOTORCH = {"class": "optuna_integration.botorch:BoTorchSampler", "seed": 7, "options": {"n_startup_trials": 8}}
 HYPEROPT = {"class": "hyperopt_sampler:HyperoptSampler", "seed": 7, "options": {"n_startup_trials": 8}}
 
 
 @pytest.mark.parametrize(
-    ("name", "sampler", "cls", "trials"),
+    ("name", "sampler", "cls", "trials", "most"),
     [
-        ("study-operator-gp", GP, "GPSampler", 30),
-        ("study-operator-botorch", BOTORCH, "BoTorchSampler", 20),
-        ("study-operator-hyperopt", HYPEROPT, "HyperoptSampler", 60),
+        ("study-operator-gp", GP, "GPSampler", 30, 0.25),
+        ("study-operator-botorch", BOTORCH, "BoTorchSampler", 20, 0.25),
+        ("study-operator-hyperopt", HYPEROPT, "HyperoptSampler", 60, 0.8),  # it explores much longer
     ],
 )
-def test_a_sampler_learns_in_its_image(cluster: Cluster, name: str, sampler: dict[str, Any], cls: str, trials: int):
+def test_a_sampler_learns_in_its_image(
+    cluster: Cluster, name: str, sampler: dict[str, Any], cls: str, trials: int, most: float
+):
+    """Over the later half of its trials it is better than random search, whose expected loss is known."""
     manifest = cluster.manifest("quadratic", "", sampler=sampler, parameters=QUADRATIC)
     manifest["spec"]["objectives"][0]["direction"] = "Minimize"
     defaulted = cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(manifest))
@@ -65,7 +70,7 @@ def test_a_sampler_learns_in_its_image(cluster: Cluster, name: str, sampler: dic
     assert _phase(cluster) == "Succeeded", said
     found, losses = json.loads(said.splitlines()[-1])
     assert found == cls
-    assert statistics.mean(losses[-8:]) < statistics.mean(losses[:8]) / 2
+    assert statistics.mean(losses[trials // 2 :]) < most * RANDOM
     assert min(losses[8:]) < min(losses[:8])
 
 
