@@ -188,8 +188,8 @@ def plan(observed: Observed) -> Plan:
             actions.append(EndJob(job, PRUNED_KILL if _was_pruned(job, observed) else None))
         else:
             waits.append(wait)
-    actions += [CleanUp(job) for job in _to_clean_up(observed)[:CLEAN_UP]]
-    if any(isinstance(action, Tell | Judge | CleanUp) for action in actions):
+    clean_up = [CleanUp(job) for job in _to_clean_up(observed)[:CLEAN_UP]]
+    if clean_up or any(isinstance(action, Tell | Judge) for action in actions):
         waits.append(timedelta(seconds=1))  # to clean up what has ended now
     if observed.launching and not study.paused and not stopping:
         free = max(study.parallelism - len(busy), 0)
@@ -198,6 +198,7 @@ def plan(observed: Observed) -> Plan:
         more = min(free - len(waiting[:free]), left)
         if more > 0 and ended is None and not (observed.exhausted or reached or _fails(observed, failures)):
             actions.append(Ask(more))
+    actions += clean_up  # last: free slots do not wait for it
     if (deadline := study.active_deadline) is not None and ended is None and not study.paused and observed.rows.total:
         waits.append(timedelta(seconds=max(deadline - observed.rows.active_seconds(observed.now), 0.0)))
     return Plan(tuple(actions), min(waits, default=None))
