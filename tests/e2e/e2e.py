@@ -113,7 +113,7 @@ class Cluster:
         """Number and state of the study's trials, from the database."""
         text = self.sql(
             "SELECT t.number, t.state FROM trials t JOIN studies s USING (study_id)"
-            f" WHERE s.study_name = '{self.status(name)['studyName']}' ORDER BY 1"
+            f" WHERE s.study_name = '{self.status(name).get('studyName')}' ORDER BY 1"
         )
         rows = (line.split("|") for line in text.splitlines())
         return [(int(number), state) for number, state in rows]

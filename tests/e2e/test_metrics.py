@@ -16,7 +16,7 @@ def _reports(cluster: Cluster, name: str, number: int) -> list[tuple[int, float]
     """Steps and values of a trial's reports, in the order in which they were stored."""
     text = cluster.sql(
         "SELECT v.step, v.intermediate_value FROM trial_intermediate_values v JOIN trials t USING (trial_id)"
-        f" JOIN studies s USING (study_id) WHERE s.study_name = '{cluster.status(name)['studyName']}'"
+        f" JOIN studies s USING (study_id) WHERE s.study_name = '{cluster.status(name).get('studyName')}'"
         f" AND t.number = {number} ORDER BY v.trial_intermediate_value_id"
     )
     pairs = (line.split("|") for line in text.splitlines())
