@@ -76,9 +76,9 @@ class Actor:
                 case Requeue():
                     await self._requeue(action.row, action.failure)
                 case EndJob():
-                    await self._end_job(action)
+                    await self._delete(action.job, waiting=True, kill_after=action.kill_after)
                 case CleanUp():
-                    await self._clean_up(action.job)
+                    await self._delete(action.job, waiting=False)
                 case Launch():
                     await self._launch([action.row])
                 case Ask():
@@ -139,22 +139,16 @@ class Actor:
             return replace(known, last_log_line=line)
         return pods.failure(ended, found, line, study.infeasible_exit_codes)
 
-    async def _end_job(self, end: EndJob) -> None:
-        namespace, ended = self._live.study.namespace, end.job
+    async def _delete(self, ended: JobState, waiting: bool, kill_after: int | None = None) -> None:
+        namespace = self._live.study.namespace
         try:
-            if end.kill_after is not None:
+            if kill_after is not None:
                 # Before the Job: the garbage collector would give them their own time, which a kubelet that has begun
                 # to wait does not always shorten. A pod that the Job starts meanwhile goes with it.
-                await self._cluster.delete_pods(namespace, self._live.study.name, ended, end.kill_after)
-            await self._cluster.delete_job(namespace, ended.name, ended.uid)
+                await self._cluster.delete_pods(namespace, self._live.study.name, ended, kill_after)
+            await self._cluster.delete_job(namespace, ended.name, ended.uid, waiting)
         except ApiError as error:
             self._done.troubles.append(f"Job {ended.name} could not be deleted: {error.message}")
-
-    async def _clean_up(self, finished: JobState) -> None:
-        try:
-            await self._cluster.delete_job(self._live.study.namespace, finished.name, finished.uid, waiting=False)
-        except ApiError as error:
-            self._done.troubles.append(f"Job {finished.name} could not be deleted: {error.message}")
 
     async def _start(self, count: int) -> None:
         """Starts trials, a batch at a time: were Jobs refused, no more rows are stored for them."""

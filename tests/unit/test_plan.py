@@ -422,7 +422,7 @@ def test_a_pod_that_waits_too_long_is_the_clusters_failure():
     row, job = trial_row(0), job_state(0)
     stuck = {job.name: Stuck(Failure("Unschedulable", "0/1 nodes", kind=FailureClass.INFRASTRUCTURE))}
     found = without_ask(observe(row, jobs=[job], stuck=stuck))
-    assert found == [Requeue(row, stuck[job.name].failure, job), EndJob(job)]
+    assert found == [Requeue(row, stuck[job.name].failure), EndJob(job)]
     late = trial_row(0, retries=5)
     told, ended = without_ask(observe(late, jobs=[job], stuck=stuck))
     assert (told.state, told.failure.reason, ended) == (FAIL, "Unschedulable", EndJob(job))

@@ -97,7 +97,6 @@ class Requeue:
 
     row: TrialRow
     failure: Failure | None = None
-    job: JobState | None = None
 
 
 @dataclass(frozen=True)
@@ -247,7 +246,7 @@ def verdict(study: Study, row: TrialRow, job: JobState, failure: Failure) -> Tel
     if failure.kind is FailureClass.INFEASIBLE:
         return Tell(row, TrialState.PRUNED, failure=failure, job=job)
     if failure.kind is FailureClass.INFRASTRUCTURE and row.retries < study.infrastructure_retries:
-        return Requeue(row, failure, job)
+        return Requeue(row, failure)
     return Tell(row, TrialState.FAIL, failure=failure, job=job)
 
 
