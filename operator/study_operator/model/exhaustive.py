@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 
 from study_operator.model.cells import axes, cell_of, cells, count
 from study_operator.model.search_space import Space
+from study_operator.model.wishes import WISH_ATTR
 
 
 class Grid(GridSampler):
@@ -41,7 +42,7 @@ class Grid(GridSampler):
         return trial.system_attrs.get("grid_id")
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        if "fixed_params" in trial.system_attrs:
+        if WISH_ATTR in trial.system_attrs:
             return
         given_out = {self.cell(other) for other in study._storage.get_all_trials(study._study_id, deepcopy=False)}
         grid_id = next((cell for cell in range(self.size) if cell not in given_out), trial.number % self.size)

@@ -23,6 +23,7 @@ from study_operator.model.exhaustive import BruteForce, Grid
 from study_operator.model.pruners import OwnTrials, compares
 from study_operator.model.study import Study
 from study_operator.model.trial import Report, Suggestion
+from study_operator.model.wishes import WISH_ATTR
 
 # Optuna's genetic samplers note in the study which trials are a generation's parents, by id.
 _PARENTS = ":parent:"
@@ -212,11 +213,11 @@ class Sampling:
 
     def _possible_wish(self, trial: FrozenTrial) -> FrozenTrial:
         """A trial that waits, less what it wishes for and cannot have; Optuna would end with an exception on it."""
-        wishes = trial.system_attrs.get("fixed_params")
+        wishes = trial.system_attrs.get(WISH_ATTR)
         if trial.state is not TrialState.WAITING or not wishes:
             return trial
         own = copy.copy(trial)
-        own.system_attrs = {**trial.system_attrs, "fixed_params": self._space.possible(wishes)}
+        own.system_attrs = {**trial.system_attrs, WISH_ATTR: self._space.possible(wishes)}
         return own
 
     def _stored(self, key: str, value: Any) -> Any:
