@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from study_operator.storage.migrate import REPORTING_SCHEMA, migrate
 
-SCHEMA_1 = Path(__file__).parent / "schemas/reporting-1.sql"
+SCHEMAS = Path(__file__).parent / "schemas"
 ROW = "vals, pruned, constraint_values, infeasible, provisional"
 
 
@@ -196,15 +196,18 @@ def test_another_studys_key_opens_nothing(pod, function, arguments):
     assert TrialPod(pod.database, "another", pod.trial_id).refusal(function, *arguments) == "SO001"
 
 
-def test_a_database_of_the_first_version_is_migrated_with_its_data(database):
+@pytest.mark.parametrize("version", range(1, REPORTING_SCHEMA))
+def test_a_database_of_an_earlier_version_is_migrated_with_its_data(database, version):
     database.query("DROP SCHEMA study_operator CASCADE")
-    database.query(SCHEMA_1.read_text().replace(':"reporter"', "study_reporter"))
-    database.query("INSERT INTO study_operator.schema_version (version) VALUES (1)")
+    earlier = (SCHEMAS / f"reporting-{version}.sql").read_text()
+    database.query(earlier.replace(':"reporter"', "study_reporter"))
+    database.query("INSERT INTO study_operator.schema_version (version) VALUES (%s)", version)
     database.query(
         "INSERT INTO studies (study_id, study_name) VALUES (7, 'team/old');"
         "INSERT INTO study_directions (study_id, direction, objective) VALUES (7, 'MAXIMIZE', 0);"
         "INSERT INTO trials (trial_id, study_id, number, state) VALUES (70, 7, 0, 'RUNNING'), (71, 7, 1, 'RUNNING');"
-        "INSERT INTO study_operator.access VALUES (7, sha256('key'), 'cluster', 'team', 'old', 'uid', 'Retain')"
+        "INSERT INTO study_operator.access (study_id, key_hash, cluster_id, namespace, name, uid, deletion_policy)"
+        " VALUES (7, sha256('key'), 'cluster', 'team', 'old', 'uid', 'Retain')"
     )
     first, second = (TrialPod(database, "key", trial_id) for trial_id in (70, 71))
     first.call("report", 1, 0.4)

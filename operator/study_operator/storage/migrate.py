@@ -17,7 +17,7 @@ from study_operator.storage.database import Database, StorageError, StorageUnava
 
 # The revision of Optuna's tables that reporting.sql and trials.py were written for and are tested with.
 OPTUNA_SCHEMA = "v3.2.0.a"
-REPORTING_SCHEMA = 2
+REPORTING_SCHEMA = 3
 # Any number that no other program takes in this database; it spells "study" in ASCII.
 ADVISORY_LOCK = 0x7374756479
 
