@@ -28,10 +28,12 @@ test-variants: $(VENV)/ready ## the operator's images with PyTorch, BoTorch and 
 test-unit: $(VENV)/ready ## unit tests alone, in seconds
 	@$(PYTEST) tests/unit
 
-lint: $(VENV)/ready ## ruff and the import contracts
+lint: $(VENV)/ready ## ruff, the import contracts, licences and known vulnerabilities of what is used
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@PYTHONPATH=operator:trial-image $(VENV)/bin/lint-imports --no-cache
+	@$(VENV)/bin/python hack/dependencies.py licenses
+	@$(VENV)/bin/python hack/dependencies.py audit
 
 cluster-up: ## start the local Kubernetes
 	@$(PYTHON) hack/local-cluster up
