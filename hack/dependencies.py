@@ -34,8 +34,8 @@ ALLOWED = {
 _HEADER = """\
 # Licences of the Python packages
 
-Written by `hack/dependencies.py licenses --write`, as the packages declare them. `make lint` fails when this list is out of
-date or has a licence that is not among those in that script. Versions are in [constraints.txt](constraints.txt).
+Written by `hack/dependencies.py licenses --write`, as the packages declare them. `make lint` fails when this list is
+out of date or has a licence that is not among those in that script. Versions are in [constraints.txt](constraints.txt).
 """
 
 
@@ -116,7 +116,7 @@ def audit() -> list[str]:
             file=sys.stderr,
         )
     return [
-        f"{package['name']} {package['version']}: {flaw['id']}, fixed in {', '.join(flaw['fix_versions']) or 'none yet'}"
+        f"{package['name']} {package['version']}: {flaw['id']}, fixed in {', '.join(flaw['fix_versions']) or '-'}"
         for package in found
         for flaw in package.get("vulns", ())
     ]
