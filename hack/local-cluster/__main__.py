@@ -12,6 +12,7 @@ from pathlib import Path
 import binaries
 import cluster
 import images
+import loadservices
 import network
 import testservices
 from common import Problem
@@ -46,6 +47,19 @@ def main() -> int:
     )
     services.add_argument("action", choices=["up", "down"])
     services.add_argument("--dir", type=Path, help="where they live (default: test-services in the cache directory)")
+    load = commands.add_parser(
+        "load-services",
+        help="a control plane with imitated nodes and a PostgreSQL on loopback, for load tests",
+        description="`up` starts what is not running and prints as its last line {kubeconfig, clients, database_url,"
+        " audit_log, processes}; `env` prints shell lines that point kubectl at it; `down` stops it and removes the data.",
+    )
+    load.add_argument("action", choices=["up", "down", "env"])
+    load.add_argument("--dir", type=Path, help="where they live (default: load-services in the cache directory)")
+    load.add_argument(
+        "--default-limits",
+        action="store_true",
+        help="leave controller manager and scheduler their own limits, 20 and 50 requests a second, instead of 1000",
+    )
     arguments = parser.parse_args()
     # Debian keeps daemons in sbin, which is not on every root shell's PATH.
     os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
@@ -83,6 +97,15 @@ def _run(arguments: argparse.Namespace) -> int:
             print(json.dumps(testservices.up(directory)))
         else:
             testservices.down(directory)
+    elif arguments.command == "load-services":
+        directory = (arguments.dir or loadservices.default_dir()).absolute()
+        if arguments.action == "down":
+            loadservices.down(directory)
+        elif arguments.action == "up":
+            print(json.dumps(loadservices.up(directory, arguments.default_limits)))
+        else:
+            print(f"export KUBECONFIG={shlex.quote(str(directory / 'kubeconfig'))}")
+            print(f"export PATH={shlex.quote(str(binaries.path_dir()))}:$PATH")
     return 0
 
 

@@ -52,8 +52,11 @@ _SOURCES = {
     "local-path-provisioner": _Source("github.com/rancher/local-path-provisioner", "v0.0.30", 2),
     "helm": _Source("helm.sh/helm/v3/cmd/helm", "v3.19.5", 2),
     "kubeconform": _Source("github.com/yannh/kubeconform/cmd/kubeconform", "v0.8.0", 0.5),
+    "kwok": _Source("sigs.k8s.io/kwok/cmd/kwok", "v0.7.0", 3),
 }
+CLUSTER = tuple(name for name in _SOURCES if name != "kwok")  # a cluster with a real node needs no imitation of one
 TEST_SERVICES = ("etcd", "kube-apiserver", "kubectl")
+LOAD_SERVICES = (*TEST_SERVICES, "kube-controller-manager", "kube-scheduler", "kwok")
 
 
 def path_dir() -> Path:
@@ -61,7 +64,7 @@ def path_dir() -> Path:
     return cache_dir() / "cluster" / "bin"
 
 
-def paths(names: Iterable[str] = tuple(_SOURCES)) -> dict[str, Path]:
+def paths(names: Iterable[str] = CLUSTER) -> dict[str, Path]:
     """Where each of these programs is, or will be once it is built.
 
     A program in the directory `KUBE_BIN_DIR` is used as it is. All others are built once into the cache, each under
@@ -76,7 +79,7 @@ def paths(names: Iterable[str] = tuple(_SOURCES)) -> dict[str, Path]:
     return {name: directory / name if os.access(directory / name, os.X_OK) else _built(name) for name in names}
 
 
-def ensure(names: Iterable[str] = tuple(_SOURCES)) -> dict[str, Path]:
+def ensure(names: Iterable[str] = CLUSTER) -> dict[str, Path]:
     """Builds those of these programs that are missing, and returns where each is.
 
     Raises Problem when a build fails or Go is missing.

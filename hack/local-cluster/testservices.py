@@ -12,6 +12,7 @@ import pwd
 import secrets
 import shutil
 import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import binaries
@@ -22,7 +23,7 @@ from pki import Authority
 from processes import Component, Processes, as_user
 
 _POSTGRES_USER = "postgres"
-_PORTS = {
+PORTS = {
     "etcd": "etcd",
     "etcd-peer": "etcd",
     "etcd-health": "etcd",
@@ -43,10 +44,12 @@ def up(directory: Path) -> dict[str, str]:
     programs = binaries.ensure(binaries.TEST_SERVICES)
     with locked(directory / ".lock"):
         processes = Processes(directory)
-        ports = _ports(directory, processes)
-        postgres, database_url = _postgres(directory, ports["postgres"])
-        etcd = _etcd(directory, programs["etcd"], ports)
-        apiserver, kubeconfig = _apiserver(directory, programs["kube-apiserver"], ports)
+        ports = choose_ports(directory, processes, PORTS)
+        postgres, database_url = make_postgres(directory, ports["postgres"])
+        etcd = make_etcd(directory, programs["etcd"], ports)
+        # Nobody makes the `default` service accounts here, and without them no pod would be admitted.
+        more = ["--disable-admission-plugins=ServiceAccount"]
+        apiserver, kubeconfig = make_apiserver(directory, programs["kube-apiserver"], ports, more)
         processes.ensure(etcd, postgres)
         processes.ensure(apiserver)
         return {"kubeconfig": str(kubeconfig), "database_url": database_url}
@@ -57,17 +60,26 @@ def down(directory: Path) -> None:
     with locked(directory / ".lock"):
         processes = Processes(directory)
         processes.stop("kube-apiserver")
-        processes.stop("etcd")
-        processes.stop("postgres", stop_signal=signal.SIGINT)
-        for data in (directory / "etcd", _postgres_dir(directory)):
-            shutil.rmtree(data, ignore_errors=True)
+        throw_away(directory, processes)
 
 
-def _ports(directory: Path, processes: Processes) -> dict[str, int]:
-    """Free ports, chosen once and chosen again only when somebody else took one meanwhile."""
+def throw_away(directory: Path, processes: Processes) -> None:
+    """Stops etcd and PostgreSQL and removes their data."""
+    processes.stop("etcd")
+    processes.stop("postgres", stop_signal=signal.SIGINT)
+    for data in (directory / "etcd", _postgres_dir(directory)):
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def choose_ports(directory: Path, processes: Processes, owners: Mapping[str, str]) -> dict[str, int]:
+    """Free ports, chosen once and chosen again only when somebody else took one meanwhile.
+
+    Args:
+        owners: the component that listens on each port, by the port's name.
+    """
     path = directory / "ports.json"
     ports: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
-    for name, owner in _PORTS.items():
+    for name, owner in owners.items():
         known = ports.get(name)
         if known is None or (processes.pid(owner) is None and not probes.is_free(known)):
             ports[name] = probes.free_port()
@@ -75,7 +87,8 @@ def _ports(directory: Path, processes: Processes) -> dict[str, int]:
     return ports
 
 
-def _etcd(directory: Path, program: Path, ports: dict[str, int]) -> Component:
+def make_etcd(directory: Path, program: Path, ports: Mapping[str, int]) -> Component:
+    """etcd that does not wait for its disk."""
     data = directory / "etcd"
     data.mkdir(mode=0o700, exist_ok=True)
     client, peer, metrics = (f"http://127.0.0.1:{ports[name]}" for name in ("etcd", "etcd-peer", "etcd-health"))
@@ -95,7 +108,15 @@ def _etcd(directory: Path, program: Path, ports: dict[str, int]) -> Component:
     return Component("etcd", argv, probes.http(metrics + "/health"))
 
 
-def _apiserver(directory: Path, program: Path, ports: dict[str, int]) -> tuple[Component, Path]:
+def make_apiserver(
+    directory: Path, program: Path, ports: Mapping[str, int], more: Sequence[str], config: Sequence[Path] = ()
+) -> tuple[Component, Path]:
+    """An API server and the administrator's kubeconfig.
+
+    Args:
+        more: arguments beside those that every one has.
+        config: files that these arguments name.
+    """
     authority = Authority(directory / "pki")
     serving = authority.issue("apiserver", "kube-apiserver", sans=("IP:127.0.0.1", "DNS:localhost"))
     admin = authority.issue("admin", "admin", "system:masters")
@@ -117,11 +138,10 @@ def _apiserver(directory: Path, program: Path, ports: dict[str, int]) -> tuple[C
         f"--service-account-signing-key-file={private}",
         "--endpoint-reconciler-type=none",
         "--allow-privileged=true",
-        # Nobody makes the `default` service accounts here, and without them no pod would be admitted.
-        "--disable-admission-plugins=ServiceAccount",
+        *more,
     ]
     health = probes.http(server + "/readyz", authority.crt)
-    return Component("kube-apiserver", argv, health, config=(serving.crt, public)), kubeconfig
+    return Component("kube-apiserver", argv, health, config=(serving.crt, public, *config)), kubeconfig
 
 
 def _postgres_dir(directory: Path) -> Path:
@@ -130,7 +150,8 @@ def _postgres_dir(directory: Path) -> Path:
     return Path("/var/tmp") / f"study-operator-postgres-{name}"
 
 
-def _postgres(directory: Path, port: int) -> tuple[Component, str]:
+def make_postgres(directory: Path, port: int) -> tuple[Component, str]:
+    """PostgreSQL and the url of its superuser."""
     data = _postgres_dir(directory)
     secret = directory / "postgres-password"
     if not secret.exists():
