@@ -6,7 +6,7 @@ VENV   := $(CACHE)/venv-$(shell cat pyproject.toml requirements/constraints.txt 
 PYTEST := PYTHONPATH=$(CURDIR)/operator:$(CURDIR)/trial-image $(VENV)/bin/python -m pytest
 
 .PHONY: help demo test test-variants test-unit lint cluster-up cluster-down cluster-status
-.PHONY: bench bench-report bench-start bench-turnaround bench-trials bench-idle
+.PHONY: bench bench-report bench-start bench-turnaround bench-trials bench-idle bench-scale
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -64,6 +64,9 @@ bench-trials: $(VENV)/ready ## 40 trials of 5 s and their API writes, beside bar
 
 bench-idle: $(VENV)/ready ## CPU and memory of an operator with idle studies
 	@$(BENCH)/idle.py $(ARGS)
+
+bench-scale: $(VENV)/ready ## thousands of trials on imitated nodes, beside bare Jobs; SCENARIO=b1 for one
+	@$(BENCH)/scale.py $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SAMPLER),--sampler $(SAMPLER)) $(ARGS)
 
 # Dependencies only: the code itself is imported from the checkout.
 $(VENV)/ready:

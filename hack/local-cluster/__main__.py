@@ -51,7 +51,7 @@ def main() -> int:
         "load-services",
         help="a control plane with imitated nodes and a PostgreSQL on loopback, for load tests",
         description="`up` starts what is not running and prints as its last line {kubeconfig, clients, database_url,"
-        " audit_log, processes}; `env` prints shell lines that point kubectl at it; `down` stops it and removes the data.",
+        " audit_log, processes}; `env` prints shell lines that point kubectl at it; `down` removes its data, too.",
     )
     load.add_argument("action", choices=["up", "down", "env"])
     load.add_argument("--dir", type=Path, help="where they live (default: load-services in the cache directory)")

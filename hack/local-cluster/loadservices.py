@@ -1,5 +1,6 @@
-"""A control plane with imitated nodes and a PostgreSQL on loopback, for load tests: Kubernetes' own programs but for the
-kubelets, which kwok plays. Pods there run nothing; they become ready, and complete after the time that they name.
+"""A control plane with imitated nodes and a PostgreSQL on loopback, for load tests.
+
+All is Kubernetes' own but for the kubelets, which kwok plays: pods run nothing, and complete after the time they name.
 
 A scratch place, as the test services are: `down` throws the data away.
 """
@@ -59,6 +60,7 @@ def up(directory: Path, default_limits: bool = False) -> dict[str, Any]:
             f"--audit-policy-file={policy}",
             f"--audit-log-path={audit_log}",
             "--audit-log-mode=batch",
+            "--audit-log-batch-max-wait=1s",
             "--audit-log-maxsize=1000",
         ]
         program = programs["kube-apiserver"]
