@@ -77,19 +77,26 @@ class Api:
     async def watch(self, path: str, **query: str) -> AsyncIterator[dict[str, Any]]:
         """What happens to some resources: first those that are there, as ADDED.
 
+        The API server ends a watch whose client is late, which on a busy machine happens; it goes on from there.
+
         Raises:
-            Failed: the watch has ended.
+            Failed: it cannot go on.
         """
-        url = self._url(path, {"watch": "true", "timeoutSeconds": "7200", **query})
-        rest = b""
-        async with self._session.get(url) as response:
-            if response.status >= 300:
-                raise Failed(f"watch {path}: {response.status} {(await response.text())[:300]}")
-            async for chunk in response.content.iter_any():
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    yield json.loads(line)
-        raise Failed(f"the watch of {path} has ended; is the API server well?")
+        version: dict[str, str] = {}
+        while True:
+            url = self._url(path, {"watch": "true", "timeoutSeconds": "7200", **query, **version})
+            rest = b""
+            async with self._session.get(url) as response:
+                if response.status >= 300:
+                    raise Failed(f"watch {path}: {response.status} {(await response.text())[:300]}")
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        event = json.loads(line)
+                        if event["type"] == "ERROR":
+                            raise Failed(f"watch {path}: {event['object'].get('message')}")
+                        version = {"resourceVersion": event["object"]["metadata"]["resourceVersion"]}
+                        yield event
 
     def _url(self, path: str, query: Mapping[str, str]) -> str:
         return f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")

@@ -13,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import sys
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -152,9 +154,13 @@ async def main() -> None:
                 watching.result()
         result = {"curve": driver.curve, "late": sorted(driver.late), "took": sorted(driver.reporter.took)}
         print(json.dumps(driver.state() | result), flush=True)
-    finally:
         watching.cancel()
         await api.close()
+    except BaseException:
+        # Not later: asyncio waits for the thread that waits for stdin.
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 if __name__ == "__main__":

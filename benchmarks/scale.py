@@ -62,8 +62,8 @@ class Run:
 class Driver:
     """The process that plays the pods."""
 
-    def __init__(self, pipe: Any) -> None:
-        self._pipe = pipe
+    def __init__(self, pipe: Any, log: Path) -> None:
+        self._pipe, self._log = pipe, log
         self.state: dict[str, Any] = {}
 
     @classmethod
@@ -79,7 +79,7 @@ class Driver:
                 start_new_session=True,
                 limit=2**28,
             )
-        driver = cls(pipe)
+        driver = cls(pipe, log)
         given = {"kubeconfig": found.clients["driver"], "reports": reports}
         pipe.stdin.write(json.dumps(given).encode() + b"\n")
         reading = asyncio.ensure_future(driver._read())
@@ -95,6 +95,15 @@ class Driver:
     @property
     def pid(self) -> int:
         return self._pipe.pid
+
+    def check(self) -> None:
+        """Whether it is still there.
+
+        Raises:
+            Failed: it is not.
+        """
+        if self._pipe.returncode is not None:
+            raise Failed(f"the driver has ended: {self._log.read_text()[-1000:]}")
 
     async def _read(self) -> None:
         while line := await self._pipe.stdout.readline():
@@ -247,6 +256,7 @@ async def _wait(
             await asyncio.wait([task for task in tasks if not task.done()], timeout=_TICK)
             run.wall = time.monotonic() - begun
             meter.sample()
+            driver.check()
             for task in tasks:
                 if task.done():
                     task.result()

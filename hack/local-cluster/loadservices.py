@@ -164,11 +164,16 @@ def _scheduler(
 def _kwok(directory: Path, programs: Mapping[str, Path], server: str, port: int) -> Component:
     client = _client(directory, server, "kwok", "kwok", "system:masters")
     # Ten kubelets do more at once than kwok's default of four things.
-    options = {"podPlayStageParallelism": 32, "cidr": "10.0.0.1/8", "serverAddress": f"127.0.0.1:{port}"}
+    options = {
+        "podPlayStageParallelism": 32,
+        "nodeLeaseDurationSeconds": 40,
+        "cidr": "10.0.0.1/8",
+        "serverAddress": f"127.0.0.1:{port}",
+    }
     config = directory / "config" / "kwok.yaml"
     settings = {"apiVersion": "config.kwok.x-k8s.io/v1alpha1", "kind": "KwokConfiguration", "options": options}
     write(config, f"{json.dumps(settings)}\n---\n{(HERE / 'kwok-stages.yaml').read_text()}")
-    argv = [programs["kwok"], f"--kubeconfig={client}", f"--config={config}", "--manage-all-nodes"]
+    argv = [programs["kwok"], f"--kubeconfig={client}", f"--config={config}", "--manage-all-nodes", "-v=WARN"]
     health = probes.http(f"http://127.0.0.1:{port}/healthz")
     return Component("kwok", argv, health, config=(client, config))
 
