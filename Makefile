@@ -5,7 +5,7 @@ CACHE  := $(or $(STUDY_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/st
 VENV   := $(CACHE)/venv-$(shell cat pyproject.toml requirements/constraints.txt | sha256sum | cut -c1-12)
 PYTEST := PYTHONPATH=$(CURDIR)/operator:$(CURDIR)/trial-image $(VENV)/bin/python -m pytest
 
-.PHONY: help demo test test-variants test-unit lint cluster-up cluster-down cluster-status
+.PHONY: help demo test test-faults test-variants test-unit lint cluster-up cluster-down cluster-status
 .PHONY: bench bench-report bench-start bench-turnaround bench-trials bench-idle bench-scale
 .DEFAULT_GOAL := help
 
@@ -19,7 +19,12 @@ demo: ## local cluster, helm install, and the digits study to its best trial
 test: $(VENV)/ready lint ## everything: unit, component and end-to-end tests
 	@$(PYTHON) hack/local-cluster up
 	@$(PYTEST) -n 4 tests/unit tests/component
-	@$(PYTEST) -m "not variants" tests/e2e
+	@$(PYTEST) -m "not variants and not faults" tests/e2e
+
+# The long forms; `make test` has a short form of each.
+test-faults: $(VENV)/ready ## everything is killed, cut off, filled up and upgraded; see docs/guarantees.md
+	@$(PYTHON) hack/local-cluster up
+	@$(PYTEST) -m faults tests/e2e
 
 test-variants: $(VENV)/ready ## the operator's images with PyTorch, BoTorch and hyperopt; see CONTRIBUTING.md
 	@$(PYTHON) hack/local-cluster up

@@ -39,10 +39,7 @@ class Cluster:
 
     def kubectl(self, *arguments: str, stdin: str | None = None, namespace: str | None = None) -> str:
         """Output of a command that must succeed."""
-        command = ["kubectl", "-n", namespace or self.namespace, *arguments]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
-        return done.stdout
+        return kubectl("-n", namespace or self.namespace, *arguments, stdin=stdin)
 
     def get(self, *arguments: str, namespace: str | None = None) -> dict[str, Any]:
         return json.loads(self.kubectl("get", *arguments, "-o", "json", namespace=namespace))
@@ -118,10 +115,49 @@ class Cluster:
         rows = (line.split("|") for line in text.splitlines())
         return [(int(number), state) for number, state in rows]
 
+    def assert_whole(self, name: str, trials: int, steps: int, jobs: set[str] | None = None) -> None:
+        """A study of TRAIN scripts has ended with exactly its trials: no number twice, no report lost or doubled, every
+        final value stored as the program returned it, each Job made once, nothing left running.
+
+        Args:
+            trials: spec.maxTrials.
+            steps: reports of each trial.
+            jobs: names of the Jobs; those of trials that ran once unless given. The Study keeps all of them.
+        """
+        status = self.status(name)
+        assert {state: n for state, n in status["trials"].items() if n} == {"total": trials, "complete": trials}, status
+        assert self.rows(name) == [(number, "COMPLETE") for number in range(trials)]
+        of_study = f"JOIN studies s USING (study_id) WHERE s.study_name = '{status['studyName']}'"
+        ended = self.sql(
+            "SELECT t.number, v.value - p.param_value FROM trials t JOIN trial_values v USING (trial_id)"
+            f" JOIN trial_params p USING (trial_id) {of_study} ORDER BY 1"
+        )
+        assert ended.split() == [f"{number}|0" for number in range(trials)]
+        reports = self.sql(
+            "SELECT t.number, string_agg(v.step::text, ',' ORDER BY v.trial_intermediate_value_id) FROM trials t"
+            f" JOIN trial_intermediate_values v USING (trial_id) {of_study} GROUP BY 1 ORDER BY 1"
+        )
+        each = ",".join(str(step) for step in range(1, steps + 1))
+        assert reports.split() == [f"{number}|{each}" for number in range(trials)]
+        found = {job["metadata"]["name"]: job["status"] for job in self.jobs()}
+        assert set(found) == (jobs or {f"{name}-{number}" for number in range(trials)})
+        assert not [job for job, state in found.items() if state.get("active")]
+        if jobs is None:
+            made = [pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] for pod in self.get("pods")["items"]]
+            assert sorted(made) == sorted(found), "each Job has had one pod"
+
     def sql(self, statement: str) -> str:
         """What psql prints in the embedded database's pod."""
         command = 'PGPASSWORD=$POSTGRES_PASSWORD psql -h 127.0.0.1 -U $POSTGRES_USER -d $POSTGRES_DB -At -c "$0"'
         return self.kubectl("exec", f"{SYSTEM}-database-0", "--", "sh", "-c", command, statement, namespace=SYSTEM)
+
+
+def kubectl(*arguments: str, stdin: str | None = None) -> str:
+    """Output of a command that must succeed."""
+    command = ["kubectl", *arguments]
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+    return done.stdout
 
 
 def eventually(check: Callable[[], T], what: str, seconds: float = 120) -> T:
