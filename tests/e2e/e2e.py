@@ -31,6 +31,10 @@ study_trial.run(objective)
 """
 
 
+# For `assert_whole`.
+KEEP_JOBS = {"successfulJobsHistoryLimit": 1000, "failedJobsHistoryLimit": 1000}
+
+
 class Cluster:
     """One namespace of the cluster that KUBECONFIG names."""
 
@@ -122,7 +126,7 @@ class Cluster:
         Args:
             trials: spec.maxTrials.
             steps: reports of each trial.
-            jobs: names of the Jobs; those of trials that ran once unless given. The Study keeps all of them.
+            jobs: names of the Jobs; those of trials that ran once unless given. The Study has KEEP_JOBS.
         """
         status = self.status(name)
         assert {state: n for state, n in status["trials"].items() if n} == {"total": trials, "complete": trials}, status

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e import TRAIN, Cluster
+from e2e import KEEP_JOBS, TRAIN, Cluster
 from operator_process import OperatorProcess, scaled
 
 STEPS = 8
@@ -32,8 +32,7 @@ def test_an_operator_that_is_killed_again_and_again(cluster: Cluster, operator: 
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    keep = {"successfulJobsHistoryLimit": 1000, "failedJobsHistoryLimit": 1000}
-    cluster.apply("killed", TRAIN.format(steps=STEPS, sleep=0.3), maxTrials=1000, parallelism=4, **keep)
+    cluster.apply("killed", TRAIN.format(steps=STEPS, sleep=0.3), maxTrials=1000, parallelism=4, **KEEP_JOBS)
     for _ in range(kills):
         operator.start()
         # Half of them die while they find out what there is, the others while they go on with it.
