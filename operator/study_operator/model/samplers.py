@@ -29,6 +29,7 @@ from study_operator.model import genetic, plugins
 from study_operator.model.exhaustive import BruteForce, Grid
 from study_operator.model.options import check_nested, check_options, torch_missing
 from study_operator.model.study import Algorithm, Refused, Study
+from study_operator.model.tpe import TPE
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class _Kind:
 
 
 _KINDS = {
-    "TPE": _Kind(TPESampler),
+    "TPE": _Kind(TPESampler, of_space=lambda space, **options: TPE(**options)),
     "Random": _Kind(RandomSampler),
     "Grid": _Kind(GridSampler, one_sequence=True, finite=True, of_space=Grid),
     "BruteForce": _Kind(BruteForceSampler, finite=True, of_space=BruteForce),
