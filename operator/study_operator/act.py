@@ -44,7 +44,7 @@ class Actor:
 
     Args:
         reporting: where the study's pods report to.
-        now: the time, aware, UTC.
+        now: the time by the API server's clock, aware, UTC.
     """
 
     def __init__(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
 from kubernetes.aio import client, config
 
+from study_operator.clocks import RemoteClock
 from study_operator.model.gpus import gpus_of
 from study_operator.model.job import GENERATION_ANNOTATION, TRIAL_ID_ANNOTATION
 from study_operator.model.pending import JOB_LABEL
@@ -35,10 +37,14 @@ class Cluster:
 
     Args:
         configuration: of the kubernetes client; `connect` makes it from the pod's service account or KUBECONFIG.
+
+    Attributes:
+        clock: the API server's, to a second: what the times of Jobs and pods are to be compared with.
     """
 
     def __init__(self, configuration: client.Configuration) -> None:
         self._client = client.ApiClient(configuration)
+        self.clock = RemoteClock()
 
     @classmethod
     async def connect(cls) -> Cluster:
@@ -253,6 +259,8 @@ class Cluster:
             text = (await response.read()).decode("utf-8", "replace")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise unreachable(error) from None
+        if date := response.headers.get("Date"):
+            self.clock.heard(parsedate_to_datetime(date))
         if response.status >= 300:
             raise refusal(response.status, text)
         return text

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from study_operator import beside, metrics
@@ -74,7 +74,8 @@ class Reconciler:
         cluster_id: the UID of the cluster's kube-system namespace.
         threads: where everything that blocks is done.
         follower: reads the logs of trials that report by what they print.
-        now: the time, aware, UTC.
+        now: the time by the database's clock, aware, UTC: that of the times in rows.
+        cluster_now: the time by the API server's clock: that of the times in Jobs and pods.
     """
 
     def __init__(
@@ -85,10 +86,11 @@ class Reconciler:
         database: Database,
         threads: StorageThreads,
         follower: Follower,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime],
+        cluster_now: Callable[[], datetime],
     ) -> None:
         self._settings, self._cluster, self._cluster_id = settings, cluster, cluster_id
-        self._threads, self._follower, self._now = threads, follower, now
+        self._threads, self._follower, self._now, self._cluster_now = threads, follower, now, cluster_now
         self._studies, self._trials = Studies(database, cluster_id), Trials(database)
         self._beginnings = Beginnings(database, cluster_id)
         self.gone = Gone(self._studies, self._trials, threads, settings.watch_namespaces)
@@ -156,7 +158,7 @@ class Reconciler:
             observed, waits = await self._observe(key, live, manifest, look, launching=False)
         todo = plan(observed)
         look.sooner(todo.look_again.total_seconds() if todo.look_again else None)
-        actor = Actor(self._cluster, self._threads, live, self._reporting(live.study), self._now)
+        actor = Actor(self._cluster, self._threads, live, self._reporting(live.study), self._cluster_now)
         active = {job.name for job in observed.active}
         done = await actor.act(todo.actions, noticed if live.active - active else None)
         live.active = active | set(done.created)
@@ -282,7 +284,7 @@ class Reconciler:
 
     async def _ask_pods(self, study: Study, waiting: list[JobState], look: Look) -> tuple[dict[str, Stuck], str | None]:
         """Which of some Jobs have waited too long for their pods, and why one of them waits."""
-        now = self._now()
+        now = self._cluster_now()
         ask, again = pending.ask_again(waiting, now)
         look.sooner(again)
         look.sooner(pending.until_stuck(study, waiting, now))

@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from study_operator import metrics, probes
+from study_operator.clocks import RemoteClock
 from study_operator.cluster import ApiError, Cluster
 from study_operator.follow import Follower
 from study_operator.logs import study_context
@@ -42,6 +43,7 @@ class Service:
         self._health = probes.Health(self._queue.longest_work)
         self._threads = StorageThreads(settings.storage_threads)
         self._database = Database(settings.dsn)
+        self._clock = RemoteClock()  # the database's
         self.stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -53,7 +55,16 @@ class Service:
         try:
             cluster_id = await self._cluster_id(cluster)
             self._studies = Studies(self._database, cluster_id)
-            self._reconciler = Reconciler(self._settings, cluster, cluster_id, self._database, self._threads, follower)
+            self._reconciler = Reconciler(
+                self._settings,
+                cluster,
+                cluster_id,
+                self._database,
+                self._threads,
+                follower,
+                self._clock.now,
+                cluster.clock.now,
+            )
             self._cluster = cluster
             await self._check_storage()  # a database of another version ends the process here, with a sentence
             forever = [
@@ -158,7 +169,7 @@ class Service:
     async def _check_storage(self) -> None:
         trouble = None
         try:
-            await asyncio.wait_for(self._threads.run(self._studies.check), READINESS_TIMEOUT)
+            self._clock.heard(await asyncio.wait_for(self._threads.run(self._studies.check), READINESS_TIMEOUT))
         except StorageUnavailable as error:
             trouble = f"the database does not answer: {error}"
         except TimeoutError:

@@ -106,6 +106,7 @@ class World:
             self.threads,
             self._followers[-1],
             self.now,
+            self.now,
         )
 
     def now(self) -> datetime:

@@ -45,14 +45,19 @@ class Studies:
         self._database = database
         self._cluster_id = cluster_id
 
-    def check(self) -> None:
+    def check(self) -> datetime:
         """Checks that the database answers and has the tables that this version knows.
+
+        Returns:
+            The time by the database's clock, aware.
 
         Raises:
             StorageUnavailable, StorageError: as their names say.
         """
         with self._database.transaction() as cursor:
             check_versions(cursor)
+            cursor.execute("SELECT clock_timestamp()")
+            return cursor.fetchone()[0]
 
     def ensure(
         self,
