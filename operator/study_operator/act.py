@@ -11,6 +11,7 @@ from datetime import datetime
 
 from study_operator import beside, metrics
 from study_operator.cluster import ApiError, Cluster, owner_uid
+from study_operator.fence import NotHeld
 from study_operator.live import LiveStudy
 from study_operator.logs import trial_context
 from study_operator.model import pods
@@ -165,7 +166,7 @@ class Actor:
         while len(rows) < count:
             try:
                 row = await self._threads.run(self._live.start)
-            except (StorageUnavailable, StorageError):
+            except (StorageUnavailable, StorageError, NotHeld):
                 raise
             except StaleHistory as error:
                 self._done.troubles.append(str(error))

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from kubernetes.aio import client, config
 
+from study_operator import fence
 from study_operator.clocks import RemoteClock
 from study_operator.model.gpus import gpus_of
 from study_operator.model.job import GENERATION_ANNOTATION, TRIAL_ID_ANNOTATION
@@ -248,6 +249,8 @@ class Cluster:
         body: Mapping[str, Any] | None = None,
         content: str = "application/json",
     ) -> str:
+        if method != "GET":
+            fence.check()
         headers = {"Accept": "application/json", "Content-Type": content}
         try:
             _, url, headers, _, _ = await self._client.param_serialize(

@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 from optuna.trial import TrialState
 
 from study_operator.cluster import ApiError, Cluster
+from study_operator.fence import NotHeld
 from study_operator.joblog import JobLog
 from study_operator.logs import study_context, trial_context
 from study_operator.model.study import Study
@@ -140,7 +141,7 @@ class Follower(Generic[K]):
                     if new is None:
                         return
                     pause = _PAUSE if new else pause * 2
-                except TrialEnded:
+                except (TrialEnded, NotHeld):
                     return
                 except Overtaken:
                     reading.begin_anew()
@@ -164,6 +165,8 @@ class Follower(Generic[K]):
                     break
                 except TrialEnded:
                     break
+                except NotHeld:
+                    return
                 except Overtaken:
                     reading.begin_anew()
                 except (ApiError, StorageUnavailable, StorageError) as error:

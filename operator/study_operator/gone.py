@@ -32,16 +32,10 @@ class Gone:
         known = await self._threads.run(self._studies.known)
         return [study for study in known if not self._namespaces or study.namespace in self._namespaces]
 
-    async def sweep(self, known: list[KnownStudy], present: set[str]) -> None:
-        """Ends those of `known` whose UID is not `present`, which was listed after `known` was read."""
-        for study in known:
-            if study.uid not in present:
-                await self._end(study)
-
     async def end(self, namespace: str, name: str, but: str | None) -> None:
         """Ends the Studies that had this name, but for the one with the UID `but`, which has it now."""
-        for study in await self.known():
-            if (study.namespace, study.name) == (namespace, name) and study.uid != but:
+        for study in await self._threads.run(self._studies.known, (namespace, name)):
+            if study.uid != but:
                 await self._end(study)
 
     async def _end(self, study: KnownStudy) -> None:

@@ -25,6 +25,12 @@ FAILURES = Counter(
     ["class", "reason"],
 )
 QUEUE_DEPTH = Gauge("study_operator_queue_depth", "Studies that wait to be looked at.")
+STUDIES_SERVED = Gauge("study_operator_studies_served", "Studies whose locks this replica holds.")
+REPLICAS = Gauge("study_operator_replicas", "Replicas that this one sees, itself included; 0 while it has no locks.")
+TAKEOVERS = Counter(
+    "study_operator_takeovers_total",
+    "Studies taken over from a replica that had not let go of them: it had died or stopped.",
+)
 LAST_PROGRESS = Gauge(
     "study_operator_last_progress_timestamp_seconds", "When the event loop last made progress, seconds since 1970."
 )

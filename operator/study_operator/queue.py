@@ -34,6 +34,7 @@ class Queue(Generic[Key]):
         self._due: dict[Key, float] = {}  # the earliest moment asked for, of those in the heap
         self._order = itertools.count()
         self._changed = asyncio.Event()
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -66,9 +67,15 @@ class Queue(Generic[Key]):
         """The next failure is the first again."""
         self._failures.pop(key, None)
 
-    async def get(self) -> tuple[Key, float]:
-        """The next key, and the time (of `clock`) at which it was added. The caller must call `done`."""
-        while True:
+    def close(self) -> None:
+        """Nothing is given out any more."""
+        self._closed = True
+        self._changed.set()
+
+    async def get(self) -> tuple[Key, float] | None:
+        """The next key, and the time (of `clock`) at which it was added; None once the queue is closed. The caller must
+        call `done`."""
+        while not self._closed:
             self._move_due()
             if self._ready:
                 key = next(iter(self._ready))
@@ -81,6 +88,7 @@ class Queue(Generic[Key]):
                 await asyncio.wait_for(self._changed.wait(), timeout)
             except TimeoutError:
                 continue
+        return None
 
     def done(self, key: Key) -> None:
         """The work on a key has ended; if it was added meanwhile, it comes again."""
@@ -88,6 +96,10 @@ class Queue(Generic[Key]):
         if key in self._again:
             self._ready[key] = self._again.pop(key)
             self._changed.set()
+
+    def working(self, key: Key) -> bool:
+        """Whether a worker has it."""
+        return key in self._working
 
     def longest_work(self) -> float:
         """For how many seconds the oldest work has been going on; 0 when there is none. Any thread may ask."""

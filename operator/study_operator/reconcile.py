@@ -56,10 +56,11 @@ class Key(NamedTuple):
 @dataclass
 class Look:
     """What came of one look: when to look again though nothing happens, in seconds; whether to look again soon
-    because something went wrong, and what, in sentences for people."""
+    because something went wrong, and what, in sentences for people; whether the Study is gone and its rows ended."""
 
     again: float | None = None
     failed: bool = False
+    gone: bool = False
     troubles: list[str] = field(default_factory=list)
 
     def sooner(self, seconds: float | None) -> None:
@@ -99,10 +100,6 @@ class Reconciler:
         self._keys: dict[int, Key] = {}
         self._reported: dict[Key, float] = {}
 
-    def served(self) -> list[Key]:
-        """The studies that this process has looked at."""
-        return list(self._live)
-
     def reported(self, study_id: int) -> Key | None:
         """A pod of this study has reported. Returns which study that is, None if it is not served here."""
         key = self._keys.get(study_id)
@@ -114,6 +111,20 @@ class Reconciler:
         """Whether a report to this study calls for a decision."""
         live = self._live.get(key)
         return live is not None and live.study.pruner is not None
+
+    def forget(self, key: Key) -> None:
+        """The Study is gone, or served elsewhere: nothing is held in memory of it any more."""
+        live = self._live.pop(key, None)
+        if live is not None and live.study_id is not None:
+            self._keys.pop(live.study_id, None)
+        self._reported.pop(key, None)
+        self._follower.forget(key)
+        self._publisher.forget(key)
+
+    def look_for_predecessors(self, key: Key) -> None:
+        """The next look ends what deleted Studies of this name have left, once more."""
+        if (live := self._live.get(key)) is not None:
+            live.predecessors_ended = False
 
     async def reconcile(self, key: Key, noticed: float) -> Look:
         """Looks at one study and does what is to be done.
@@ -146,6 +157,23 @@ class Reconciler:
             look.failed = True
             await self._publish(manifest, study, look, Situation(judgement, storage_down(str(error))))
         return look
+
+    async def tell_outage(self, key: Key, words: str) -> None:
+        """Says in a Study's status that the database cannot be used. Decides nothing.
+
+        Raises:
+            ApiError: the API server did not answer as it must.
+        """
+        manifest = await self._cluster.get_study(*key)
+        if manifest is None:
+            return
+        try:
+            study = parse(manifest)
+            judgement = await self._judge(self._holder(key, study), manifest, Look())
+        except Refused as refusal:
+            study, judgement = None, refused(refusal.reason, refusal.message)
+        await self._publish(manifest, study, Look(), Situation(judgement, storage_down(words)))
+        self.forget(key)
 
     async def _serve(
         self, key: Key, live: LiveStudy, manifest: Manifest, judgement: Condition, noticed: float, look: Look
@@ -305,14 +333,13 @@ class Reconciler:
 
     async def _farewell(self, key: Key) -> Look:
         """The Study is deleted. Nothing waits for this: what it misses, the next sweep does."""
-        self._live.pop(key, None)
-        self._follower.forget(key)
-        self._publisher.forget(key)
+        self.forget(key)
         try:
             await self.gone.end(*key, but=None)
         except (StorageUnavailable, StorageError) as error:
             log.warning("what the deleted Study left is removed by a later sweep: %s", error)
-        return Look()
+            return Look()
+        return Look(gone=True)
 
     def _reporting(self, study: Study) -> Reporting:
         settings = self._settings

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from study_operator import metrics, probes
+from study_operator import fence, metrics, probes
 from study_operator.clocks import RemoteClock
 from study_operator.cluster import ApiError, Cluster
 from study_operator.follow import Follower
@@ -16,6 +18,7 @@ from study_operator.logs import study_context
 from study_operator.publish import STATUS_INTERVAL
 from study_operator.queue import Queue
 from study_operator.reconcile import Key, Reconciler
+from study_operator.replicas import Replicas
 from study_operator.settings import Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
 from study_operator.storage.listen import listen
@@ -25,6 +28,9 @@ from study_operator.storage.threads import StorageThreads
 from study_operator.watch import watch
 
 READINESS_INTERVAL, READINESS_TIMEOUT = 5.0, 15.0  # seconds
+# After how many seconds without the database its loss is told in the status; for how many seconds looks that are going
+# on are waited for at the end.
+OUTAGE, FAREWELL = 5.0, 15.0
 
 log = logging.getLogger(__name__)
 
@@ -65,17 +71,20 @@ class Service:
                 self._clock.now,
                 cluster.clock.now,
             )
-            self._cluster = cluster
+            self._cluster, self._follower = cluster, follower
+            self._replicas = Replicas(
+                self._database, self._threads, self._studies, cluster_id, self._settings.watch_namespaces, self
+            )
             await self._check_storage()  # a database of another version ends the process here, with a sentence
-            forever = [
-                self._sign_of_life(),
+            for key, _ in await self._present():
+                self._replicas.notice(key)  # before this replica is seen: what is handed over to it, it must know of
+            await self._until_stopped(
                 self._readiness(),
                 self._resync(),
+                self._outages(),
                 listen(self._database, listener, self._reported, self._look_at_all_soon),
-                watch(self._queue.add, self._moved, self._settings.watch_namespaces, self.stop),
-                *(self._work() for _ in range(self._settings.workers)),
-            ]
-            await self._until_stopped(forever)
+                watch(self._noticed, self._changed, self._moved, self._settings.watch_namespaces, self.stop),
+            )
         finally:
             await follower.close()
             await cluster.close()
@@ -84,14 +93,19 @@ class Service:
             self._threads.shutdown()
             listener.shutdown(wait=False)
 
-    async def _until_stopped(self, forever: list) -> None:
-        tasks = [asyncio.ensure_future(coroutine) for coroutine in forever]
-        tasks.append(asyncio.ensure_future(self.stop.wait()))
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    async def _until_stopped(self, *watching: Coroutine[Any, Any, None]) -> None:
+        """Runs everything; at the end, lets the looks that are going on end, and hands the studies over."""
+        base = [asyncio.ensure_future(coroutine) for coroutine in (self._sign_of_life(), self._replicas.run())]
+        others = [asyncio.ensure_future(coroutine) for coroutine in (*watching, self.stop.wait())]
+        workers = [asyncio.ensure_future(self._work()) for _ in range(self._settings.workers)]
+        done, _ = await asyncio.wait([*base, *others, *workers], return_when=asyncio.FIRST_COMPLETED)
         self.stop.set()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _cancelled(others)
+        self._queue.close()
+        await asyncio.wait(workers, timeout=FAREWELL)  # while the locks are still kept
+        await _cancelled([*workers, *base])
+        await self._follower.close()
+        await self._replicas.leave()
         for task in done:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
@@ -110,16 +124,49 @@ class Service:
                 self._health.progress()
                 delay = min(delay * 2, 10.0)
 
+    # What the replicas want
+
+    def gained(self, key: Key) -> None:
+        self._queue.add(key)
+
+    def lost(self, key: Key) -> None:
+        self._reconciler.forget(key)
+
+    def busy(self, key: Key) -> bool:
+        return self._queue.working(key)
+
     # Work
 
     async def _work(self) -> None:
-        while True:
-            key, noticed = await self._queue.get()
+        while (got := await self._queue.get()) is not None:
+            key, noticed = got
             try:
                 with study_context(*key):
-                    await self._look(key, noticed)
+                    await self._serve(key, noticed)
             finally:
                 self._queue.done(key)
+                self._replicas.looked(key)
+
+    async def _serve(self, key: Key, noticed: float) -> None:
+        """Looks at a study if it is served here."""
+        hold = self._replicas.hold(key)
+        if hold is None:
+            if self._replicas.serves(key):
+                self._queue.add_after(key, fence.BEAT)  # the database is only slow to answer, or it is handed over
+            elif self._outage() is not None:
+                await self._tell_outage(key)
+            return
+        with fence.under(hold):
+            try:
+                if wait := await self._replicas.claim(key, hold):
+                    self._queue.add_after(key, wait)
+                else:
+                    await self._look(key, noticed)
+            except fence.NotHeld as error:
+                log.warning("left off: %s", error)
+                self._queue.add_after(key, fence.BEAT)
+            except (StorageUnavailable, StorageError) as error:
+                log.warning("trying again in %.1f s: %s", self._queue.retry(key), error)
 
     async def _look(self, key: Key, noticed: float) -> None:
         begun = time.perf_counter()
@@ -128,6 +175,8 @@ class Service:
         except ApiError as error:
             log.warning("trying again in %.1f s: %s", self._queue.retry(key), error)
             return
+        except fence.NotHeld:
+            raise
         except Exception:
             log.exception("trying again in %.1f s", self._queue.retry(key))
             return
@@ -141,10 +190,24 @@ class Service:
             self._queue.succeeded(key)
         if look.again is not None:
             self._queue.add_after(key, look.again)
+        if look.gone:
+            self._replicas.gone(key)
+
+    def _noticed(self, key: Key) -> None:
+        """Something has happened to a Study."""
+        self._replicas.notice(key)
+        if self._replicas.serves(key) or self._outage() is not None:
+            self._queue.add(key)
+
+    def _changed(self, key: Key) -> None:
+        """Something has happened to a study's Jobs."""
+        if self._replicas.serves(key):
+            self._queue.add(key)
 
     def _moved(self, key: Key) -> None:
         """Nothing is to be decided; people see it in the status, which is written no more often than this."""
-        self._queue.add_after(key, STATUS_INTERVAL)
+        if self._replicas.serves(key):
+            self._queue.add_after(key, STATUS_INTERVAL)
 
     def _reported(self, study_id: int) -> None:
         if (key := self._reconciler.reported(study_id)) is None:
@@ -193,15 +256,28 @@ class Service:
             await asyncio.sleep(delay)
 
     async def _look_at_all(self) -> None:
-        if self._settings.manage_reporter:
+        await self._replicas.joined.wait()
+        if self._settings.manage_reporter and self._replicas.leads():
             await self._renew_reporter()
-        known = await self._reconciler.gone.known()  # before the list: what is not in it then is really gone
-        present: set[str] = set()
-        for namespace in self._settings.watch_namespaces or (None,):
-            for manifest in await self._cluster.list_studies(namespace):
-                present.add(manifest["metadata"]["uid"])
-                self._queue.add(Key(manifest["metadata"]["namespace"], manifest["metadata"]["name"]))
-        await self._reconciler.gone.sweep(known, present)
+        heard_of = self._replicas.known()
+        stored = await self._reconciler.gone.known()  # before the list: what is not in it then is really gone
+        present = await self._present()
+        uids = {uid for _, uid in present}
+        left = {Key(study.namespace, study.name) for study in stored if study.uid not in uids}
+        there = {key for key, _ in present} | left
+        self._replicas.forget(set(heard_of) - there)
+        for key in left:
+            self._reconciler.look_for_predecessors(key)
+        for key in there:
+            self._noticed(key)
+
+    async def _present(self) -> list[tuple[Key, str]]:
+        """The Studies that there are, with their UIDs."""
+        return [
+            (Key(manifest["metadata"]["namespace"], manifest["metadata"]["name"]), manifest["metadata"]["uid"])
+            for namespace in self._settings.watch_namespaces or (None,)
+            for manifest in await self._cluster.list_studies(namespace)
+        ]
 
     async def _renew_reporter(self) -> None:
         try:
@@ -210,8 +286,39 @@ class Service:
             log.warning("%s", error)  # reports may still arrive; the next time is soon enough
 
     def _look_at_all_soon(self) -> None:
-        for key in self._reconciler.served():
+        for key in self._replicas.served():
             self._queue.add(key)
+
+    # Without a database
+
+    def _outage(self) -> str | None:
+        """Why studies are served by nobody, if that is so and has been for a while."""
+        seconds = self._replicas.alone_without_locks()
+        return self._replicas.trouble if seconds is not None and seconds > OUTAGE else None
+
+    async def _outages(self) -> None:
+        """Tells an outage in the status of every Study, once."""
+        told = False
+        while True:
+            await asyncio.sleep(1.0)
+            if (self._outage() is not None) is not told:
+                told = not told
+                for key in self._replicas.known() if told else ():
+                    self._queue.add(key)
+
+    async def _tell_outage(self, key: Key) -> None:
+        try:
+            await self._reconciler.tell_outage(key, self._replicas.trouble)
+        except ApiError as error:
+            log.warning("trying again in %.1f s: %s", self._queue.retry(key), error)
+        else:
+            self._queue.succeeded(key)
+
+
+async def _cancelled(tasks: list[asyncio.Future]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def run(settings: Settings) -> None:

@@ -16,12 +16,17 @@ from study_operator.reconcile import Key
 
 
 async def watch(
-    changed: Callable[[Key], None], moved: Callable[[Key], None], namespaces: Collection[str], stop: asyncio.Event
+    noticed: Callable[[Key], None],
+    changed: Callable[[Key], None],
+    moved: Callable[[Key], None],
+    namespaces: Collection[str],
+    stop: asyncio.Event,
 ) -> None:
     """Watches Studies and their Jobs until `stop` is set.
 
     Args:
-        changed: called in the event loop with the study that an event is about.
+        noticed: called in the event loop with the Study that an event is about.
+        changed: called with the study whose Job an event is about.
         moved: called instead when a Job goes on as expected, which several events say for each trial: nothing is to be
             done, so the look may come later, one for all of them.
         namespaces: those to watch; empty for all.
@@ -44,7 +49,7 @@ async def watch(
             return  # the operator's own write of the status
         else:
             seen[key] = version
-        changed(key)
+        noticed(key)
 
     @kopf.on.event("batch", "v1", "jobs", registry=registry)
     async def job_event(

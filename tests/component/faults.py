@@ -130,9 +130,9 @@ class FaultyDatabase(Database):
         self.faults = Faults()
 
     @contextmanager
-    def transaction(self) -> Iterator[cursor]:
+    def transaction(self, study_id: int | None = None, trial_id: int | None = None) -> Iterator[cursor]:
         faults, wrong, name = self.faults, None, ""
-        with super().transaction() as found:
+        with super().transaction(study_id, trial_id) as found:
             faults.check_alive()
             if faults.read_fails():
                 raise StorageUnavailable("server closed the connection unexpectedly")

@@ -75,7 +75,7 @@ async def test_killed_while_it_clears_up_after_a_deleted_study(world, wrong):
             await world.look(name)
         world.operators_cluster.faults = world.operators_database.faults = Faults()
         world.start_operator()
-        await world.reconciler.gone.sweep(await world.reconciler.gone.known(), present=set())
+        await world.look(name)
         assert world.rows(name) == [(0, "COMPLETE"), (1, "FAIL")]
         assert [pod.refusal("should_stop") for pod in pods] == ["SO001", "SO001"]
         if not faults.struck:

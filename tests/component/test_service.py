@@ -24,6 +24,7 @@ from running import RunningService, run_pods, running
 from waiting import until
 from world import World, counted
 
+from study_operator import service
 from study_operator.reconcile import Reconciler
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,6 +219,7 @@ async def test_liveness_fails_when_one_study_is_worked_on_for_ever(world, kubeco
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Reconciler, "reconcile", hang)
+    monkeypatch.setattr(service, "FAREWELL", 0.1)
 
     async def waits(operator: RunningService) -> bool:
         return "\nstudy_operator_queue_depth 1.0\n" in (await operator.get("/metrics"))[1]

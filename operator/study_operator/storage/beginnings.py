@@ -38,7 +38,7 @@ class Beginnings:
         if not study.initial_trials:
             return
         wishes = initial_trials(study)
-        with self._database.transaction() as cursor:
+        with self._database.transaction(study_id) as cursor:
             noted = _note_to_make(cursor, study_id, INITIAL_ATTR)
             if noted is not None and noted != wishes:
                 raise Refused(
@@ -62,7 +62,7 @@ class Beginnings:
         """
         if not study.warm_start:
             return [], ()
-        with self._database.transaction() as cursor:
+        with self._database.transaction(study_id) as cursor:
             noted = _note_to_make(cursor, study_id, WARM_ATTR)
             names = self._names(cursor, study)
             if noted is None:

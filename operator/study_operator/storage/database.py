@@ -5,9 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection, cursor
+
+from study_operator import fence
+
+# A stopped process must not keep its successor waiting by what it has locked; nor must a trial's pod its operator.
+_IDLE_WRITER, _LOCK = "4s", "5s"
 
 
 class StorageUnavailable(Exception):
@@ -29,38 +35,74 @@ class Database:
         self._dsn = dsn
         self._local = threading.local()
 
-    def connect(self) -> connection:
-        """A new connection of the caller's own.
+    def connect(self, **options: Any) -> connection:
+        """A new connection of the caller's own, with other options than the others' if need be.
 
         Raises:
             StorageUnavailable: when the database cannot be reached.
         """
         try:
-            return psycopg2.connect(self._dsn)
+            return psycopg2.connect(self._dsn, **options)
         except psycopg2.OperationalError as error:
-            raise StorageUnavailable(_one_line(error)) from None
+            raise StorageUnavailable(one_line(error)) from None
 
     @contextmanager
-    def transaction(self) -> Iterator[cursor]:
+    def transaction(self, study_id: int | None = None, trial_id: int | None = None) -> Iterator[cursor]:
         """One transaction on this thread's connection: committed at the end, rolled back on an exception.
+
+        Args:
+            study_id, trial_id: the study, or a trial of it, that is written to. The transaction is then refused when
+                another process has taken the study over, and none can before it has ended: see `_admit`.
 
         Raises:
             StorageUnavailable: when the connection fails, at the start or on the way.
             StorageError: when the database refuses a statement.
+            NotHeld: this process may not write to the study.
         """
         connection = getattr(self._local, "connection", None)
         if connection is None or connection.closed:
             connection = self._local.connection = self.connect()
+            try:
+                with connection, connection.cursor() as cursor:
+                    cursor.execute(f"SET lock_timeout = '{_LOCK}'")
+            except psycopg2.Error as error:
+                connection.close()
+                raise StorageUnavailable(one_line(error)) from None
         try:
             with connection, connection.cursor() as cursor:
+                if study_id is not None or trial_id is not None:
+                    _admit(cursor, study_id, trial_id)
                 yield cursor
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             connection.close()
-            raise StorageUnavailable(_one_line(error)) from None
+            raise StorageUnavailable(one_line(error)) from None
         except psycopg2.Error as error:
-            raise StorageError(_one_line(error)) from error
+            raise StorageError(one_line(error)) from error
 
 
-def _one_line(error: psycopg2.Error) -> str:
+def _admit(cursor: cursor, study_id: int | None, trial_id: int | None) -> None:
+    """Lets a transaction write to a study only by right of the latest hold of it, which stays the latest until the
+    transaction has ended: whoever takes the study over waits so long (`Studies.claim`). Does nothing where there is no
+    current hold.
+
+    Raises:
+        NotHeld: there is a later one.
+    """
+    hold = fence.current()
+    if hold is None:
+        return
+    hold.check()
+    study = "%s" if trial_id is None else "(SELECT study_id FROM trials WHERE trial_id = %s)"
+    cursor.execute(
+        f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_WRITER}';"
+        f"SELECT FROM study_operator.access WHERE study_id = {study} AND holder = %s FOR SHARE",
+        (study_id if trial_id is None else trial_id, hold.epoch),
+    )
+    if cursor.rowcount != 1:
+        hold.superseded = True
+        raise fence.NotHeld("another replica has taken the study over")
+
+
+def one_line(error: psycopg2.Error) -> str:
     """The driver's message on one line. libpq names host, port and user in it, never a password."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -67,7 +67,7 @@ class Output:
             before: the position that was stored last, None when there was none. It is compared, so that of two readers
                 of one log (a process that is just being replaced) only one stores.
         """
-        with self._database.transaction() as cursor:
+        with self._database.transaction(trial_id=trial_id) as cursor:
             if (study_id := _running(cursor, trial_id)) is None:
                 return Stored.ENDED
             cursor.execute("SET LOCAL synchronous_commit = off")
@@ -112,7 +112,7 @@ class Output:
         Returns:
             The objectives without a value; then nothing is stored.
         """
-        with self._database.transaction() as cursor:
+        with self._database.transaction(trial_id=trial_id) as cursor:
             if _running(cursor, trial_id) is None:
                 return ()
             # Of several pods the latest that named it: one that goes on from a checkpoint may have nothing more to say.

@@ -33,7 +33,13 @@ CREATE TABLE IF NOT EXISTS study_operator.access (
 ALTER TABLE study_operator.access
     ADD COLUMN IF NOT EXISTS objectives     integer NOT NULL DEFAULT 1,
     ADD COLUMN IF NOT EXISTS paused_at      timestamptz,                            -- NULL: it is not suspended
-    ADD COLUMN IF NOT EXISTS paused_seconds double precision NOT NULL DEFAULT 0;    -- all earlier times together
+    ADD COLUMN IF NOT EXISTS paused_seconds double precision NOT NULL DEFAULT 0,    -- all earlier times together
+    ADD COLUMN IF NOT EXISTS holder         bigint NOT NULL DEFAULT 0;  -- which hold it is served by; negative: let go of
+CREATE INDEX IF NOT EXISTS access_by_name ON study_operator.access (cluster_id, namespace, name);
+
+-- Numbers of holds. One is drawn after the locks of some studies have been taken, so that of two holds of a study the later one
+-- has the higher number, and a process that has lost the lock without knowing it is told from the one that has it.
+CREATE SEQUENCE IF NOT EXISTS study_operator.holds;
 
 -- How far the operator has read the log of each pod of a trial that reports by what it prints, and the last value that the pod
 -- printed of each objective and constraint, as texts by name.

@@ -10,6 +10,7 @@ from typing import Any
 
 from psycopg2.extensions import cursor
 
+from study_operator import fence
 from study_operator.storage.database import Database, StorageError
 from study_operator.storage.migrate import check_versions
 
@@ -83,7 +84,10 @@ class Studies:
 
         Raises:
             StorageError: when the name belongs to another Study.
+            NotHeld: another replica serves the Study.
         """
+        hold = fence.current()
+        fence.check()
         with self._database.transaction() as cursor:
             cursor.execute(
                 "INSERT INTO studies (study_name) VALUES (%s) ON CONFLICT (study_name) DO NOTHING RETURNING study_id",
@@ -102,23 +106,80 @@ class Studies:
             (study_id,) = cursor.fetchone()
             cursor.execute(
                 "INSERT INTO study_operator.access AS a"
-                " (study_id, key_hash, cluster_id, namespace, name, uid, deletion_policy, objectives)"
-                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (study_id) DO UPDATE"
+                " (study_id, key_hash, cluster_id, namespace, name, uid, deletion_policy, objectives, holder)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (study_id) DO UPDATE"
                 " SET key_hash = excluded.key_hash, deletion_policy = excluded.deletion_policy,"
-                " objectives = excluded.objectives"
-                " WHERE a.cluster_id = excluded.cluster_id AND a.uid = excluded.uid",
-                (study_id, key_hash, self._cluster_id, namespace, name, uid, deletion_policy, len(directions)),
+                " objectives = excluded.objectives,"
+                " holder = CASE excluded.holder WHEN 0 THEN a.holder ELSE excluded.holder END"
+                " WHERE a.cluster_id = excluded.cluster_id AND a.uid = excluded.uid"
+                " AND (excluded.holder = 0 OR abs(a.holder) <= excluded.holder)",
+                (
+                    *(study_id, key_hash, self._cluster_id, namespace, name, uid, deletion_policy, len(directions)),
+                    0 if hold is None else hold.epoch,
+                ),
             )
             if cursor.rowcount != 1:
+                cursor.execute(
+                    "SELECT FROM study_operator.access WHERE study_id = %s AND cluster_id = %s AND uid = %s",
+                    (study_id, self._cluster_id, uid),
+                )
+                if hold is not None and cursor.rowcount == 1:
+                    hold.superseded = True
+                    raise fence.NotHeld("another replica has taken the study over")
                 raise StorageError(
                     f"the database has a study {study_name!r} already, of another cluster or another Study; rename "
                     "this one, or delete that one with `optuna delete-study`"
                 )
             return study_id
 
+    def claim(self, namespace: str, name: str, epoch: int) -> list[int]:
+        """Notes who holds the Studies that have or had a name. From then on the database refuses what earlier holders
+        write to them; what they are just writing is waited for.
+
+        Args:
+            epoch: the number of the hold.
+
+        Returns:
+            The numbers of the holds before, negative where the study had been let go of; 0 if there was none.
+
+        Raises:
+            NotHeld: there is a later hold.
+        """
+        of_name = (self._cluster_id, namespace, name)
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "SELECT holder FROM study_operator.access WHERE cluster_id = %s AND namespace = %s AND name = %s"
+                " ORDER BY study_id FOR NO KEY UPDATE",
+                of_name,
+            )
+            before = [holder for (holder,) in cursor.fetchall()]
+            if any(abs(holder) > epoch for holder in before):
+                raise fence.NotHeld("another replica has taken the study over")
+            if before:
+                cursor.execute(
+                    "UPDATE study_operator.access SET holder = %s"
+                    " WHERE cluster_id = %s AND namespace = %s AND name = %s",
+                    (epoch, *of_name),
+                )
+            return before
+
+    def release(self, epochs: list[int], of: tuple[str, str] | None = None) -> None:
+        """Notes that studies are let go of, so that whoever takes them over need not wait.
+
+        Args:
+            epochs: the numbers of their holds.
+            of: namespace and name of the only one that is meant; None for all of these holds.
+        """
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "UPDATE study_operator.access SET holder = -holder WHERE cluster_id = %s AND holder = ANY(%s)"
+                + ("" if of is None else " AND namespace = %s AND name = %s"),
+                (self._cluster_id, epochs, *(of or ())),
+            )
+
     def pause(self, study_id: int, now: datetime) -> None:
         """Stops the clock of `activeDeadlineSeconds`; doing so again changes nothing."""
-        with self._database.transaction() as cursor:
+        with self._database.transaction(study_id) as cursor:
             cursor.execute(
                 "UPDATE study_operator.access SET paused_at = %s WHERE study_id = %s AND paused_at IS NULL",
                 (now, study_id),
@@ -126,7 +187,7 @@ class Studies:
 
     def resume(self, study_id: int, now: datetime) -> None:
         """Lets the clock go on; doing so again changes nothing."""
-        with self._database.transaction() as cursor:
+        with self._database.transaction(study_id) as cursor:
             cursor.execute(
                 "UPDATE study_operator.access SET paused_at = NULL,"
                 " paused_seconds = paused_seconds + greatest(extract(epoch FROM %s - paused_at), 0)"
@@ -134,19 +195,24 @@ class Studies:
                 (now, study_id),
             )
 
-    def known(self) -> list[KnownStudy]:
-        """The Studies of this cluster that may still report or still have rows to be removed."""
+    def known(self, of: tuple[str, str] | None = None) -> list[KnownStudy]:
+        """The Studies of this cluster that may still report or still have rows to be removed.
+
+        Args:
+            of: namespace and name of those that are meant; None for all.
+        """
         with self._database.transaction() as cursor:
             cursor.execute(
                 "SELECT study_id, namespace, name, uid, deletion_policy FROM study_operator.access"
-                " WHERE cluster_id = %s AND (key_hash IS NOT NULL OR deletion_policy = 'Delete')",
-                (self._cluster_id,),
+                " WHERE cluster_id = %s AND (key_hash IS NOT NULL OR deletion_policy = 'Delete')"
+                + ("" if of is None else " AND namespace = %s AND name = %s"),
+                (self._cluster_id, *(of or ())),
             )
             return [KnownStudy(*row) for row in cursor.fetchall()]
 
     def forget(self, study: KnownStudy) -> None:
         """Revokes the key of a deleted Study and, if its policy says so, removes its rows."""
-        with self._database.transaction() as cursor:
+        with self._database.transaction(study.study_id) as cursor:
             if study.deletion_policy == "Delete":
                 _delete_rows(cursor, study.study_id)
             else:

@@ -136,7 +136,7 @@ class Trials:
         Raises:
             StaleHistory: when the next number is another one, or the waiting trial waits no more.
         """
-        with self._database.transaction() as cursor:
+        with self._database.transaction(study_id) as cursor:
             # Optuna takes the same lock to number trials.
             cursor.execute("SELECT 1 FROM studies WHERE study_id = %s FOR UPDATE", (study_id,))
             if cursor.fetchone() is None:
@@ -189,7 +189,7 @@ class Trials:
         Returns:
             False, and nothing is changed, when the trial has ended already, or when a result has arrived.
         """
-        with self._database.transaction() as cursor:
+        with self._database.transaction(trial_id=trial_id) as cursor:
             if (locked := _lock_running(cursor, trial_id, despite_result=False)) is None:
                 return False
             if failure is not None:
@@ -218,7 +218,7 @@ class Trials:
             False, and nothing is changed, when it has ended already, or when a result has arrived that the caller had
             not seen: a finished value is never lost to a decision made before it.
         """
-        with self._database.transaction() as cursor:
+        with self._database.transaction(trial_id=trial_id) as cursor:
             if (locked := _lock_running(cursor, trial_id, despite_result)) is None:
                 return False
             if values is not None:
@@ -253,7 +253,7 @@ class Trials:
 
     def set_system_attrs(self, trial_id: int, attrs: Mapping[str, Any]) -> None:
         """Sets system attributes of a trial: the rungs that a pruner has booked for it."""
-        with self._database.transaction() as cursor:
+        with self._database.transaction(trial_id=trial_id) as cursor:
             _set_attributes(cursor, "trial_system_attributes", "trial_id", trial_id, attrs)
 
 

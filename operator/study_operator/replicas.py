@@ -1,0 +1,286 @@
+"""Which studies this process serves: those whose locks it holds.
+
+One task keeps the locks' connection; what others want of it wakes it. A study is served from the moment its lock is
+taken until it is handed over, when a look that is going on has ended, or until the connection is lost: then at once no
+more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+from study_operator import metrics
+from study_operator.fence import BEAT, VALID, Hold
+from study_operator.model import shares
+from study_operator.reconcile import Key
+from study_operator.storage.database import Database, StorageError, StorageUnavailable
+from study_operator.storage.locks import Locks
+from study_operator.storage.studies import Studies
+from study_operator.storage.threads import StorageThreads
+
+# The shortest time between two beats that other sessions' notifications lead to: any login may send those.
+_SHORTEST = 0.1
+
+log = logging.getLogger(__name__)
+
+
+class Serving(Protocol):
+    """What is done with the studies that are served."""
+
+    def gained(self, key: Key) -> None:
+        """The study is served here now."""
+
+    def lost(self, key: Key) -> None:
+        """It is not any more: what is in memory of it is worthless. May be called again."""
+
+    def busy(self, key: Key) -> bool:
+        """Whether a look at it is going on."""
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """The database has been told about a hold. `disputed`: the holder before had not let go; `views`: how often the
+    members had been read then."""
+
+    hold: Hold
+    disputed: bool
+    views: int
+
+
+class Replicas:
+    """This replica among the others. Belongs to one event loop.
+
+    Attributes:
+        joined: set as soon as the replica is a member, and while it is.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        threads: StorageThreads,
+        studies: Studies,
+        cluster_id: str,
+        namespaces: Sequence[str],
+        serving: Serving,
+    ) -> None:
+        self._database, self._threads, self._studies, self._serving = database, threads, studies, serving
+        self._cluster_id, self._group = cluster_id, shares.group_key(cluster_id, namespaces)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="locks")
+        self._locks: Locks | None = None
+        self._members: dict[int, float] = {}  # with the seconds for which each had been silent
+        self._views = 0  # how often they have been read
+        self._known: set[Key] = set()
+        self._holds: dict[Key, Hold] = {}
+        self._unlock: set[Key] = set()
+        self._claims: dict[Key, _Claim] = {}
+        self._letting_go: dict[Key, asyncio.Task[None]] = {}
+        self._own: set[int] = set()  # numbers of all holds that this process has had
+        self._safe_at = float("-inf")
+        self._lost_at, self._alone = time.monotonic(), True
+        self.joined = asyncio.Event()
+        self.trouble = "the database has not been reached yet"
+        metrics.STUDIES_SERVED.set_function(lambda: len(self._holds))
+        metrics.REPLICAS.set_function(lambda: len(self._members))
+
+    # What is asked
+
+    def hold(self, key: Key) -> Hold | None:
+        """By what right this process may look at a study now; None when it may not."""
+        hold = self._holds.get(key)
+        return hold if hold is not None and not hold.leaving and hold.valid() else None
+
+    def serves(self, key: Key) -> bool:
+        """Whether the study's events are of interest here."""
+        return key in self._holds
+
+    def served(self) -> list[Key]:
+        return list(self._holds)
+
+    def known(self) -> list[Key]:
+        return list(self._known)
+
+    def leads(self) -> bool:
+        """Whether this is the one replica that does what is to be done once for all of them."""
+        return self._locks is not None and self._locks.member == min(self._members, default=0)
+
+    def alone_without_locks(self) -> float | None:
+        """For how many seconds there have been no locks, if nobody else is known that may serve the studies instead."""
+        return time.monotonic() - self._lost_at if self._locks is None and self._alone else None
+
+    # What is said
+
+    def notice(self, key: Key) -> None:
+        """There is such a study, or there was and something may be left of it: somebody has to serve it."""
+        if key not in self._known:
+            self._known.add(key)
+            if self._locks is not None and shares.owner(self._members, key) == self._locks.member:
+                self._locks.wake()
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Nothing is known of these studies any more; those that are served here are seen to."""
+        self._known.difference_update(key for key in keys if key not in self._holds)
+
+    def gone(self, key: Key) -> None:
+        """Nothing is left to be done for the study. Its lock is let go of when the look has ended."""
+        self._known.discard(key)
+        if (hold := self._holds.get(key)) is not None:
+            hold.leaving = True
+
+    def looked(self, key: Key) -> None:
+        """A look at the study has ended."""
+        hold = self._holds.get(key)
+        if hold is None:
+            self._serving.lost(key)  # what that look has brought back into memory
+        elif hold.leaving:
+            self._let_go(key, hold)
+
+    async def claim(self, key: Key, hold: Hold) -> float:
+        """Tells the database about a hold, once, so that it refuses what earlier holders still try to write.
+
+        Returns:
+            For how many seconds an earlier holder may still take itself for the present one: until then nothing is to
+            be done. 0 when it has let go itself, or has certainly found out.
+
+        Raises:
+            NotHeld: there is a later hold already.
+            StorageUnavailable, StorageError: the database could not be told.
+        """
+        claim = self._claims.get(key)
+        if claim is None or claim.hold is not hold:
+            views = self._views
+            before = await self._threads.run(self._studies.claim, key.namespace, key.name, hold.epoch)
+            disputed = any(epoch > 0 and epoch not in self._own for epoch in before)
+            claim = self._claims[key] = _Claim(hold, disputed, views)
+            if disputed:
+                metrics.TAKEOVERS.inc()
+                log.info("taken over from a replica that has not let go of it")
+        if not claim.disputed:
+            return 0.0
+        # Its member lock may be released a moment after the study's: only the next view is sure to lack it.
+        return max(self._safe_at - time.monotonic(), BEAT if self._views == claim.views else 0.0, 0.0)
+
+    async def leave(self) -> None:
+        """Hands everything over at once. No looks may be going on any more; `run` must have been cancelled."""
+        if self._locks is None:
+            return
+        await asyncio.gather(*self._letting_go.values(), return_exceptions=True)
+        try:
+            held = [hold.epoch for hold in self._holds.values()]
+            await asyncio.wait_for(self._threads.run(self._studies.release, held), VALID)
+            await self._locks.leave()
+        except (StorageUnavailable, StorageError, TimeoutError) as error:
+            log.warning("the studies could not be handed over, others will find out: %s", error)
+            self._locks.close()
+
+    def close(self) -> None:
+        if self._locks is not None:
+            self._locks.close()
+        self._executor.shutdown(wait=False)
+
+    # The one task that uses the connection
+
+    async def run(self) -> None:
+        """Keeps the locks until it is cancelled.
+
+        Raises:
+            StorageError: the database cannot be used for it.
+        """
+        delay = 0.5
+        while True:
+            try:
+                locks = await Locks.join(self._database, self._executor, self._group)
+                self._begin(locks)
+                delay = 0.5
+                await self._keep(locks)
+            except StorageUnavailable as error:
+                self._end(str(error))
+                log.warning("without a connection for locks, trying again in %.1f s: %s", delay, error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 4.0)
+
+    def _begin(self, locks: Locks) -> None:
+        self._locks, self._members = locks, {}
+        # Whoever has served a study until now may have lost its lock only just before.
+        self._safe_at = time.monotonic() + VALID
+
+    def _end(self, trouble: str) -> None:
+        self.trouble = trouble
+        if self._locks is None:
+            return
+        self._locks.close()
+        self._alone = len(self._members) <= 1
+        self._locks, self._members, self._lost_at = None, {}, time.monotonic()
+        self.joined.clear()
+        self._unlock.clear()
+        self._claims.clear()
+        lost, self._holds = self._holds, {}
+        for key in lost:
+            self._serving.lost(key)
+
+    async def _keep(self, locks: Locks) -> None:
+        while True:
+            begun = time.monotonic()
+            await self._beat(locks)
+            if await locks.pause(max(0.0, begun + BEAT - time.monotonic())):
+                await asyncio.sleep(max(0.0, begun + _SHORTEST - time.monotonic()))
+
+    async def _beat(self, locks: Locks) -> None:
+        self._see(await locks.members())
+        if not self.joined.is_set():
+            self.joined.set()
+            log.info("replica %d of %d", sorted(self._members).index(locks.member) + 1, len(self._members))
+        if self._unlock:
+            await self._release(locks)
+        mine = shares.share(self._members, locks.member, self._known)
+        wanted = {shares.lock_key(self._cluster_id, key): key for key in mine if key not in self._holds}
+        if wanted:
+            taken, epoch = await locks.take(wanted)
+            self._own.add(epoch)
+            for number in taken:
+                key = wanted[number]
+                self._holds[key] = Hold(epoch, locks.lease)
+                self._serving.gained(key)
+        for key, hold in list(self._holds.items()):
+            if key not in mine or hold.superseded:
+                hold.leaving = True
+            if hold.leaving and not self._serving.busy(key):
+                self._let_go(key, hold)
+
+    def _see(self, found: dict[int, float]) -> None:
+        now = time.monotonic()
+        for member, silent in self._members.items():
+            # One that had been silent for so long had stopped acting already.
+            if member not in found and silent < VALID:
+                self._safe_at = now + VALID
+        self._members = found
+        self._views += 1
+
+    async def _release(self, locks: Locks) -> None:
+        keys, self._unlock = self._unlock, set()
+        for key in keys:
+            self._holds.pop(key, None)
+            self._claims.pop(key, None)
+        await locks.release([shares.lock_key(self._cluster_id, key) for key in keys])
+
+    def _let_go(self, key: Key, hold: Hold) -> None:
+        """Forgets a study, notes that nobody holds it, and then unlocks it."""
+        if key in self._letting_go or key in self._unlock:
+            return
+        self._serving.lost(key)
+        task = self._letting_go[key] = asyncio.ensure_future(self._note(key, hold))
+        task.add_done_callback(lambda _: self._letting_go.pop(key, None))
+
+    async def _note(self, key: Key, hold: Hold) -> None:
+        try:
+            await self._threads.run(self._studies.release, [hold.epoch], (key.namespace, key.name))
+        except (StorageUnavailable, StorageError) as error:
+            log.info("Study %s/%s is handed over without a word: %s", *key, error)
+        if self._holds.get(key) is hold and self._locks is not None:
+            self._unlock.add(key)
+            self._locks.wake()

@@ -1,0 +1,218 @@
+"""The locks of one replica in PostgreSQL, on a connection that does nothing else.
+
+Advisory locks of a session: they end with it, whatever ends it. The server itself ends a session that has been silent
+for `fence.IDLE` seconds, so a process that is stopped loses its locks too, and so does one behind a dead network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import select
+import time
+from collections.abc import Collection
+from concurrent.futures import Executor
+
+import psycopg2
+from psycopg2.extensions import POLL_OK, POLL_READ, connection
+
+from study_operator.fence import IDLE, Lease
+from study_operator.storage.database import Database, StorageError, StorageUnavailable, one_line
+
+CHANNEL = "study_operator_replicas"
+_CONNECT = 5.0  # seconds
+_OLDEST = 14_00_00  # idle_session_timeout came with PostgreSQL 14
+
+# Who is there, and for how long each has been silent. Any login can take an advisory lock, that of trials' pods too, so
+# only those of the operator's own count. The view pg_stat_activity needs a function that docs/install.md takes from
+# PUBLIC.
+_MEMBERS = """
+SELECT l.objid::bigint, l.pid = pg_backend_pid(),
+       coalesce(extract(epoch FROM clock_timestamp() - pg_stat_get_backend_activity_start(b.id)), 0)::float8
+FROM pg_locks l
+JOIN (SELECT id, pg_stat_get_backend_pid(id) AS pid, pg_stat_get_backend_userid(id) AS role
+      FROM pg_stat_get_backend_idset() AS backends(id)) b USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s AND l.objsubid = 2
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND b.role = (SELECT oid FROM pg_roles WHERE rolname = session_user)
+"""
+
+
+class Locks:
+    """One session's locks. Its coroutines are for one task, one at a time; after an exception it is of no use any more.
+
+    Every method but `close` raises `StorageUnavailable` when the connection is lost: then all locks are.
+
+    Attributes:
+        member: this replica's number among the others.
+        lease: how long the locks are certain to be held.
+    """
+
+    def __init__(self, opened: connection, group: int) -> None:
+        self._connection, self._group = opened, group
+        self._cursor = opened.cursor()
+        self._woken = asyncio.Event()
+        self.member = 0
+        self.lease = Lease()
+
+    @classmethod
+    async def join(cls, database: Database, executor: Executor, group: int) -> Locks:
+        """Opens a session and becomes a member of the group that is known by this number, which all others see.
+
+        Args:
+            executor: where the connection is opened: a name server may take its time.
+
+        Raises:
+            StorageUnavailable: the database cannot be reached.
+            StorageError: it is older than PostgreSQL 14, or something stands between that gives statements of one
+                connection to several sessions.
+        """
+        loop = asyncio.get_running_loop()
+        opened = await loop.run_in_executor(executor, _open, database)
+        locks = cls(opened, group)
+        try:
+            if opened.server_version < _OLDEST:
+                raise StorageError(
+                    f"the database is PostgreSQL {opened.server_version // 10000}; the operator needs 14 or later, "
+                    "which ends the sessions of replicas that have fallen silent (idle_session_timeout)"
+                )
+            await locks._run(
+                f"SET idle_session_timeout = '{IDLE:.0f}s'; SET synchronous_commit = off; SET statement_timeout = 0;"
+                f" LISTEN {CHANNEL}"
+            )
+            while not locks.member:
+                number = random.SystemRandom().randrange(1, 2**31)
+                if (await locks._run("SELECT pg_try_advisory_lock(%s, %s)", group, number))[0][0]:
+                    locks.member = number
+            await locks._run(f"NOTIFY {CHANNEL}")
+        except BaseException:
+            locks.close()
+            raise
+        return locks
+
+    async def members(self) -> dict[int, float]:
+        """The replicas that are there, this one too, each with the seconds since its latest statement.
+
+        Raises:
+            StorageError: this one is not there: its statements do not reach the session that holds its locks.
+        """
+        found = await self._run(_MEMBERS, self._group)
+        if (self.member, True) not in {(member, mine) for member, mine, _ in found}:
+            raise StorageError(
+                "the locks of this replica are not in the session that its statements reach: the operator's own "
+                "connection must not go through a pooler in transaction mode, such as PgBouncer; only trials' may"
+            )
+        return {member: silent for member, _, silent in found}
+
+    async def take(self, keys: Collection[int]) -> tuple[set[int], int]:
+        """Takes those of some locks that nobody holds; none of them may be held here already.
+
+        Returns:
+            Those that were taken, and the number of the hold. It is drawn after they were: whoever holds one of them
+            later gets a higher one.
+        """
+        found = await self._run(
+            "SELECT k FROM unnest(%s::bigint[]) AS wanted(k) WHERE pg_try_advisory_lock(k)", [*keys]
+        )
+        if not found:
+            return set(), 0
+        return {key for (key,) in found}, (await self._run("SELECT nextval('study_operator.holds')"))[0][0]
+
+    async def release(self, keys: Collection[int]) -> None:
+        """Lets go of some locks, and tells the others."""
+        await self._run("SELECT pg_advisory_unlock(k) FROM unnest(%s::bigint[]) AS held(k)", [*keys])
+        await self._run(f"NOTIFY {CHANNEL}")
+
+    async def leave(self) -> None:
+        """Lets go of everything, and tells the others."""
+        await self._run("SELECT pg_advisory_unlock_all()")
+        await self._run(f"NOTIFY {CHANNEL}")
+        self.close()
+
+    def wake(self) -> None:
+        """Ends `pause`."""
+        self._woken.set()
+
+    async def pause(self, seconds: float) -> bool:
+        """Waits for so long, or until another replica comes, goes or lets go of something, or until `wake`.
+
+        Returns:
+            Whether it was another replica's doing.
+        """
+        loop, descriptor = asyncio.get_running_loop(), self._connection.fileno()
+        loop.add_reader(descriptor, self._woken.set)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+        finally:
+            loop.remove_reader(descriptor)
+        self._woken.clear()
+        try:
+            self._connection.poll()
+        except psycopg2.Error as error:
+            raise StorageUnavailable(one_line(error)) from None
+        others = [notice for notice in self._connection.notifies if notice.pid != self._connection.get_backend_pid()]
+        self._connection.notifies.clear()
+        return bool(others)
+
+    def close(self) -> None:
+        self.lease.over = True
+        self._connection.close()
+
+    async def _run(self, statement: str, *values: object) -> list[tuple]:
+        sent = time.monotonic()
+        try:
+            self._cursor.execute(statement, values or None)
+            async with asyncio.timeout(IDLE):
+                while (state := self._connection.poll()) != POLL_OK:
+                    await self._ready(reading=state == POLL_READ)
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+            self.close()
+            raise StorageUnavailable(one_line(error)) from None
+        except psycopg2.Error as error:
+            self.close()
+            raise StorageError(one_line(error)) from None
+        except TimeoutError:
+            self.close()
+            raise StorageUnavailable(f"the database has not answered for {IDLE:.0f} s") from None
+        except asyncio.CancelledError:
+            self.close()  # half a statement is of no use to the next one
+            raise
+        self.lease.confirm(sent)
+        return self._cursor.fetchall() if self._cursor.description else []
+
+    async def _ready(self, reading: bool) -> None:
+        loop, descriptor, ready = asyncio.get_running_loop(), self._connection.fileno(), asyncio.Event()
+        (loop.add_reader if reading else loop.add_writer)(descriptor, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            (loop.remove_reader if reading else loop.remove_writer)(descriptor)
+
+
+def _open(database: Database) -> connection:
+    """A connection that does not block once it is open."""
+    deadline = time.monotonic() + _CONNECT
+    opened = database.connect(
+        async_=True,
+        application_name="study-operator locks",
+        keepalives_idle="2",
+        keepalives_interval="2",
+        keepalives_count="2",
+        tcp_user_timeout=f"{IDLE * 1000:.0f}",
+    )
+    try:
+        while (state := opened.poll()) != POLL_OK:
+            waits = ([opened], [], []) if state == POLL_READ else ([], [opened], [])
+            if not any(select.select(*waits, max(0.0, deadline - time.monotonic()))):
+                raise StorageUnavailable(f"the database has not answered for {_CONNECT:.0f} s")
+    except psycopg2.Error as error:
+        where = f'connection to server at "{opened.info.host}", port {opened.info.port} failed'  # as libpq puts it
+        opened.close()
+        raise StorageUnavailable(f"{where}: {one_line(error)}") from None
+    except StorageUnavailable:
+        opened.close()
+        raise
+    return opened
