@@ -80,10 +80,13 @@ class Cluster:
                 return None
             raise
 
-    async def patch_status(self, namespace: str, name: str, uid: str, status: Mapping[str, Any]) -> None:
-        """Merges into a Study's status. With another UID in place, a re-created Study, it fails with 409 or 422."""
-        body = {"metadata": {"uid": uid}, "status": status}
-        await self._call("PATCH", f"{_studies(namespace)}/{quote(name)}/status", body=body, content=_MERGE_PATCH)
+    async def patch_status(self, manifest: Mapping[str, Any], status: Mapping[str, Any]) -> None:
+        """Merges into the status of a Study as it was read. If it has changed since, or is another one of that name, it
+        fails with 409 or 422: a request that was long on its way overwrites nothing newer."""
+        meta = manifest["metadata"]
+        body = {"metadata": {key: meta[key] for key in ("uid", "resourceVersion")}, "status": status}
+        path = f"{_studies(meta['namespace'])}/{quote(meta['name'])}/status"
+        await self._call("PATCH", path, body=body, content=_MERGE_PATCH)
 
     # Jobs and their pods
 

@@ -80,7 +80,7 @@ class Publisher:
         if wait > 0 and not _urgent(old, new):
             return wait
         try:
-            await self._cluster.patch_status(*key, manifest["metadata"]["uid"], patch)
+            await self._cluster.patch_status(manifest, patch)
         except ApiError as error:
             if error.status == 404:
                 return None  # deleted meanwhile

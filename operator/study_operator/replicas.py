@@ -82,6 +82,7 @@ class Replicas:
         self._letting_go: dict[Key, asyncio.Task[None]] = {}
         self._own: set[int] = set()  # numbers of all holds that this process has had
         self._safe_at = float("-inf")
+        self._leaving = False
         self._lost_at, self._alone = time.monotonic(), True
         self.joined = asyncio.Event()
         self.trouble = "the database has not been reached yet"
@@ -166,19 +167,19 @@ class Replicas:
         return max(self._safe_at - time.monotonic(), BEAT if self._views == claim.views else 0.0, 0.0)
 
     async def leave(self) -> None:
-        """Hands everything over at once. No looks may be going on any more; `run` must have been cancelled."""
-        if self._locks is None:
-            return
+        """Hands everything over; `run` ends then. No looks may be going on any more."""
         await asyncio.gather(*self._letting_go.values(), return_exceptions=True)
         try:
             held = [hold.epoch for hold in self._holds.values()]
             await asyncio.wait_for(self._threads.run(self._studies.release, held), VALID)
-            await self._locks.leave()
         except (StorageUnavailable, StorageError, TimeoutError) as error:
-            log.warning("the studies could not be handed over, others will find out: %s", error)
-            self._locks.close()
+            log.warning("the studies are handed over without a word: %s", error)
+        self._leaving = True
+        if self._locks is not None:
+            self._locks.wake()
 
     def close(self) -> None:
+        """Lets go of everything at once."""
         if self._locks is not None:
             self._locks.close()
         self._executor.shutdown(wait=False)
@@ -186,18 +187,20 @@ class Replicas:
     # The one task that uses the connection
 
     async def run(self) -> None:
-        """Keeps the locks until it is cancelled.
+        """Keeps the locks until `leave`.
 
         Raises:
             StorageError: the database cannot be used for it.
         """
         delay = 0.5
-        while True:
+        while not self._leaving:
             try:
                 locks = await Locks.join(self._database, self._executor, self._group)
                 self._begin(locks)
                 delay = 0.5
                 await self._keep(locks)
+                await locks.leave()
+                return
             except StorageUnavailable as error:
                 self._end(str(error))
                 log.warning("without a connection for locks, trying again in %.1f s: %s", delay, error)
@@ -224,7 +227,7 @@ class Replicas:
             self._serving.lost(key)
 
     async def _keep(self, locks: Locks) -> None:
-        while True:
+        while not self._leaving:
             begun = time.monotonic()
             await self._beat(locks)
             if await locks.pause(max(0.0, begun + BEAT - time.monotonic())):

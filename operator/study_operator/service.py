@@ -95,17 +95,20 @@ class Service:
 
     async def _until_stopped(self, *watching: Coroutine[Any, Any, None]) -> None:
         """Runs everything; at the end, lets the looks that are going on end, and hands the studies over."""
-        base = [asyncio.ensure_future(coroutine) for coroutine in (self._sign_of_life(), self._replicas.run())]
+        alive, locks = asyncio.ensure_future(self._sign_of_life()), asyncio.ensure_future(self._replicas.run())
         others = [asyncio.ensure_future(coroutine) for coroutine in (*watching, self.stop.wait())]
         workers = [asyncio.ensure_future(self._work()) for _ in range(self._settings.workers)]
-        done, _ = await asyncio.wait([*base, *others, *workers], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([alive, locks, *others, *workers], return_when=asyncio.FIRST_COMPLETED)
         self.stop.set()
         await _cancelled(others)
         self._queue.close()
         await asyncio.wait(workers, timeout=FAREWELL)  # while the locks are still kept
-        await _cancelled([*workers, *base])
+        await _cancelled(workers)
         await self._follower.close()
         await self._replicas.leave()
+        await asyncio.wait([locks], timeout=fence.VALID)
+        await _cancelled([alive, locks])
+        self._replicas.close()
         for task in done:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error

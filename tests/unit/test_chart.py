@@ -225,10 +225,29 @@ class TestPods:
         for labels in places:
             assert set(labels) == {f"app.kubernetes.io/{part}" for part in ("name", "instance", "component")}
 
-    def test_there_is_one_operator_and_never_two(self) -> None:
-        spec = one(render(), "Deployment")["spec"]
+    def test_the_next_operator_is_there_before_one_goes(self) -> None:
+        objects = render()
+        spec = one(objects, "Deployment")["spec"]
         assert spec["replicas"] == 1
-        assert spec["strategy"] == {"type": "Recreate"}
+        assert spec["strategy"] == {
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+        }
+        assert "affinity" not in spec["template"]["spec"]
+        assert "PodDisruptionBudget" not in kinds(objects), "a node with the only replica could not be drained"
+
+    def test_several_replicas_keep_apart_and_are_not_evicted_together(self) -> None:
+        objects = render("replicas=3")
+        spec = one(objects, "Deployment")["spec"]
+        assert spec["replicas"] == 3
+        labels = spec["template"]["metadata"]["labels"]
+        affinity = spec["template"]["spec"]["affinity"]["podAntiAffinity"]
+        (term,) = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+        assert term["podAffinityTerm"]["labelSelector"]["matchLabels"] == labels
+        budget = one(objects, "PodDisruptionBudget")["spec"]
+        assert budget == {"maxUnavailable": 1, "selector": {"matchLabels": labels}}
+        own = render("replicas=3", "operator.affinity.nodeAffinity.x=y")
+        assert one(own, "Deployment")["spec"]["template"]["spec"]["affinity"] == {"nodeAffinity": {"x": "y"}}
 
     def test_names_stay_short_enough(self) -> None:
         objects = render(release="r" * 53)
@@ -457,6 +476,7 @@ class TestRefusals:
             ("database.external.sslmode=on", "value must be one of 'disable'"),
             ("operator.image.digest=latest", "does not match pattern"),
             ("operator.workers=0", "minimum: got 0, want 1"),
+            ("replicas=-1", "minimum: got -1, want 0"),
             ("watchNamespaces={a,a}", "items at 0 and 1 are equal"),
             ("samplerClasses={TPE}", "does not match pattern"),
             ("samplerClasses={a.b:C;import os}", "does not match pattern"),
