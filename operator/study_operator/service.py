@@ -76,8 +76,9 @@ class Service:
                 self._database, self._threads, self._studies, cluster_id, self._settings.watch_namespaces, self
             )
             await self._check_storage()  # a database of another version ends the process here, with a sentence
-            for key, _ in await self._present():
-                self._replicas.notice(key)  # before this replica is seen: what is handed over to it, it must know of
+            with contextlib.suppress(ApiError):  # the watch will tell
+                for key, _ in await self._present():
+                    self._replicas.notice(key)  # before this replica is seen: what it is handed over, it must know of
             await self._until_stopped(
                 self._readiness(),
                 self._resync(),
