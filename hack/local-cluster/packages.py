@@ -24,11 +24,12 @@ _PACKAGE_OF = {
     "openssl": "openssl",
     "setpriv": "util-linux",
     str(POSTGRES_BIN / "postgres"): "postgresql-15",
+    "pgbouncer": "pgbouncer",
     "buildah": "buildah",
     "debootstrap": "debootstrap",
 }
 
-TEST_SERVICES = ("openssl", "setpriv", str(POSTGRES_BIN / "postgres"))
+TEST_SERVICES = ("openssl", "setpriv", str(POSTGRES_BIN / "postgres"), "pgbouncer")
 CLUSTER = (
     "containerd",
     "ctr",

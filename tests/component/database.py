@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
+import itertools
+import json
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +26,8 @@ from study_operator.storage.trials import Trials
 
 SEED = "the seed of the component tests, long enough"
 REPORTER_PASSWORD = "reporter of the component tests"
+KEY = hashlib.sha256(b"the key of these tests").hexdigest()
+ANOTHER_KEY = hashlib.sha256(b"the key of another study").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class TestDatabase:
     def studies(self, cluster_id: str = "test-cluster") -> Studies:
         return Studies(Database(settings_for(self).dsn), cluster_id)
 
-    def running_trial(self, key: str = "the key", study_name: str = "team/study", directions: int = 1) -> int:
+    def running_trial(self, key: str = KEY, study_name: str = "team/study", directions: int = 1) -> int:
         """A new RUNNING trial of the study of that name, which is made if need be. Returns its trial_id."""
         key_hash = hashlib.sha256(key.encode()).digest()
         study_id = self.studies().ensure(
@@ -79,21 +86,55 @@ class TestDatabase:
         return psycopg2.connect(self.reporter_url, options=f"-c study_operator.key={setting}")
 
 
+# What a message has for the arguments of each function that finds the key in the connection's setting.
+_FIELDS = {
+    "report": ("step", "value"),
+    "finish": ("values", "pruned", "constraints", "infeasible"),
+    "candidate": ("values", "constraints"),
+    "bad_report": ("message", "total"),
+    "set_user_attr": ("name", "json"),
+    "should_stop": (),
+}
+_numbers = itertools.count(time.time_ns() // 1000)
+
+
 @dataclass(frozen=True)
 class TrialPod:
-    """What a trial's pod is to the database: a login, the study's key, and its trial."""
+    """What a trial's pod is to the database: a login, the study's key, and its trial. Its calls are messages, or with
+    `by_setting` calls of the functions that pods of version 0.1 know."""
 
     database: TestDatabase
     key: str
     trial_id: int
+    by_setting: bool = False
+    job: str | None = None
 
     def call(self, function: str, *arguments: Any) -> Any:
         """Calls a reporting function. Returns its answer."""
+        if not self.by_setting:
+            return self.submit(self.message(function, *arguments))
         places = ", ".join(["%s"] * (1 + len(arguments)))
         (row,) = self.database.query_as_reporter(
             f"SELECT study_operator.{function}({places})", self.trial_id, *arguments, key=self.key
         )
         return row[0]
+
+    def message(self, function: str, *arguments: Any) -> str:
+        """The message for such a call. Constraints are JSON text, and go into it as they are."""
+        given = dict(zip(_FIELDS[function], arguments, strict=False))
+        if function == "finish":
+            given.setdefault("pruned", False)
+        constraints = given.pop("constraints", None)
+        message = {"call": function, "trial": self.trial_id, "number": next(_numbers), **_plain(given)}
+        if self.job is not None:
+            message["job"] = self.job
+        return json.dumps(message)[:-1] + (f', "constraints": {constraints}}}' if constraints else "}")
+
+    def submit(self, message: str, proof: str | None = None) -> Any:
+        """Sends a message, with the right proof unless one is given. Returns the answer."""
+        proof = prove(self.key, message) if proof is None else proof
+        ((answer,),) = self.database.query_as_reporter("SELECT study_operator.submit(%s, %s)", message, proof)
+        return answer
 
     def refusal(self, function: str, *arguments: Any) -> str | None:
         """The SQLSTATE with which a call is refused; None if it is not."""
@@ -102,6 +143,21 @@ class TrialPod:
         except psycopg2.Error as error:
             return error.pgcode
         return None
+
+
+def prove(key: str, message: str) -> str:
+    """The proof of a message, written from is_proven() in reporting.sql and not from study_trial."""
+    mask = hmac.new(hashlib.sha256(key.encode()).digest(), message.encode(), "sha256").hexdigest()
+    return f"{int(key, 16) ^ int(mask, 16):064x}"
+
+
+def _plain(value: Any) -> Any:
+    """Numbers that JSON does not have as texts."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def settings_for(database: TestDatabase, **more: str) -> Settings:

@@ -271,8 +271,8 @@ DROP TABLE trials
 ALTER TABLE trials ADD COLUMN x int
 CREATE INDEX ON trials (state)
 SELECT nextval('trials_trial_id_seq')
-SELECT study_operator.authorise(1)
-SELECT study_operator.store_result(1, '{1}', false, NULL, NULL, false)
+SELECT study_operator.by_setting(1)
+SELECT study_operator.store_result(NULL, '{1}', false, NULL, NULL, false)
 SELECT * FROM study_operator.bad_reports
 CREATE TABLE public.mine (x int)
 CREATE TABLE study_operator.mine (x int)

@@ -6,7 +6,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from database import TestDatabase, settings_for
+from database import KEY, TestDatabase, TrialPod, settings_for
 from optuna.trial import TrialState
 
 from study_operator.model.position import Position
@@ -37,10 +37,10 @@ def results(database: TestDatabase) -> list[tuple]:
 
 
 def test_reports_are_those_that_pods_would_have_stored(database, output):
-    theirs, ours = database.running_trial("key"), database.running_trial("key")
+    theirs, ours = database.running_trial(), database.running_trial()
     values = [(3, math.nan), (1, math.inf), (2, -math.inf), (7, 0.1 + 0.2), (8, 5e-324), (7, 99.0)]
     for step, value in values:
-        database.query_as_reporter("SELECT study_operator.report(%s, %s, %s)", theirs, step, value, key="key")
+        TrialPod(database, KEY, theirs).call("report", step, value)
     assert output.store(ours, "pod", None, FIRST, Batch(values)) is Stored.DONE
     columns = "step, intermediate_value, intermediate_value_type::text"
     stored = [
@@ -132,4 +132,4 @@ def test_positions_go_with_the_study(database, output):
 def test_pods_cannot_see_or_move_positions(database):
     for table in ("log_positions", "bad_reports"):
         with pytest.raises(Exception, match="permission denied"):
-            database.query_as_reporter(f"SELECT * FROM study_operator.{table}", key="key")
+            database.query_as_reporter(f"SELECT * FROM study_operator.{table}", key=KEY)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 import pytest
-from database import TestDatabase, TrialPod, settings_for
+from database import KEY, TestDatabase, TrialPod, settings_for
 from optuna.trial import TrialState
 from waiting import until
 from world import World, params_of
@@ -24,7 +24,7 @@ from study_operator.storage.trials import Trials
 
 
 def test_rows_are_those_that_optuna_would_write(database):
-    trial = TrialPod(database, "key", database.running_trial("key"))
+    trial = TrialPod(database, KEY, database.running_trial())
     reports = {3: math.nan, 1: math.inf, 2: -math.inf, 7: 0.1 + 0.2, 8: 5e-324, 9: 1.7976931348623157e308}
     with database.optuna_study("team/study") as study:
         theirs = study.ask()
@@ -220,7 +220,7 @@ async def test_a_pruned_trial_is_told_to_stop_and_stores_nothing_more(world):
 
 
 async def test_reports_are_heard_also_after_the_connection_was_lost(database):
-    trial = TrialPod(database, "key", database.running_trial("key"))
+    trial = TrialPod(database, KEY, database.running_trial())
     (study_id,) = database.query("SELECT study_id FROM studies")[0]
     heard: list[int] = []
     connected = asyncio.Event()
@@ -240,7 +240,7 @@ async def test_reports_are_heard_also_after_the_connection_was_lost(database):
         await asyncio.wait_for(connected.wait(), 10.0)
         assert await until(lambda: _listeners(database)) != listener
         database.query("NOTIFY study_operator, 'rubbish'")
-        TrialPod(database, "key", database.running_trial("key")).call("report", 1, 0.5)
+        TrialPod(database, KEY, database.running_trial()).call("report", 1, 0.5)
         await until(lambda: heard == [study_id] * 3, patience=2.0)
         assert not listening.done()
         listening.cancel()
@@ -265,7 +265,7 @@ async def test_a_study_deleted_with_its_rows_leaves_none_in_any_table(world):
         pod = await world.pod(0, name)
         pod.call("report", 1, 0.5)
         pod.call("set_user_attr", "a", "1")
-        pod.call("bad_report", "line 7 is no number")
+        pod.call("bad_report", "line 7 is no number", 1)
         await world.finish(0, 0.5, study=name)
         await world.end_job(1, "BackoffLimitExceeded", study=name)
         await world.settle(name)

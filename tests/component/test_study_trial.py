@@ -9,16 +9,18 @@ import subprocess
 import sys
 import time
 import traceback
-import uuid
 from urllib.parse import quote, urlsplit
 
 import pytest
-from database import REPORTER_PASSWORD, TestDatabase
+from database import ANOTHER_KEY, KEY, REPORTER_PASSWORD, TestDatabase, prove
+from hypothesis import given
+from hypothesis import strategies as st
 from optuna.trial import TrialState
-from trial_pod import KEY, PARAMS, Pod, write_script
+from trial_pod import PARAMS, Pod, write_script
 
 import study_trial
 from study_trial.connection import Call, Connection, UnavailableError
+from study_trial.messages import Writer
 
 REPORTER_SESSIONS = "FROM pg_stat_activity WHERE usename = 'study_reporter' AND datname = current_database()"
 
@@ -201,8 +203,8 @@ def test_a_trial_that_has_ended_takes_nothing(pod):
 
 
 def test_another_studys_key_is_refused(pod):
-    pod.database.running_trial("another key", "team/another")
-    trial = pod.trial(key="another key")
+    pod.database.running_trial(ANOTHER_KEY, "team/another")
+    trial = pod.trial(key=ANOTHER_KEY)
     for write in (
         lambda: trial.report(0.5, 0),
         lambda: trial.finish(0.5),
@@ -313,7 +315,7 @@ def test_the_key_is_in_no_statement_that_other_pods_could_see(pod):
     trial.report(0.2, 1)
     seen = pod.database.query(f"SELECT query {REPORTER_SESSIONS}")
     assert len(seen) == 1
-    assert "study_operator.report" in seen[0][0]
+    assert "study_operator.submit" in seen[0][0]
     assert KEY not in seen[0][0]
 
 
@@ -335,12 +337,19 @@ def test_psql_says_why_a_trial_is_infeasible_as_the_documentation_says(pod):
     assert (pod.result(), pod.extras()) == (([], False), ({}, "OOM", False))
 
 
-@pytest.mark.parametrize("key", ["a key with  spaces", "back\\slash\\", "it's", "-c role=postgres"])
-def test_a_key_of_any_characters_arrives_as_it_is(database, key):
-    name = f"team/{uuid.uuid4()}"
-    pod = Pod(database, name, database.running_trial(key, name))
-    pod.trial(key=key).report(0.1, 0)
-    assert pod.stored().intermediate_values == {0: 0.1}
+@pytest.mark.parametrize("key", ["", "some text", KEY[:-1], KEY.upper(), KEY[:-2] + "ü0", f"{KEY[:32]} {KEY[32:]}"])
+def test_a_key_that_is_none_is_said_and_not_shown(pod, key):
+    with pytest.raises(
+        study_trial.SetupError, match="STUDY_STORAGE_KEY is not a key of 64 hexadecimal digits"
+    ) as caught:
+        pod.trial(key=key)
+    assert not key or key not in "".join(traceback.format_exception(caught.value))
+
+
+@given(st.binary(min_size=32, max_size=32), st.dictionaries(st.text(), st.text()))
+def test_proofs_are_made_as_the_database_says(key, content):
+    message, proof = Writer(key.hex()).write(content)
+    assert proof == prove(key.hex(), message)
 
 
 def test_a_forked_child_leaves_its_parents_connection_alone(pod):
@@ -373,13 +382,13 @@ def test_no_error_shows_the_password_or_the_key(pod, wrong):
     }.get(wrong, url)
     key = KEY[::-1] if wrong == "key" else KEY
     connection = Connection(url, key)
-    for query, arguments in (
-        ("SELECT study_operator.finish(%s, %s::float8[])", (pod.trial_id, [1.0, 2.0])),
-        ("SELECT study_operator.set_user_attr(%s, 'a', %s::jsonb)", (pod.trial_id, '"\\u0000"')),
-        ("SELECT study_operator.nothing(%s)", (1,)),
+    for content in (
+        {"call": "finish", "values": [1.0, 2.0], "pruned": False},
+        {"call": "set_user_attr", "name": "a", "json": '"\\u0000"'},
+        {"call": "nothing"},
     ):
         with pytest.raises((study_trial.RefusedError, UnavailableError)) as caught:
-            connection.call(Call(query, arguments, "the call"), 5)
+            connection.call(Call({"trial": pod.trial_id, **content}, "the call"), 5)
         text = "".join(traceback.format_exception(caught.value)) + repr(caught.value.args)
         for secret in (REPORTER_PASSWORD, quote(REPORTER_PASSWORD), key):
             assert secret not in text

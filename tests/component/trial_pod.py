@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-from database import TestDatabase
+from database import KEY, TestDatabase
 from optuna.trial import FrozenTrial, TrialState
 
 from study_trial.channels import PodChannel
@@ -30,7 +29,6 @@ PARAMETERS = [
 ]
 CONSTRAINTS = ["latency_ms", "memory"]
 PARAMS = {"lr": 0.01, "batch": "32"}
-KEY = hashlib.sha256(b"the key of these tests").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,7 @@ class Pod:
             "STUDY_NAMESPACE": "team-a",
             "STUDY_TRIAL_NUMBER": "0",
             "STUDY_TRIAL_ID": str(self.trial_id),
+            "STUDY_TRIAL_JOB": "job-0",
             "STUDY_PARAMS": json.dumps(PARAMS),
             "STUDY_SEARCH_SPACE": json.dumps(PARAMETERS),
             "STUDY_STORAGE_URL": self.database.reporter_url,
@@ -66,7 +65,7 @@ class Pod:
     def trial(self, report: float = 5.0, key: str = KEY) -> Trial:
         """A new process's `study_trial.current()`; `report` is its STUDY_REPORT_TIMEOUT."""
         delivery = Delivery(Connection(self.database.reporter_url, key), report, 30.0)
-        return Trial(0, StudySpace(PARAMS, PARAMETERS), PodChannel(delivery, self.trial_id, 0))
+        return Trial(0, StudySpace(PARAMS, PARAMETERS), PodChannel(delivery, self.trial_id, 0, "job-0"))
 
     def command(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Runs study-trial."""

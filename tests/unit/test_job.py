@@ -215,6 +215,7 @@ def test_every_container_has_the_trials_environment():
         "STUDY_NAMESPACE": "team-a",
         "STUDY_TRIAL_NUMBER": "31",
         "STUDY_TRIAL_ID": "1031",
+        "STUDY_TRIAL_JOB": "digits-31",
         "STUDY_PARAMS": '{"lr": 0.003, "layers": 2, "optimizer": "sgd"}',
         "STUDY_SEARCH_SPACE": json.dumps(PARAMETERS),
         "STUDY_OBJECTIVES": '["accuracy"]',
@@ -231,7 +232,7 @@ def test_the_trials_variables_come_before_the_users_own():
     own = [{"name": "LEARNING_RATE", "value": "$(PARAM_lr)"}, {"name": "A", "value": "b"}]
     (container,) = pod_of(job_template(env=own))["containers"]
     assert container["env"][-2:] == own
-    assert len(container["env"]) == 13 + 2
+    assert len(container["env"]) == 14 + 2
 
 
 def test_objectives_and_constraints_are_named_in_order():
@@ -434,6 +435,7 @@ def test_a_template_that_contradicts_what_a_trial_is(template, words):
         "STUDY_CHECKPOINT_DIR",
         "STUDY_TRIAL_NUMBER",
         "STUDY_TRIAL_ID",
+        "STUDY_TRIAL_JOB",
         "STUDY_STORAGE_URL",
         "STUDY_STORAGE_KEY",
         "PARAM_lr",

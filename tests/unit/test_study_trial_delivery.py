@@ -54,7 +54,7 @@ def delivery(database: FakeDatabase, report: float = 5.0, finish: float = 60.0) 
 
 
 def call(what: str) -> Call:
-    return Call("SELECT 1", (), what)
+    return Call({}, what)
 
 
 def test_returns_the_answer():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from study_trial.connection import Call, Connection
 from study_trial.delivery import Delivery
@@ -62,39 +62,40 @@ class Channel(Protocol):
 
 
 class PodChannel:
-    """The reporting functions of the study's database."""
+    """The database of the study, which takes messages: submit() in reporting.sql.
+
+    Args:
+        job: the Job of this pod; None where the operator that has started it did not tell.
+        clock: seconds, monotonic.
+    """
 
     def __init__(
-        self, delivery: Delivery, trial_id: int, number: int, clock: Callable[[], float] = time.monotonic
+        self,
+        delivery: Delivery,
+        trial_id: int,
+        number: int,
+        job: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._delivery = delivery
-        self._trial_id = trial_id
+        self._trial = {"trial": trial_id} | ({"job": job} if job else {})
         self._number = number
         self._clock = clock
         self._stop = False
         self._answered = float("-inf")  # when the database last said whether to stop, or could not
 
     def report(self, step: int, value: float) -> None:
-        call = Call(
-            "SELECT study_operator.report(%s, %s, %s::float8)",
-            (self._trial_id, step, value),
-            f"the report {value!r} of step {step}",
-        )
+        call = self._call(f"the report {value!r} of step {step}", "report", step=step, value=_json(value))
         self._heard(self._delivery.send(call))
 
     def should_stop(self) -> bool:
         # A report brings the answer with it; asking is for scripts that want to know between two reports.
         if not self._stop and self._clock() - self._answered >= _ASK_SECONDS:
-            query = "SELECT study_operator.should_stop(%s)"
-            self._heard(self._delivery.ask(Call(query, (self._trial_id,), "the question whether to stop")))
+            self._heard(self._delivery.ask(self._call("the question whether to stop", "should_stop")))
         return self._stop
 
     def set_user_attr(self, name: str, text: str) -> None:
-        call = Call(
-            "SELECT study_operator.set_user_attr(%s, %s, %s::jsonb)",
-            (self._trial_id, name, text),
-            f"the attribute {name!r}",
-        )
+        call = self._call(f"the attribute {name!r}", "set_user_attr", name=name, json=text)
         try:
             self._delivery.send(call)
         except TrialFinishedError:
@@ -105,35 +106,33 @@ class PodChannel:
 
     def finish(self, final: Final) -> bool:
         what = f"the final value {_text(final)}" if final.values else "the end"
-        query, args = "%s, %s::float8[], %s", [self._trial_id, final.values, final.pruned]
-        if final.constraints or final.infeasible is not None:  # an older database knows neither
-            query += ", %s::jsonb, %s"
-            args += [json.dumps(final.constraints), final.infeasible]
-        call = Call(f"SELECT study_operator.finish({query})", tuple(args), f"{what} of trial {self._number}")
+        call = self._call(
+            f"{what} of trial {self._number}",
+            "finish",
+            values=[_json(value) for value in final.values],
+            pruned=final.pruned,
+            constraints=final.constraints,
+            infeasible=final.infeasible,
+        )
         return bool(self._delivery.send_final(call))
 
     def candidate(self, values: list[float], constraints: dict[str, float]) -> None:
-        call = Call(
-            "SELECT study_operator.candidate(%s, %s::float8[], %s::jsonb)",
-            (self._trial_id, values, json.dumps(constraints)),
-            f"the final value {_text(Final(values))} of trial {self._number}",
-        )
-        self._delivery.send_final(call)
+        what = f"the final value {_text(Final(values))} of trial {self._number}"
+        content = {"values": [_json(value) for value in values], "constraints": constraints}
+        self._delivery.send_final(self._call(what, "candidate", **content))
 
     def clear_candidate(self) -> None:
-        call = Call("SELECT study_operator.candidate(%s, %s::float8[])", (self._trial_id, []), "the beginning")
-        self._heard(self._delivery.send(call))
+        self._heard(self._delivery.send(self._call("the beginning", "candidate", values=[])))
 
     def bad_report(self, total: int, message: str) -> None:
-        call = Call(
-            "SELECT study_operator.bad_report(%s, %s, %s)",
-            (self._trial_id, message.replace("\0", " "), total),
-            "the number of reports that cannot be read",
-        )
-        self._delivery.send(call)
+        what = "the number of reports that cannot be read"
+        self._delivery.send(self._call(what, "bad_report", total=total, message=message.replace("\0", " ")))
 
     def waiting(self) -> list[str]:
         return self._delivery.waiting
+
+    def _call(self, what: str, function: str, **content: Any) -> Call:
+        return Call({"call": function} | self._trial | content, what)
 
     def _heard(self, stop: bool | None) -> None:
         self._answered = self._clock()
@@ -219,9 +218,16 @@ def open_channel(pod: PodEnvironment | None) -> Channel:
         say("local run (this is no trial's pod): parameters are given or defaults, reports are printed")
         return LocalChannel()
     delivery = Delivery(Connection(pod.url, pod.key), pod.report_timeout, pod.finish_timeout)
-    channel = PodChannel(delivery, pod.trial_id, pod.number)
+    channel = PodChannel(delivery, pod.trial_id, pod.number, pod.job)
     return SilentChannel(channel, pod.index) if pod.index else channel
 
 
 def _text(final: Final) -> str:
     return ", ".join(map(repr, final.values))
+
+
+def _json(value: float) -> float | str:
+    """A number as a message has it: JSON knows neither NaN nor infinities."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ import psycopg2
 from psycopg2 import extensions
 
 from study_trial.errors import RefusedError, SetupError, SeveralObjectivesError, TrialFinishedError, WrongKeyError
+from study_trial.messages import Writer
 
 # Thousands of pods share one PostgreSQL, so a login is kept only by those that call more often than this. One
 # whose pod then falls silent is ended by the server: the role's idle_session_timeout.
@@ -25,10 +27,10 @@ _PASSING = {"25006", "40001", "40P01", "55P03"}
 
 
 class Call(NamedTuple):
-    """One call of a reporting function. `query` takes `args`; `what` names it for people."""
+    """What the database is asked to do: the content of a message, as submit() in reporting.sql has it. `what` names it
+    for people."""
 
-    query: str
-    args: tuple[Any, ...]
+    content: Mapping[str, Any]
     what: str
 
 
@@ -39,16 +41,19 @@ class UnavailableError(Exception):
 class Connection:
     """Runs reporting calls, each within a time limit, on a connection that is opened when needed.
 
+    Each call is one statement, a transaction of its own, and needs nothing of the statements before it: a pooler such
+    as PgBouncer may run each on another connection of its own.
+
     The driver is used in its asynchronous mode: only so a server that has accepted a connection and then
     hangs (a stalled disk, a frozen machine) cannot hold up the training for longer than the limit. Only the
     look-up of the host's name is the system's and may take longer. Not thread-safe.
     """
 
     def __init__(self, url: str, key: str) -> None:
-        """`url` is a libpq URL with password.
+        """`url` is a libpq URL with password, `key` the study's.
 
         Raises:
-            SetupError: the URL cannot be read. The message does not quote it.
+            SetupError: one of them cannot be read. The message does not quote it.
         """
         try:
             dsn = extensions.parse_dsn(url)
@@ -58,7 +63,7 @@ class Connection:
                 "the operator sets it from the study's Secret, so look for what overwrites it"
             ) from None
         self._url = url
-        self._key = key
+        self._writer = Writer(key)
         self._address = f"{dsn.get('host', 'localhost')}:{dsn.get('port', '5432')}"
         password = dsn.get("password", "")
         self._secrets = [text for text in (url, key, quote(password, safe=""), password) if text]
@@ -98,14 +103,22 @@ class Connection:
 
     def _run(self, call: Call, deadline: float) -> Any:
         if self._connection is None:
-            # A setting of the connection, not an argument of the call: PostgreSQL shows the text of a query to every
-            # other connection of the same role.
-            key = self._key.replace("\\", "\\\\").replace(" ", "\\ ")
-            self._connection = psycopg2.connect(self._url, options=f"-c study_operator.key={key}", async_=True)
+            self._connection = psycopg2.connect(self._url, async_=True)
             self._owner = os.getpid()
             self._wait(deadline, "the connection")
+        try:
+            return self._submit(call, deadline)
+        except psycopg2.Error as error:
+            if error.pgcode != "SO005":
+                raise
+            # A process before this one has sent under a higher number: its clock was ahead. Once more, above that.
+            self._writer.continue_after(int(error.diag.message_detail or 0))
+            return self._submit(call, deadline)
+
+    def _submit(self, call: Call, deadline: float) -> Any:
+        assert self._connection is not None
         with self._connection.cursor() as cursor:
-            cursor.execute(call.query, call.args)
+            cursor.execute("SELECT study_operator.submit(%s, %s)", self._writer.write(call.content))
             self._wait(deadline, "an answer")
             row = cursor.fetchone()
         return row[0] if row else None
@@ -134,6 +147,11 @@ class Connection:
             )
         if code == "SO002":
             return TrialFinishedError(f"{call.what} was refused: {message}; what has ended stays as it is")
+        if code in ("42883", "3F000"):  # no such function, no such schema
+            return RefusedError(
+                f"{call.what} was refused: the database does not know study_operator.submit, so the operator is older "
+                "than this study_trial: upgrade the operator, or put the study_trial of its version into the image"
+            )
         if code == "SO004":
             return SeveralObjectivesError(f"{call.what} was refused: {message}")
         passing = isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)

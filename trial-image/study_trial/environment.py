@@ -29,7 +29,8 @@ class PodEnvironment:
     """What the operator tells a trial's pod. Timeouts are in seconds.
 
     `objectives` are the names of the study's objectives, in order; empty when an operator that did not tell them yet
-    has started the pod. `constraints` are the names of what the study limits. `index` is the pod's in its Job.
+    has started the pod. `constraints` are the names of what the study limits. `index` is the pod's in its Job, and
+    `job` the Job's name; None when the operator did not tell.
     """
 
     study: str
@@ -45,6 +46,7 @@ class PodEnvironment:
     objectives: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
     index: int = 0
+    job: str | None = None
 
 
 def read_pod_environment(env: Mapping[str, str]) -> PodEnvironment | None:
@@ -75,6 +77,7 @@ def read_pod_environment(env: Mapping[str, str]) -> PodEnvironment | None:
         objectives=read_names(env, "STUDY_OBJECTIVES"),
         constraints=read_names(env, "STUDY_CONSTRAINTS"),
         index=_integer(env, "JOB_COMPLETION_INDEX") if env.get("JOB_COMPLETION_INDEX") else 0,
+        job=env.get("STUDY_TRIAL_JOB") or None,
     )
 
 

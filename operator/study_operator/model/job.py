@@ -109,7 +109,8 @@ def job(
             "secret": {"secretName": reporting.secret_name(study), "items": [{"key": "ca.crt", "path": "ca.crt"}]}
         }
         share(pod, volume, {"name": CA_VOLUME, "mountPath": CA_DIRECTORY, "readOnly": True}, "the operator")
-    environment = _environment(study, reporting, number, trial_id, params)
+    name = name or study.job_name(number)
+    environment = _environment(study, reporting, number, trial_id, params, name)
     for container in containers(pod):
         # First, so that the user's own variables and arguments can refer to them: $(PARAM_lr).
         container["env"] = environment + list(container.get("env") or ())
@@ -119,7 +120,7 @@ def job(
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": name or study.job_name(number),
+            "name": name,
             "namespace": study.namespace,
             "labels": {**(given.get("labels") or {}), **labels},
             "annotations": {**(given.get("annotations") or {}), **annotations},
@@ -130,13 +131,14 @@ def job(
 
 
 def _environment(
-    study: Study, reporting: Reporting, number: int, trial_id: int, params: Mapping[str, Any]
+    study: Study, reporting: Reporting, number: int, trial_id: int, params: Mapping[str, Any], job_name: str
 ) -> list[dict[str, Any]]:
     plain = {
         "STUDY_NAME": study.name,
         "STUDY_NAMESPACE": study.namespace,
         "STUDY_TRIAL_NUMBER": str(number),
         "STUDY_TRIAL_ID": str(trial_id),
+        "STUDY_TRIAL_JOB": job_name,
         "STUDY_PARAMS": json.dumps(dict(params)),
         "STUDY_SEARCH_SPACE": json.dumps(list(study.parameters)),
         "STUDY_OBJECTIVES": json.dumps([objective.name for objective in study.objectives]),

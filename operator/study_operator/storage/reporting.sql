@@ -1,14 +1,19 @@
 -- What a trial's pod may do in the database, and all of it.
 --
 -- Pods log in as one role, :"reporter" (study_reporter unless configured otherwise). It owns nothing, reads no table
--- and may execute the six functions at the end of this file. Each acts only on RUNNING trials of the study whose key the
--- connection was opened with: `options=-c study_operator.key=...`. The key is not an argument, because PostgreSQL shows the
--- text of every query to all other connections of the same role (pg_stat_activity), and writes failing ones to its log; a
--- connection's own settings it shows to nobody else. Keys are stored as SHA-256 hashes: they are 256 random bits, so a slow
--- hash adds nothing.
+-- and may execute the seven functions at the end of this file. One of them is for new programs: submit(message, proof). A message
+-- says what to do, as JSON; the proof shows that its sender has the key of the trial's study, and is of use for this message only.
+-- So the key itself is in no query, which PostgreSQL shows to all other connections of the same role (pg_stat_activity), in no
+-- log, and in nothing that a connection keeps: a pooler may hand each call to another one.
+--
+-- The six others are those of earlier versions. They find the key in a setting of the connection, which PostgreSQL shows to
+-- nobody else: `options=-c study_operator.key=...`. A pooler does not pass that on.
+--
+-- Keys are stored as SHA-256 hashes: they are 256 random bits, so a slow hash adds nothing.
 --
 -- Run by `study-operator migrate` after Optuna's own tables exist; every statement can be repeated.
--- SQLSTATEs: SO001 wrong key, SO002 trial is not running, SO003 bad argument, SO004 the study has several objectives.
+-- SQLSTATEs, and each is counted: SO001 wrong key, SO002 trial is not running, SO003 bad argument, SO004 the study has several
+-- objectives, SO005 a later message came first.
 
 CREATE SCHEMA IF NOT EXISTS study_operator;
 REVOKE ALL ON SCHEMA study_operator FROM PUBLIC;
@@ -102,29 +107,141 @@ WHERE a.key = 'study_operator:failure' AND t.state = 'FAIL'
 ORDER BY t.datetime_complete
 ON CONFLICT DO NOTHING;
 
+-- The number of the last message of a trial that changed something and may be followed by another that changes it again.
+CREATE TABLE IF NOT EXISTS study_operator.last_messages (
+    trial_id integer PRIMARY KEY REFERENCES public.trials (trial_id) ON DELETE CASCADE,
+    number   bigint NOT NULL
+);
+
+-- How often a call was refused, by SQLSTATE. Sequences, because they alone keep their value when a transaction fails; and they
+-- make no two sessions wait for each other. After a crash of the server one may be up to 32 ahead.
+CREATE SEQUENCE IF NOT EXISTS study_operator.refused_so001;
+CREATE SEQUENCE IF NOT EXISTS study_operator.refused_so002;
+CREATE SEQUENCE IF NOT EXISTS study_operator.refused_so003;
+CREATE SEQUENCE IF NOT EXISTS study_operator.refused_so004;
+CREATE SEQUENCE IF NOT EXISTS study_operator.refused_so005;
+
 REVOKE ALL ON ALL TABLES IN SCHEMA study_operator FROM PUBLIC;
 
--- The study and state of a trial, if this connection has its study's key. The row lock makes a report and the operator's decision
--- about the same trial happen one after the other: without it a value could be stored for a trial just pruned.
-DO $$ BEGIN  -- schema 1 returned less, which CREATE OR REPLACE cannot change
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.oid = to_regprocedure('study_operator.authorise(integer)')
-                   AND 'objectives' = ANY (p.proargnames)) THEN
+
+-- Part 1. Who may do something: each of by_proof() and by_setting() returns the trial that a caller may act on, or refuses.
+
+DO $$ BEGIN
+    IF to_regtype('study_operator.caller') IS NULL THEN
+        CREATE TYPE study_operator.caller AS (trial_id integer, study_id integer, state text, objectives integer);
+    END IF;
+    -- Of schema 2. Calls under way while it is migrated may still need them, so the migration after that one removes them.
+    IF (SELECT max(version) FROM study_operator.schema_version) >= 3 THEN
+        DROP FUNCTION IF EXISTS study_operator.store_result(integer, double precision[], boolean, jsonb, text, boolean);
         DROP FUNCTION IF EXISTS study_operator.authorise(integer);
     END IF;
 END $$;
-CREATE OR REPLACE FUNCTION study_operator.authorise(
-    trial_id integer, OUT study_id integer, OUT state text, OUT objectives integer)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+
+-- Refuses a call, and counts it.
+CREATE OR REPLACE FUNCTION study_operator.refuse(code text, message text, detail text DEFAULT NULL)
+RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    SELECT t.study_id, t.state::text, a.objectives INTO authorise.study_id, authorise.state, authorise.objectives
+    PERFORM nextval(('study_operator.refused_' || lower(code))::regclass);
+    IF detail IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message;
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message, DETAIL = detail;
+END $$;
+
+CREATE OR REPLACE FUNCTION study_operator.refuse_key(trial_id integer)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM study_operator.refuse('SO001', format('the key is not valid for trial %s', trial_id),
+        'STUDY_STORAGE_KEY and STUDY_TRIAL_ID must be those of this trial''s own pod.');
+END $$;
+
+-- 32 bytes, each bit of which tells whether those of the arguments differ. The text form of a bit string is 'x' and hexadecimal
+-- digits; bit_send() puts four bytes with its length in front.
+CREATE OR REPLACE FUNCTION study_operator.xor(a bytea, b bytea) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
+    SELECT substr(bit_send(('x' || encode(a, 'hex'))::bit(256) # ('x' || encode(b, 'hex'))::bit(256)), 5)
+$$;
+
+-- Whether who made the proof has the key. As in SCRAM (RFC 5802) the proof is
+--     key XOR HMAC-SHA-256(key_hash, message)        where key_hash = SHA-256(the key's 64 hexadecimal digits)
+-- so the database can take the key out of it again and compare its hash, but cannot make a proof from what it has stored: who
+-- reads a backup has no key. HMAC(k, m) is by RFC 2104 SHA-256(k XOR 5c5c... || SHA-256(k XOR 3636... || m)), with k filled up
+-- to 64 bytes by zeros. Comparing hashes tells by its duration nothing that helps to guess a key.
+CREATE OR REPLACE FUNCTION study_operator.is_proven(key_hash bytea, message text, proof bytea)
+RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    inner_pad constant bytea := decode(repeat('36', 32), 'hex');
+    outer_pad constant bytea := decode(repeat('5c', 32), 'hex');
+    hmac constant bytea := sha256(study_operator.xor(key_hash, outer_pad) || outer_pad
+        || sha256(study_operator.xor(key_hash, inner_pad) || inner_pad || convert_to(message, 'UTF8')));
+BEGIN
+    RETURN sha256(convert_to(encode(study_operator.xor(proof, hmac), 'hex'), 'UTF8')) = key_hash;
+END $$;
+
+-- The caller by a message and its proof. Nothing is locked for somebody who has no key.
+-- `job` is the Job whose pod sends: a trial that runs again does so as another Job, so what somebody has recorded of the first
+-- one's messages is worth nothing later. NULL: the pod was started by an operator that did not tell it.
+CREATE OR REPLACE FUNCTION study_operator.by_proof(trial_id integer, job text, message text, proof text)
+RETURNS study_operator.caller LANGUAGE plpgsql AS $$
+DECLARE
+    caller study_operator.caller;
+    hash bytea;
+    current text;
+BEGIN
+    SELECT t.trial_id, t.study_id, a.objectives, a.key_hash
+    INTO caller.trial_id, caller.study_id, caller.objectives, hash
     FROM public.trials t JOIN study_operator.access a ON a.study_id = t.study_id
-    WHERE t.trial_id = authorise.trial_id AND a.key_hash = sha256(convert_to(current_setting('study_operator.key', true), 'UTF8'))
+    WHERE t.trial_id = by_proof.trial_id;
+    IF hash IS NULL OR proof !~ '^[0-9a-f]{64}$' OR NOT study_operator.is_proven(hash, message, decode(proof, 'hex')) THEN
+        PERFORM study_operator.refuse_key(trial_id);
+    END IF;
+    SELECT t.state::text INTO caller.state FROM public.trials t WHERE t.trial_id = by_proof.trial_id FOR SHARE;
+    IF caller.state = 'RUNNING' AND job IS NOT NULL THEN
+        SELECT s.value_json::jsonb #>> '{}' INTO current FROM public.trial_system_attributes s
+        WHERE s.trial_id = by_proof.trial_id AND s.key = 'study_operator:job';
+        IF current <> job THEN
+            PERFORM study_operator.refuse('SO002', format('trial %s runs again as Job %s, and is no longer that of Job %s',
+                trial_id, current, left(job, 63)));
+        END IF;
+    END IF;
+    RETURN caller;
+END $$;
+
+-- The caller by the connection's setting. The row lock, here and above, makes a report and the operator's decision about the same
+-- trial happen one after the other: without it a value could be stored for a trial just pruned.
+CREATE OR REPLACE FUNCTION study_operator.by_setting(trial_id integer)
+RETURNS study_operator.caller LANGUAGE plpgsql AS $$
+DECLARE
+    caller study_operator.caller;
+BEGIN
+    SELECT t.trial_id, t.study_id, t.state::text, a.objectives INTO caller
+    FROM public.trials t JOIN study_operator.access a ON a.study_id = t.study_id
+    WHERE t.trial_id = by_setting.trial_id
+      AND a.key_hash = sha256(convert_to(current_setting('study_operator.key', true), 'UTF8'))
     FOR SHARE OF t;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'the key is not valid for trial %', trial_id USING ERRCODE = 'SO001',
-            HINT = 'STUDY_STORAGE_KEY and STUDY_TRIAL_ID must be those of this trial''s own pod.';
+        PERFORM study_operator.refuse_key(trial_id);
+    END IF;
+    RETURN caller;
+END $$;
+
+-- Refuses a message that is not later than all before it. Only for what an old message, recorded and sent again by somebody else,
+-- would undo. The sender learns the last number, and has the key to send its message under a higher one.
+CREATE OR REPLACE FUNCTION study_operator.come_after(trial_id integer, number bigint)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF number IS NULL THEN
+        PERFORM study_operator.refuse('SO003', 'a message of this kind needs a number');
+    END IF;
+    INSERT INTO study_operator.last_messages AS l (trial_id, number) VALUES (come_after.trial_id, come_after.number)
+    ON CONFLICT ON CONSTRAINT last_messages_pkey DO UPDATE SET number = excluded.number WHERE l.number < excluded.number;
+    IF NOT FOUND THEN
+        PERFORM study_operator.refuse('SO005', format('trial %s has had a later message than number %s', trial_id, number),
+            (SELECT l.number::text FROM study_operator.last_messages l WHERE l.trial_id = come_after.trial_id));
     END IF;
 END $$;
+
+
+-- Part 2. What is done, for a caller who may.
 
 -- Stores one intermediate value; the first value of a step stands, as in Optuna.
 -- Returns true when the trial has been pruned and should stop.
@@ -133,79 +250,76 @@ END $$;
 -- that they could share. A crash of the server (not a restart) can lose the reports of its last half second, but none that
 -- anything came of: the log is written in order, so whatever is committed after a report, such as the trial's end or what
 -- the pruner decided, brings the report to disk with it.
-CREATE OR REPLACE FUNCTION study_operator.report(trial_id integer, step bigint, value double precision)
-RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    trial record;
+CREATE OR REPLACE FUNCTION study_operator.store_report(
+    caller study_operator.caller, step bigint, value double precision)
+RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     IF step IS NULL OR step < 0 OR step > 2147483647 THEN
-        RAISE EXCEPTION 'step must be between 0 and 2147483647, not %', step USING ERRCODE = 'SO003';
-    END IF;
-    IF value IS NULL THEN
-        RAISE EXCEPTION 'value must be a number (NaN and infinities included)' USING ERRCODE = 'SO003';
-    END IF;
-    trial := study_operator.authorise(trial_id);
-    IF trial.objectives > 1 THEN
-        RAISE EXCEPTION 'the study has % objectives, and Optuna has no pruning with several: there is nothing that could'
-            ' be done with values reported during a trial; report the final ones, by finish()', trial.objectives
-            USING ERRCODE = 'SO004';
-    ELSIF trial.state = 'PRUNED' THEN
+        PERFORM study_operator.refuse('SO003', format('step must be between 0 and 2147483647, not %s', step));
+    ELSIF value IS NULL THEN
+        PERFORM study_operator.refuse('SO003', 'value must be a number (NaN and infinities included)');
+    ELSIF caller.objectives > 1 THEN
+        PERFORM study_operator.refuse('SO004', format('the study has %s objectives, and Optuna has no pruning with several: there'
+            ' is nothing that could be done with values reported during a trial; report the final ones, by finish()',
+            caller.objectives));
+    ELSIF caller.state = 'PRUNED' THEN
         RETURN true;
-    ELSIF trial.state <> 'RUNNING' THEN
-        RAISE EXCEPTION 'trial % is not running: it is %', trial_id, trial.state USING ERRCODE = 'SO002';
+    ELSIF caller.state <> 'RUNNING' THEN
+        PERFORM study_operator.refuse('SO002', format('trial %s is not running: it is %s', caller.trial_id, caller.state));
     END IF;
     PERFORM set_config('synchronous_commit', 'off', true);  -- until the end of this transaction
     INSERT INTO public.trial_intermediate_values AS v (trial_id, step, intermediate_value, intermediate_value_type)
     VALUES (
-        report.trial_id, report.step,
+        caller.trial_id, store_report.step,
         CASE WHEN value IN ('NaN', 'Infinity', '-Infinity') THEN NULL ELSE value END,
         CASE value WHEN 'NaN' THEN 'NAN' WHEN 'Infinity' THEN 'INF_POS' WHEN '-Infinity' THEN 'INF_NEG'
                    ELSE 'FINITE' END::public.trialintermediatevaluetype)
     ON CONFLICT DO NOTHING;
-    PERFORM pg_notify('study_operator', trial.study_id::text);
+    PERFORM pg_notify('study_operator', caller.study_id::text);
     RETURN false;
 END $$;
 
--- The rules of finish() and candidate(). A provisional result gives way to any later one; one that is not stands.
+-- Stores the final values, one per objective, and the values that the study's constraints limit, by name. Or, without values,
+-- that the script has pruned the trial itself, or why its parameters are infeasible. The same may be sent again: an answer can
+-- get lost. Returns true when the operator had pruned the trial before; the values are then not needed.
+-- A provisional result gives way to any later one; one that is not stands.
 CREATE OR REPLACE FUNCTION study_operator.store_result(
-    trial_id integer, vals double precision[], pruned boolean, constraint_values jsonb, infeasible text, provisional boolean)
-RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+    caller study_operator.caller, vals double precision[], pruned boolean, constraint_values jsonb, infeasible text,
+    provisional boolean)
+RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
-    trial record;
     stored study_operator.results;
     given jsonb := '{}';
 BEGIN
     IF pruned IS NULL OR vals IS NULL OR array_ndims(vals) > 1 THEN
-        RAISE EXCEPTION 'the final values are one list of numbers, empty when there are none' USING ERRCODE = 'SO003';
+        PERFORM study_operator.refuse('SO003', 'the final values are one list of numbers, empty when there are none');
     ELSIF array_position(vals, NULL) IS NOT NULL THEN
-        RAISE EXCEPTION 'every final value must be a number' USING ERRCODE = 'SO003';
+        PERFORM study_operator.refuse('SO003', 'every final value must be a number');
     ELSIF infeasible IS NOT NULL AND (pruned OR vals <> '{}') THEN
-        RAISE EXCEPTION 'a trial that is infeasible has no final values, and is not pruned' USING ERRCODE = 'SO003';
+        PERFORM study_operator.refuse('SO003', 'a trial that is infeasible has no final values, and is not pruned');
     ELSIF length(infeasible) NOT BETWEEN 1 AND 1000 THEN
-        RAISE EXCEPTION 'why a trial is infeasible is said in 1 to 1000 characters, not %', length(infeasible)
-            USING ERRCODE = 'SO003';
+        PERFORM study_operator.refuse('SO003', format('why a trial is infeasible is said in 1 to 1000 characters, not %s',
+            length(infeasible)));
     END IF;
     IF constraint_values IS NOT NULL AND constraint_values <> '{}' THEN
         IF jsonb_typeof(constraint_values) <> 'object' THEN
-            RAISE EXCEPTION 'constraints are one JSON object, such as {"latency_ms": 43}' USING ERRCODE = 'SO003';
+            PERFORM study_operator.refuse('SO003', 'constraints are one JSON object, such as {"latency_ms": 43}');
         ELSIF (SELECT count(*) > 20 OR bool_or(jsonb_typeof(e.value) <> 'number' OR length(e.key) NOT BETWEEN 1 AND 63)
                FROM jsonb_each(constraint_values) e) THEN
-            RAISE EXCEPTION 'constraints are at most 20 names of 1 to 63 characters, each with a number'
-                USING ERRCODE = 'SO003';
+            PERFORM study_operator.refuse('SO003', 'constraints are at most 20 names of 1 to 63 characters, each with a number');
         END IF;
         BEGIN  -- JSON has numbers that no double precision holds
             SELECT jsonb_object_agg(e.key, e.value::double precision) INTO given FROM jsonb_each(constraint_values) e;
         EXCEPTION WHEN numeric_value_out_of_range THEN
-            RAISE EXCEPTION 'a constraint has a value beyond the range of double precision' USING ERRCODE = 'SO003';
+            PERFORM study_operator.refuse('SO003', 'a constraint has a value beyond the range of double precision');
         END;
     END IF;
-    trial := study_operator.authorise(trial_id);
-    IF cardinality(vals) <> trial.objectives AND NOT ((pruned OR infeasible IS NOT NULL) AND vals = '{}') THEN
-        RAISE EXCEPTION 'the study has % objective(s), but % final value(s) were sent', trial.objectives, cardinality(vals)
-            USING ERRCODE = 'SO003';
+    IF cardinality(vals) <> caller.objectives AND NOT ((pruned OR infeasible IS NOT NULL) AND vals = '{}') THEN
+        PERFORM study_operator.refuse('SO003', format('the study has %s objective(s), but %s final value(s) were sent',
+            caller.objectives, cardinality(vals)));
     END IF;
     LOOP
-        SELECT r.* INTO stored FROM study_operator.results r WHERE r.trial_id = store_result.trial_id;
+        SELECT r.* INTO stored FROM study_operator.results r WHERE r.trial_id = caller.trial_id;
         IF FOUND AND (provisional OR NOT stored.provisional)
            AND (stored.vals, stored.pruned, stored.constraint_values, stored.infeasible)
                IS NOT DISTINCT FROM (vals, pruned, given, infeasible) THEN
@@ -213,14 +327,15 @@ BEGIN
         ELSIF FOUND AND NOT stored.provisional AND provisional THEN
             RETURN false;
         ELSIF FOUND AND NOT stored.provisional THEN
-            RAISE EXCEPTION 'trial % has its final values already, and they are others', trial_id USING ERRCODE = 'SO002';
-        ELSIF trial.state = 'PRUNED' THEN
+            PERFORM study_operator.refuse('SO002', format('trial %s has its final values already, and they are others',
+                caller.trial_id));
+        ELSIF caller.state = 'PRUNED' THEN
             RETURN true;
-        ELSIF trial.state <> 'RUNNING' THEN
-            RAISE EXCEPTION 'trial % is not running: it is %', trial_id, trial.state USING ERRCODE = 'SO002';
+        ELSIF caller.state <> 'RUNNING' THEN
+            PERFORM study_operator.refuse('SO002', format('trial %s is not running: it is %s', caller.trial_id, caller.state));
         END IF;
         INSERT INTO study_operator.results AS r (trial_id, vals, pruned, constraint_values, infeasible, provisional)
-        VALUES (store_result.trial_id, store_result.vals, store_result.pruned, given, store_result.infeasible,
+        VALUES (caller.trial_id, store_result.vals, store_result.pruned, given, store_result.infeasible,
                 store_result.provisional)
         ON CONFLICT ON CONSTRAINT results_pkey DO UPDATE
         SET vals = excluded.vals, pruned = excluded.pruned, constraint_values = excluded.constraint_values,
@@ -228,100 +343,187 @@ BEGIN
         WHERE r.provisional;
         EXIT WHEN FOUND;  -- else another call has stored a result since it was looked for: look again
     END LOOP;
-    PERFORM pg_notify('study_operator', trial.study_id::text);
+    PERFORM pg_notify('study_operator', caller.study_id::text);
     RETURN false;
-END $$;
-
-DROP FUNCTION IF EXISTS study_operator.finish(integer, double precision[], boolean);  -- of schema 1
-
--- Stores the final values, one per objective, and the values that the study's constraints limit, by name. Or, without values,
--- that the script has pruned the trial itself, or why its parameters are infeasible. The same may be sent again: an answer can
--- get lost. Returns true when the operator had pruned the trial before; the values are then not needed.
-CREATE OR REPLACE FUNCTION study_operator.finish(
-    trial_id integer, vals double precision[], pruned boolean DEFAULT false,
-    constraint_values jsonb DEFAULT NULL, infeasible text DEFAULT NULL)
-RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    RETURN study_operator.store_result(trial_id, vals, pruned, constraint_values, infeasible, false);
 END $$;
 
 -- Final values as somebody beside the program has read them, who cannot know how the program ends: they count once the trial's
 -- Job is Complete, and as long as the program itself does not call finish(). May be sent again with others; without values it
 -- takes back what was sent. Returns true when the operator had pruned the trial before.
-CREATE OR REPLACE FUNCTION study_operator.candidate(
-    trial_id integer, vals double precision[], constraint_values jsonb DEFAULT NULL)
-RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    trial record;
+CREATE OR REPLACE FUNCTION study_operator.store_candidate(
+    caller study_operator.caller, vals double precision[], constraint_values jsonb)
+RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     IF vals <> '{}' OR vals IS NULL THEN
-        RETURN study_operator.store_result(trial_id, vals, false, constraint_values, NULL, true);
+        RETURN study_operator.store_result(caller, vals, false, constraint_values, NULL, true);
+    ELSIF caller.state = 'RUNNING' THEN
+        DELETE FROM study_operator.results r WHERE r.trial_id = caller.trial_id AND r.provisional;
     END IF;
-    trial := study_operator.authorise(trial_id);
-    IF trial.state = 'RUNNING' THEN
-        DELETE FROM study_operator.results r WHERE r.trial_id = candidate.trial_id AND r.provisional;
-    END IF;
-    RETURN trial.state = 'PRUNED';
+    RETURN caller.state = 'PRUNED';
 END $$;
 
 -- Counts what could not be read as a report, with the latest one and what is wrong with it: one more, or `total` of them
 -- since the reading began. An ended trial's are not counted any more.
-CREATE OR REPLACE FUNCTION study_operator.bad_report(trial_id integer, message text, total bigint DEFAULT NULL)
-RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    trial record;
+CREATE OR REPLACE FUNCTION study_operator.store_bad_report(caller study_operator.caller, message text, total bigint)
+RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF message IS NULL OR total < 1 THEN
-        RAISE EXCEPTION 'a bad report needs a message and, if it has one, a total of at least 1' USING ERRCODE = 'SO003';
-    END IF;
-    trial := study_operator.authorise(trial_id);
-    IF trial.state <> 'RUNNING' THEN
+        PERFORM study_operator.refuse('SO003', 'a bad report needs a message and, if it has one, a total of at least 1');
+    ELSIF caller.state <> 'RUNNING' THEN
         RETURN;
     END IF;
     INSERT INTO study_operator.bad_reports AS b (trial_id, study_id, count, last)
-    VALUES (bad_report.trial_id, trial.study_id, coalesce(total, 1), left(message, 256))
+    VALUES (caller.trial_id, caller.study_id, coalesce(total, 1), left(message, 256))
     ON CONFLICT ON CONSTRAINT bad_reports_pkey DO UPDATE
     SET count = CASE WHEN total IS NULL THEN least(b.count, 9223372036854775806) + 1 ELSE greatest(b.count, total) END,
         last = excluded.last, reported_at = clock_timestamp();
-    PERFORM pg_notify('study_operator', trial.study_id::text);
+    PERFORM pg_notify('study_operator', caller.study_id::text);
 END $$;
 
 -- A user attribute of the trial, as Optuna's trial.set_user_attr. Names of the operator's own are refused.
-CREATE OR REPLACE FUNCTION study_operator.set_user_attr(trial_id integer, name text, val jsonb)
-RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    trial record;
+CREATE OR REPLACE FUNCTION study_operator.store_user_attr(caller study_operator.caller, name text, val jsonb)
+RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF name IS NULL OR name = '' OR length(name) > 512 OR name LIKE 'study_operator:%' THEN
-        RAISE EXCEPTION 'an attribute''s name has 1 to 512 characters and does not begin with study_operator:'
-            USING ERRCODE = 'SO003';
-    END IF;
-    IF val IS NULL OR octet_length(val::text) > 65536 THEN
-        RAISE EXCEPTION 'attribute % must be JSON of at most 64 KiB', name USING ERRCODE = 'SO003';
-    END IF;
-    trial := study_operator.authorise(trial_id);
-    IF trial.state <> 'RUNNING' THEN
-        RAISE EXCEPTION 'trial % is not running: it is %', trial_id, trial.state USING ERRCODE = 'SO002';
-    END IF;
-    IF (SELECT count(*) FROM public.trial_user_attributes a
-        WHERE a.trial_id = set_user_attr.trial_id AND a.key <> name) >= 100 THEN
-        RAISE EXCEPTION 'trial % has 100 attributes already', trial_id USING ERRCODE = 'SO003';
+        PERFORM study_operator.refuse('SO003',
+            'an attribute''s name has 1 to 512 characters and does not begin with study_operator:');
+    ELSIF val IS NULL OR octet_length(val::text) > 65536 THEN
+        PERFORM study_operator.refuse('SO003', format('attribute %s must be JSON of at most 64 KiB', name));
+    ELSIF caller.state <> 'RUNNING' THEN
+        PERFORM study_operator.refuse('SO002', format('trial %s is not running: it is %s', caller.trial_id, caller.state));
+    ELSIF (SELECT count(*) FROM public.trial_user_attributes a
+           WHERE a.trial_id = caller.trial_id AND a.key <> name) >= 100 THEN
+        PERFORM study_operator.refuse('SO003', format('trial %s has 100 attributes already', caller.trial_id));
     END IF;
     INSERT INTO public.trial_user_attributes AS a (trial_id, key, value_json)
-    VALUES (set_user_attr.trial_id, name, val::text)
+    VALUES (caller.trial_id, name, val::text)
     ON CONFLICT ON CONSTRAINT trial_user_attributes_trial_id_key_key DO UPDATE SET value_json = excluded.value_json;
 END $$;
 
--- True when the trial has been pruned and should stop.
+
+-- Part 3. What pods call.
+
+-- Does what a message says. Answers whether the trial has been pruned and should stop. A message is one JSON object:
+--     call, trial     what to do, for which trial_id
+--     job             the Job whose pod sends it, see by_proof()
+--     number          higher than that of the trial's message before, for candidate and set_user_attr
+-- and for
+--     report          step, value
+--     finish          values, pruned, constraints, infeasible
+--     candidate       values, constraints
+--     bad_report      message, total
+--     set_user_attr   name, and as `json` a text
+--     should_stop     nothing more
+-- A number that JSON does not have is a text: "NaN", "Infinity", "-Infinity". The proof is in hexadecimal digits, for the very
+-- text of the message: is_proven() says how it is made.
+CREATE OR REPLACE FUNCTION study_operator.submit(message text, proof text)
+RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    caller study_operator.caller;
+    given jsonb;
+    what text;
+    trial_id integer;
+    number bigint;
+    step bigint;
+    value double precision;
+    vals double precision[];
+    pruned boolean;
+    total bigint;
+    attribute jsonb;
+BEGIN
+    IF message IS NULL OR proof IS NULL OR octet_length(message) > 262144 THEN
+        PERFORM study_operator.refuse('SO003', 'a message is a text of at most 256 KiB, with a proof');
+    END IF;
+    BEGIN
+        given := message;
+        what := given ->> 'call';
+        trial_id := given ->> 'trial';
+        number := given ->> 'number';
+        step := given ->> 'step';
+        value := given ->> 'value';
+        total := given ->> 'total';
+        pruned := given ->> 'pruned';
+        attribute := given ->> 'json';
+        IF jsonb_typeof(given -> 'values') = 'array' THEN
+            vals := ARRAY(SELECT v::double precision FROM jsonb_array_elements_text(given -> 'values') v);
+        END IF;
+    EXCEPTION WHEN OTHERS THEN
+        PERFORM study_operator.refuse('SO003', left('the message cannot be read: ' || SQLERRM, 200));
+    END;
+    caller := study_operator.by_proof(trial_id, given ->> 'job', message, proof);
+    CASE what
+        WHEN 'report' THEN
+            RETURN study_operator.store_report(caller, step, value);
+        WHEN 'should_stop' THEN
+            NULL;
+        WHEN 'finish' THEN
+            RETURN study_operator.store_result(
+                caller, vals, pruned, given -> 'constraints', given ->> 'infeasible', false);
+        WHEN 'candidate' THEN
+            PERFORM study_operator.come_after(trial_id, number);
+            RETURN study_operator.store_candidate(caller, vals, given -> 'constraints');
+        WHEN 'bad_report' THEN
+            IF total IS NULL THEN
+                PERFORM study_operator.refuse('SO003', 'a message about bad reports needs their total');
+            END IF;
+            PERFORM study_operator.store_bad_report(caller, given ->> 'message', total);
+        WHEN 'set_user_attr' THEN
+            PERFORM study_operator.come_after(trial_id, number);
+            PERFORM study_operator.store_user_attr(caller, given ->> 'name', attribute);
+        ELSE
+            PERFORM study_operator.refuse('SO003', format('there is no call %s', left(what, 63)));
+    END CASE;
+    RETURN caller.state = 'PRUNED';
+END $$;
+
+-- For pods that an operator of version 0.1 has started, and for clients that connect straight to the database. Their key is in the
+-- connection's setting.
+CREATE OR REPLACE FUNCTION study_operator.report(trial_id integer, step bigint, value double precision)
+RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN study_operator.store_report(study_operator.by_setting(trial_id), step, value);
+END $$;
+
+DROP FUNCTION IF EXISTS study_operator.finish(integer, double precision[], boolean);  -- of schema 1
+
+CREATE OR REPLACE FUNCTION study_operator.finish(
+    trial_id integer, vals double precision[], pruned boolean DEFAULT false,
+    constraint_values jsonb DEFAULT NULL, infeasible text DEFAULT NULL)
+RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN study_operator.store_result(
+        study_operator.by_setting(trial_id), vals, pruned, constraint_values, infeasible, false);
+END $$;
+
+CREATE OR REPLACE FUNCTION study_operator.candidate(
+    trial_id integer, vals double precision[], constraint_values jsonb DEFAULT NULL)
+RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN study_operator.store_candidate(study_operator.by_setting(trial_id), vals, constraint_values);
+END $$;
+
+CREATE OR REPLACE FUNCTION study_operator.bad_report(trial_id integer, message text, total bigint DEFAULT NULL)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM study_operator.store_bad_report(study_operator.by_setting(trial_id), message, total);
+END $$;
+
+CREATE OR REPLACE FUNCTION study_operator.set_user_attr(trial_id integer, name text, val jsonb)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM study_operator.store_user_attr(study_operator.by_setting(trial_id), name, val);
+END $$;
+
 CREATE OR REPLACE FUNCTION study_operator.should_stop(trial_id integer)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN (study_operator.authorise(trial_id)).state = 'PRUNED';
+    RETURN (study_operator.by_setting(trial_id)).state = 'PRUNED';
 END $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA study_operator FROM PUBLIC;
 GRANT USAGE ON SCHEMA study_operator TO :"reporter";
 GRANT EXECUTE ON FUNCTION
+    study_operator.submit(text, text),
     study_operator.report(integer, bigint, double precision),
     study_operator.finish(integer, double precision[], boolean, jsonb, text),
     study_operator.candidate(integer, double precision[], jsonb),
