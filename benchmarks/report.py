@@ -3,7 +3,8 @@
 One report is one call by a client that has its connection open, until the value is committed:
 
   study_trial      its own connection class, as a trial's pod uses it
-  function         study_operator.report alone, on a psycopg2 connection with the pod's login
+  function         study_operator.submit alone, on a psycopg2 connection with the pod's login
+  function of 0.1  study_operator.report, which finds the key in the connection's setting
   Optuna           trial.report of stock Optuna, its RDBStorage on psycopg2 with the superuser's login
   plain INSERT     the same row inserted by the superuser: what PostgreSQL and the driver take
 
@@ -44,8 +45,10 @@ from study_operator.storage.listen import CHANNEL
 from study_operator.storage.migrate import migrate
 from study_operator.storage.studies import Studies
 from study_trial.connection import Call, Connection
+from study_trial.messages import Writer
 
 KEY = secrets.token_hex(32)  # of the study, as long as a real one
+SUBMIT = "SELECT study_operator.submit(%s, %s)"
 REPORT = "SELECT study_operator.report(%s, %s, %s::float8)"
 INSERT = (
     "INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)"
@@ -66,10 +69,21 @@ class Place(NamedTuple):
 
 def _study_trial(place: Place, trial_id: int) -> Report:
     opened = Connection(place.reporter, KEY)
-    return lambda step: opened.call(Call(REPORT, (trial_id, step, 0.5), "a report"), 30.0)
+    return lambda step: opened.call(Call(_content(trial_id, step), "a report"), 30.0)
+
+
+def _content(trial_id: int, step: int) -> dict[str, object]:
+    return {"call": "report", "trial": trial_id, "step": step, "value": 0.5}
 
 
 def _function(place: Place, trial_id: int) -> Report:
+    opened, writer = psycopg2.connect(place.reporter), Writer(KEY)
+    opened.autocommit = True
+    cursor = opened.cursor()
+    return lambda step: cursor.execute(SUBMIT, writer.write(_content(trial_id, step)))
+
+
+def _old_function(place: Place, trial_id: int) -> Report:
     opened = psycopg2.connect(place.reporter, options=f"-c study_operator.key={KEY}")
     return _executing(opened, REPORT, trial_id)
 
@@ -90,7 +104,13 @@ def _optuna(place: Place, trial_id: int) -> Report:
     return lambda step: trial.report(0.5, step)
 
 
-WAYS = {"study_trial": _study_trial, "function": _function, "Optuna": _optuna, "plain INSERT": _plain_insert}
+WAYS = {
+    "study_trial": _study_trial,
+    "function": _function,
+    "function of 0.1": _old_function,
+    "Optuna": _optuna,
+    "plain INSERT": _plain_insert,
+}
 
 
 def _storage(place: Place) -> RDBStorage:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from collections.abc import Iterator
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -34,3 +38,24 @@ TAKEOVERS = Counter(
 LAST_PROGRESS = Gauge(
     "study_operator_last_progress_timestamp_seconds", "When the event loop last made progress, seconds since 1970."
 )
+
+
+class RefusedCalls(Collector):
+    """Calls of pods that the database has refused, as it counts them itself: `counts` by reason, empty until asked."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(
+            "study_operator_refused_calls",
+            "Calls of trials' pods that the database has refused, of all studies since it was made.",
+            labels=["reason"],
+        )
+        for reason, count in self.counts.items():
+            family.add_metric([reason], count)
+        yield family
+
+
+REFUSED_CALLS = RefusedCalls()
+REGISTRY.register(REFUSED_CALLS)

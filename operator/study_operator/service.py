@@ -14,6 +14,7 @@ from study_operator import fence, metrics, probes
 from study_operator.clocks import RemoteClock
 from study_operator.cluster import ApiError, Cluster
 from study_operator.follow import Follower
+from study_operator.guard import guard
 from study_operator.logs import study_context
 from study_operator.publish import STATUS_INTERVAL
 from study_operator.queue import Queue
@@ -22,7 +23,6 @@ from study_operator.replicas import Replicas
 from study_operator.settings import Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
 from study_operator.storage.listen import listen
-from study_operator.storage.migrate import renew_reporter
 from study_operator.storage.studies import Studies
 from study_operator.storage.threads import StorageThreads
 from study_operator.watch import watch
@@ -83,6 +83,7 @@ class Service:
                 self._readiness(),
                 self._resync(),
                 self._outages(),
+                guard(self._settings, self._replicas.leads),
                 listen(self._database, listener, self._reported, self._look_at_all_soon),
                 watch(self._noticed, self._changed, self._moved, self._settings.watch_namespaces, self.stop),
             )
@@ -261,8 +262,6 @@ class Service:
 
     async def _look_at_all(self) -> None:
         await self._replicas.joined.wait()
-        if self._settings.manage_reporter and self._replicas.leads():
-            await self._renew_reporter()
         heard_of = self._replicas.known()
         stored = await self._reconciler.gone.known()  # before the list: what is not in it then is really gone
         present = await self._present()
@@ -282,12 +281,6 @@ class Service:
             for namespace in self._settings.watch_namespaces or (None,)
             for manifest in await self._cluster.list_studies(namespace)
         ]
-
-    async def _renew_reporter(self) -> None:
-        try:
-            await self._threads.run(renew_reporter, self._database, self._settings)
-        except StorageError as error:
-            log.warning("%s", error)  # reports may still arrive; the next time is soon enough
 
     def _look_at_all_soon(self) -> None:
         for key in self._replicas.served():

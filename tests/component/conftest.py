@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 from database import TestDatabase, settings_for
+from fresh import Fresh, fresh_database
 from kubernetes.aio.config import kube_config
 from postgres_server import PostgresServer
 from psycopg2 import sql
@@ -76,6 +77,13 @@ def database(template_database: TestDatabase) -> Iterator[TestDatabase]:
     yield TestDatabase(template_database.server, name)
     with _autocommit(template_database.server) as cursor:
         cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def fresh(services: dict[str, str]) -> Iterator[Fresh]:
+    """An empty database, and names of roles that nobody else uses."""
+    with fresh_database(services["database_url"]) as fresh:
+        yield fresh
 
 
 @pytest.fixture(scope="session")

@@ -236,7 +236,7 @@ async def test_reports_that_are_refused(world):
     forged = type(pod)(world.database, other.key, pod.trial_id)
     for function, *arguments in (("report", 1, 0.5), ("finish", [0.5]), ("set_user_attr", "a", "1"), ("should_stop",)):
         assert forged.refusal(function, *arguments) == "SO001"
-    assert pod.refusal("report", 1, "many") == "22P02"
+    assert pod.refusal("report", 1, "many") == "SO003"
     assert pod.refusal("report", -1, 0.5) == pod.refusal("report", 2**31, 0.5) == "SO003"
     assert pod.refusal("finish", [0.5, 0.5]) == pod.refusal("finish", []) == "SO003"
     assert pod.call("finish", [0.5]) is False

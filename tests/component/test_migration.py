@@ -2,70 +2,20 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
 
 import optuna
 import psycopg2
 import pytest
 from database import TestDatabase, settings_for
 from faults import Died
+from fresh import execute
 from psycopg2 import sql
 
-from study_operator.settings import Settings
 from study_operator.storage.database import Database, StorageError
-from study_operator.storage.migrate import OPTUNA_SCHEMA, REPORTING_SCHEMA, migrate, renew_reporter
+from study_operator.storage.migrate import OPTUNA_SCHEMA, REPORTING_SCHEMA, migrate
+from study_operator.storage.reporter import renew_reporter
 from study_operator.storage.studies import Studies
-
-
-@dataclass(frozen=True)
-class Fresh:
-    """An empty database, and names of roles that nobody else uses: roles belong to the whole server."""
-
-    database: TestDatabase
-    operator: str
-    reporter: str
-
-    def settings(self, login: str | None = None, **more: str) -> Settings:
-        """Settings of an operator; `login` is the one that it uses, the superuser's unless given."""
-        url = urlsplit(self.database.url)
-        if login:
-            url = url._replace(netloc=f"{login}:{login}@{url.hostname}:{url.port}")
-        return settings_for(self.database, DATABASE_URL=urlunsplit(url), REPORTER_USER=self.reporter, **more)
-
-    def create_role(self, name: str, rights: str = "") -> None:
-        """A login whose password is its name."""
-        self.execute(f"CREATE ROLE {{}} LOGIN {rights} PASSWORD {{}}", sql.Identifier(name), sql.Literal(name))
-
-    def execute(self, text: str, *names: sql.Composable) -> None:
-        _execute(self.database.url, text, *names)
-
-    def connect(self, user: str, password: str) -> psycopg2.extensions.connection:
-        return psycopg2.connect(self.database.url, user=user, password=password)
-
-
-@pytest.fixture
-def fresh(services: dict[str, str]) -> Iterator[Fresh]:
-    name = f"fresh_{uuid.uuid4().hex[:8]}"
-    server = services["database_url"]
-    _execute(server, "CREATE DATABASE {}", sql.Identifier(name))
-    fresh = Fresh(TestDatabase(server, name), f"{name}_operator", f"{name}_reporter")
-    yield fresh
-    _execute(server, "DROP DATABASE {} WITH (FORCE)", sql.Identifier(name))
-    for role in (fresh.reporter, fresh.operator):
-        _execute(server, "DROP ROLE IF EXISTS {}", sql.Identifier(role))
-
-
-def _execute(url: str, text: str, *names: sql.Composable) -> None:
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    try:
-        connection.cursor().execute(sql.SQL(text).format(*names))
-    finally:
-        connection.close()
 
 
 def test_a_second_migration_changes_nothing(fresh):
@@ -129,8 +79,8 @@ def test_a_migration_killed_at_any_commit_is_completed_by_the_next(fresh, servic
     name = sql.Identifier(fresh.database.name)
     for doomed in range(1, most + 1):
         commits, at = 0, doomed
-        _execute(services["database_url"], "DROP DATABASE {} WITH (FORCE)", name)
-        _execute(services["database_url"], "CREATE DATABASE {}", name)
+        execute(services["database_url"], "DROP DATABASE {} WITH (FORCE)", name)
+        execute(services["database_url"], "CREATE DATABASE {}", name)
         with pytest.raises(Died):
             migrate(settings)
         at = None
@@ -244,93 +194,3 @@ def test_what_a_pod_does_to_the_shared_login_is_made_good(fresh):
         cursor.execute("SELECT current_setting('default_transaction_read_only'), current_setting('statement_timeout')")
         assert cursor.fetchone() == ("off", "10s")
     pod.close()
-
-
-# What a pod can do with the reporter's login, beyond reporting
-
-
-FORBIDDEN = """
-SELECT * FROM trials
-SELECT * FROM studies
-SELECT * FROM trial_params
-SELECT * FROM trial_system_attributes
-SELECT * FROM alembic_version
-SELECT * FROM study_operator.access
-SELECT * FROM study_operator.results
-SELECT * FROM study_operator.schema_version
-UPDATE trials SET state = 'COMPLETE'
-INSERT INTO trials (study_id, number, state) VALUES (1, 99, 'RUNNING')
-INSERT INTO trial_system_attributes (trial_id, key, value_json) VALUES (1, 'cma:optimizer', '"pickle"')
-INSERT INTO study_operator.results VALUES (1, '{1}', false)
-INSERT INTO study_operator.bad_reports VALUES (1, 1, 1, 'x')
-UPDATE study_operator.access SET key_hash = NULL
-DELETE FROM trials
-TRUNCATE trials
-DO $$ BEGIN LOCK TABLE public.trials; END $$
-DROP TABLE trials
-ALTER TABLE trials ADD COLUMN x int
-CREATE INDEX ON trials (state)
-SELECT nextval('trials_trial_id_seq')
-SELECT study_operator.by_setting(1)
-SELECT study_operator.store_result(NULL, '{1}', false, NULL, NULL, false)
-SELECT * FROM study_operator.bad_reports
-CREATE TABLE public.mine (x int)
-CREATE TABLE study_operator.mine (x int)
-CREATE TEMPORARY TABLE mine (x int)
-CREATE VIEW public.mine AS SELECT 1
-CREATE SCHEMA mine
-CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'
-CREATE OR REPLACE FUNCTION study_operator.report(integer, bigint, double precision) RETURNS boolean LANGUAGE sql AS ''
-CREATE FUNCTION pg_temp.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'
-CREATE EXTENSION dblink
-CREATE ROLE mine
-CREATE DATABASE mine
-ALTER SYSTEM SET work_mem = '1GB'
-ALTER ROLE postgres PASSWORD 'mine'
-SET ROLE postgres
-SET SESSION AUTHORIZATION postgres
-GRANT SELECT ON trials TO PUBLIC
-SELECT * FROM pg_authid
-SELECT * FROM pg_shadow
-SELECT * FROM pg_largeobject
-SELECT * FROM pg_statistic
-SELECT * FROM pg_hba_file_rules
-SELECT pg_read_file('/etc/passwd')
-SELECT pg_ls_dir('.')
-COPY trials TO STDOUT
-COPY (SELECT 1) TO '/tmp/mine'
-COPY (SELECT 1) TO PROGRAM 'cat'
-DO LANGUAGE plpgsql $$ BEGIN PERFORM 1 FROM public.trials; END $$
-SELECT lo_create(0)
-SELECT lo_creat(-1)
-SELECT lo_from_bytea(0, 'x')
-SELECT lo_import('/etc/passwd')
-SELECT lo_export(1, '/tmp/mine')
-SELECT * FROM pg_stat_activity
-SELECT pg_stat_get_backend_activity(1)
-SELECT pg_terminate_backend(pg_backend_pid())
-SELECT pg_cancel_backend(pg_backend_pid())
-SELECT pg_reload_conf()
-SELECT pg_switch_wal()
-"""
-
-
-def test_the_reporter_can_do_nothing_but_report(fresh):
-    migrate(fresh.settings())  # here and not in a copied database, whose own rights are not copied with it
-    trial = fresh.database.running_trial("key")
-    connection = psycopg2.connect(fresh.settings().reporter_url, options="-c study_operator.key=key")
-    connection.autocommit = True
-    answers = {}
-    with connection.cursor() as cursor:
-        for statement in filter(None, FORBIDDEN.splitlines()):
-            try:
-                cursor.execute(statement)
-                answers[statement] = "done"
-            except psycopg2.Error as error:
-                answers[statement] = error.pgcode
-        cursor.execute("SELECT study_operator.report(%s, 1, 0.5)", (trial,))
-        assert cursor.fetchone() == (False,)
-        cursor.execute("SELECT count(*) FROM pg_stats WHERE schemaname IN ('public', 'study_operator')")
-        assert cursor.fetchone() == (0,), "statistics hold values of the tables"
-    connection.close()
-    assert {statement: code for statement, code in answers.items() if code != "42501"} == {}

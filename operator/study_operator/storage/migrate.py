@@ -8,12 +8,12 @@ from importlib import resources
 
 import optuna
 import psycopg2
-from psycopg2 import sql
-from psycopg2.extensions import connection, cursor, encrypt_password, quote_ident
+from psycopg2.extensions import connection, cursor, quote_ident
 from sqlalchemy.exc import DBAPIError
 
 from study_operator.settings import Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
+from study_operator.storage.reporter import manage_reporter, restrict_public
 
 # The revision of Optuna's tables that reporting.sql and trials.py were written for and are tested with.
 OPTUNA_SCHEMA = "v3.2.0.a"
@@ -45,8 +45,8 @@ def migrate(settings: Settings, patience: float = 600.0) -> None:
             _create_optuna_tables(database)
             with lock, lock.cursor() as cursor:
                 if settings.manage_reporter:
-                    _manage_reporter(cursor, settings)
-                _restrict_public(cursor, settings.reporter_user)
+                    manage_reporter(cursor, settings)
+                restrict_public(cursor, settings.reporter_user)
                 _apply_reporting_schema(cursor, settings.reporter_user)
         except psycopg2.errors.InsufficientPrivilege as error:
             raise StorageError(
@@ -110,21 +110,6 @@ def _connect_patiently(database: Database, patience: float) -> connection:
             time.sleep(min(2.0, left))
 
 
-def renew_reporter(database: Database, settings: Settings) -> None:
-    """Makes good what a pod may have done to the role that it shares with the others: PostgreSQL lets every login
-    change its own password and settings.
-
-    Raises:
-        StorageUnavailable: when the database does not answer.
-        StorageError: when the role cannot be changed: the login has lost the right, or somebody else is changing it.
-    """
-    try:
-        with database.transaction() as cursor:
-            _manage_reporter(cursor, settings)
-    except StorageError as error:
-        raise StorageError(f"the login {settings.reporter_user} could not be renewed: {error}") from None
-
-
 def _create_optuna_tables(database: Database) -> None:
     """Optuna's own code creates its tables and stamps their version."""
     try:
@@ -134,55 +119,6 @@ def _create_optuna_tables(database: Database) -> None:
     except DBAPIError as error:
         raise error.orig from None
     storage.engine.dispose()
-
-
-def _manage_reporter(cursor: cursor, settings: Settings) -> None:
-    """Creates the reporter's login, or sets its password and limits anew."""
-    role = sql.Identifier(settings.reporter_user)
-    # The verifier is computed here, so that the password itself never reaches the server's log.
-    verifier = encrypt_password(settings.reporter_password, settings.reporter_user, cursor.connection, "scram-sha-256")
-    cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (settings.reporter_user,))
-    verb = sql.SQL("ALTER" if cursor.fetchone() else "CREATE")
-    cursor.execute(sql.SQL("{} ROLE {} WITH LOGIN NOINHERIT PASSWORD {}").format(verb, role, sql.Literal(verifier)))
-    cursor.execute(sql.SQL("ALTER ROLE {} RESET ALL").format(role))
-    # A pod that hangs, on purpose or not, must not hold locks or connections for long.
-    for name, value in {
-        "statement_timeout": "10s",
-        "lock_timeout": "5s",
-        "idle_in_transaction_session_timeout": "10s",
-        "idle_session_timeout": "60s",
-    }.items():
-        cursor.execute(sql.SQL("ALTER ROLE {} SET {} = {}").format(role, sql.Identifier(name), sql.Literal(value)))
-
-
-# What PUBLIC may execute and only a superuser can revoke: watching and ending other connections of the same role, and
-# large objects, which would fill the disk.
-_FUNCTIONS = """
-    pg_stat_get_activity(int), pg_stat_get_backend_activity(int), pg_terminate_backend(int, bigint),
-    pg_cancel_backend(int), lo_create(oid), lo_creat(int), lo_from_bytea(oid, bytea), lo_import(text),
-    lo_import(text, oid)
-"""
-
-
-def _restrict_public(cursor: cursor, reporter: str) -> None:
-    """Takes from PUBLIC, and so from the reporter, what PostgreSQL gives everybody, as far as this login's rights go;
-    of the rest the administrator is told."""
-    cursor.execute(
-        "SELECT current_database(), pg_has_role(d.datdba, 'USAGE'), pg_has_role(n.nspowner, 'USAGE'),"
-        " (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"
-        " FROM pg_database d, pg_namespace n WHERE d.datname = current_database() AND n.nspname = 'public'"
-    )
-    name, owns_database, owns_schema, superuser = cursor.fetchone()
-    role, database = sql.Identifier(reporter), sql.Identifier(name)
-    if owns_database:
-        cursor.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(database))
-        cursor.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, role))
-    if owns_schema:
-        cursor.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-    if superuser:
-        cursor.execute(f"REVOKE EXECUTE ON FUNCTION {_FUNCTIONS} FROM PUBLIC")
-    if not (owns_database and owns_schema and superuser):
-        log.warning("not all rights of PUBLIC could be revoked; docs/install.md has the SQL for an administrator")
 
 
 def _apply_reporting_schema(cursor: cursor, reporter: str) -> None:
