@@ -34,8 +34,9 @@ class TrialRow:
     """A trial as the database has it.
 
     `job` is the name of its Job, None for a trial that somebody else (a notebook) runs: such a trial is counted
-    and otherwise left alone. A trial that runs again has a Job of another name. `retries` tells how often it has run
-    again because the infrastructure failed, `reports` whether it has reported at least once.
+    and otherwise left alone. One that runs again has a Job of another name. `retries` tells how often it has run again
+    because the infrastructure failed. Where it has no Job, `params` are what one is made from, and `reports` tells
+    whether it has reported at least once; elsewhere they are empty and False.
     """
 
     trial_id: int

@@ -3,18 +3,66 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any
 
 from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.trial import TrialState
 from psycopg2.extensions import cursor
 
-from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Report
+from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Report, Result, TrialRow
 
 JOB_ATTR = "study_operator:job"
 FAILURE_ATTR = "study_operator:failure"
 # What Optuna stores as NULL and a word, PostgreSQL's own infinities and NaN being unknown to other databases.
 INFINITIES = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
+
+
+def counts_of(cursor: cursor, study_id: int) -> dict[TrialState, int]:
+    """How many trials there are by state."""
+    cursor.execute("SELECT state::text, count(*) FROM trials WHERE study_id = %s GROUP BY 1", (study_id,))
+    return {TrialState[state]: count for state, count in cursor.fetchall()}
+
+
+def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dict[int, TrialRow]:
+    """RUNNING trials, and those numbered in `with_jobs`, by number.
+
+    Parameters and reports are read of those alone that are not in `with_jobs`: only a trial without a Job is judged by
+    them, or gets one, and a thousand running trials have ten thousand of each.
+    """
+    cursor.execute(
+        "SELECT t.trial_id, t.number, t.state::text, t.datetime_complete, a.value_json,"
+        " (SELECT count(*) FROM study_operator.incidents i"
+        " WHERE i.trial_id = t.trial_id AND i.kind = 'Infrastructure'),"
+        " r.vals, r.pruned, r.constraint_values, r.infeasible, r.provisional"
+        " FROM trials t LEFT JOIN study_operator.results r USING (trial_id)"
+        " LEFT JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND a.key = %s"
+        " WHERE t.study_id = %s AND (t.state = 'RUNNING' OR t.number = ANY(%s)) ORDER BY t.number",
+        (JOB_ATTR, study_id, list(with_jobs)),
+    )
+    found, jobs = cursor.fetchall(), set(with_jobs)
+    without = [row[0] for row in found if row[1] not in jobs]
+    params, reported = {}, set()
+    if without:
+        params = params_of(cursor, without)
+        cursor.execute("SELECT DISTINCT trial_id FROM trial_intermediate_values WHERE trial_id = ANY(%s)", (without,))
+        reported = {trial_id for (trial_id,) in cursor.fetchall()}
+    return {
+        number: TrialRow(
+            trial_id=trial_id,
+            number=number,
+            state=TrialState[state],
+            params=params[trial_id][0] if trial_id in params else {},
+            job=json.loads(job) if job else None,
+            completed_at=completed and completed.replace(tzinfo=UTC),
+            result=None if values is None else Result(tuple(values), *rest),
+            reports=trial_id in reported,
+            retries=retries,
+        )
+        for trial_id, number, state, completed, job, retries, values, *rest in found
+    }
 
 
 def params_of(cursor: cursor, ids: list[int]) -> dict[int, tuple[dict[str, Any], dict[str, BaseDistribution]]]:
@@ -73,24 +121,36 @@ _FEASIBLE = (
 )
 
 
-def best_of(cursor: cursor, study_id: int) -> BestTrial | None:
-    """The best feasible COMPLETE trial by the first objective; of equals the earliest, as in Optuna."""
-    cursor.execute(
-        "SELECT direction::text FROM study_directions WHERE study_id = %s ORDER BY objective LIMIT 1", (study_id,)
-    )
-    found = cursor.fetchone()
-    if found is None:
-        return None
-    order = "DESC" if found[0] == "MAXIMIZE" else "ASC"
+@dataclass(frozen=True)
+class Best:
+    """The best trial of a study, None while there is none, when as much had been `seen`: how many trials were COMPLETE,
+    and how many of them infeasible."""
+
+    seen: tuple[int, int]
+    trial_id: int | None
+    trial: BestTrial | None
+
+
+def best_of(cursor: cursor, study_id: int, seen: tuple[int, int], before: Best | None) -> Best:
+    """The best feasible COMPLETE trial by the first objective; of equals the earliest, as in Optuna.
+
+    Args:
+        before: what was the best some time ago, which need not be read again if it still is.
+    """
     cursor.execute(
         "SELECT t.trial_id FROM trials t JOIN trial_values v ON v.trial_id = t.trial_id AND v.objective = 0"
+        " JOIN study_directions d ON d.study_id = t.study_id AND d.objective = 0"
         f" WHERE t.study_id = %s AND t.state = 'COMPLETE' AND {_FEASIBLE}"
         " ORDER BY CASE v.value_type::text WHEN 'INF_NEG' THEN '-Infinity' WHEN 'INF_POS' THEN 'Infinity'"
-        f" ELSE v.value END {order}, t.number LIMIT 1",
+        " ELSE v.value END * CASE d.direction::text WHEN 'MAXIMIZE' THEN -1 ELSE 1 END, t.number LIMIT 1",
         (study_id,),
     )
     row = cursor.fetchone()
-    return None if row is None else complete_trials(cursor, [row[0]])[0]
+    if row is None:
+        return Best(seen, None, None)
+    if before is not None and before.trial_id == row[0]:
+        return replace(before, seen=seen)
+    return Best(seen, row[0], complete_trials(cursor, [row[0]])[0])
 
 
 def points_of(cursor: cursor, study_id: int) -> dict[int, list[float]]:
@@ -119,15 +179,45 @@ def complete_trials(cursor: cursor, ids: list[int]) -> list[BestTrial]:
     return [BestTrial(number=found[i][0], values=tuple(values[i]), params=params[i][0], job=found[i][1]) for i in ids]
 
 
-def incidents_of(cursor: cursor, study_id: int) -> tuple[dict[FailureClass, int], int]:
-    """How many incidents there are by class, and how many of them are COMPLETE trials that broke a constraint."""
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a study beside its trials, as `Rows` has it."""
+
+    incidents: Mapping[FailureClass, int]
+    broken: int
+    clock: Clock
+    bad_reports: int
+    last_bad_report: str
+
+
+def facts_of(cursor: cursor, study_id: int) -> Facts:
+    """Incidents by class, and how many of them are COMPLETE trials that broke a constraint; for how long the study has
+    been active; how many lines could not be read as a report, and the latest of them. In one round trip."""
     cursor.execute(
-        "SELECT kind, count(*), count(*) FILTER (WHERE reason = 'ConstraintViolated')"
-        " FROM study_operator.incidents WHERE study_id = %s GROUP BY kind",
-        (study_id,),
+        # The clock starts with our own first trial: what a notebook runs itself has the times of its own time zone.
+        "SELECT (SELECT t.datetime_start FROM trials t JOIN trial_system_attributes j USING (trial_id)"
+        " WHERE t.study_id = a.study_id AND j.key = %s ORDER BY t.number LIMIT 1), a.paused_at, a.paused_seconds,"
+        " (SELECT jsonb_object_agg(i.kind, i.count) FROM"
+        " (SELECT kind, count(*) FROM study_operator.incidents WHERE study_id = a.study_id GROUP BY kind) i),"
+        " (SELECT count(*) FROM study_operator.incidents"
+        " WHERE study_id = a.study_id AND reason = 'ConstraintViolated'),"
+        " b.count, b.last FROM study_operator.access a,"
+        " LATERAL (SELECT coalesce(sum(count), 0)::bigint AS count,"
+        " (array_agg(last ORDER BY reported_at DESC))[1] AS last"
+        " FROM study_operator.bad_reports WHERE study_id = a.study_id) b WHERE a.study_id = %s",
+        (JOB_ATTR, study_id),
     )
-    found = cursor.fetchall()
-    return {FailureClass(kind): count for kind, count, _ in found}, sum(broken for _, _, broken in found)
+    row = cursor.fetchone()
+    if row is None:
+        return Facts({}, 0, Clock(), 0, "")
+    started, paused, seconds, incidents, broken, bad, last = row
+    return Facts(
+        {FailureClass(kind): count for kind, count in (incidents or {}).items()},
+        broken,
+        Clock(started and started.replace(tzinfo=UTC), paused, seconds),
+        bad,
+        last or "",
+    )
 
 
 def recent_failures_of(cursor: cursor, study_id: int, most: int = 5) -> tuple[tuple[int, Failure], ...]:
@@ -140,29 +230,3 @@ def recent_failures_of(cursor: cursor, study_id: int, most: int = 5) -> tuple[tu
         (study_id, most),
     )
     return tuple((number, Failure(*rest, kind=FailureClass(kind))) for number, *rest, kind in cursor.fetchall())
-
-
-def clock_of(cursor: cursor, study_id: int) -> Clock:
-    cursor.execute(
-        # Of our own first trial: what a notebook runs itself has the times of its own time zone.
-        "SELECT (SELECT t.datetime_start FROM trials t JOIN trial_system_attributes j USING (trial_id)"
-        " WHERE t.study_id = a.study_id AND j.key = %s ORDER BY t.number LIMIT 1), a.paused_at, a.paused_seconds"
-        " FROM study_operator.access a WHERE a.study_id = %s",
-        (JOB_ATTR, study_id),
-    )
-    row = cursor.fetchone()
-    if row is None:
-        return Clock()
-    started, paused, seconds = row
-    return Clock(started and started.replace(tzinfo=UTC), paused, seconds)
-
-
-def bad_reports_of(cursor: cursor, study_id: int) -> tuple[int, str]:
-    """How many lines could not be read as a report, and the latest of them."""
-    cursor.execute(
-        "SELECT coalesce(sum(count), 0)::bigint, (array_agg(last ORDER BY reported_at DESC))[1]"
-        " FROM study_operator.bad_reports WHERE study_id = %s",
-        (study_id,),
-    )
-    count, last = cursor.fetchone()
-    return count, last or ""

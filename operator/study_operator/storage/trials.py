@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC
 from typing import Any
 
 from optuna.distributions import distribution_to_json
@@ -19,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from psycopg2.extensions import cursor
 from psycopg2.extras import execute_values
 
-from study_operator.model.trial import BestTrial, Clock, Failure, Report, Result, Rows, Suggestion, TrialRow
+from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Report, Rows, Suggestion
 from study_operator.storage import reading
 from study_operator.storage.database import Database
 from study_operator.storage.reading import FAILURE_ATTR, JOB_ATTR
@@ -36,31 +35,36 @@ class Trials:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._best: dict[int, reading.Best] = {}  # by study_id
 
     def observe(self, study_id: int, with_jobs: Sequence[int] = ()) -> Rows:
-        """Counts by state, the best trial, and whole rows of RUNNING trials and of those numbered in `with_jobs`."""
+        """Counts by state, the best trial, and RUNNING trials and those numbered in `with_jobs`, the latter without
+        their parameters."""
         with self._database.transaction() as cursor:
-            cursor.execute("SELECT state::text, count(*) FROM trials WHERE study_id = %s GROUP BY 1", (study_id,))
-            counts = {TrialState[state]: count for state, count in cursor.fetchall()}
-            rows = _open_rows(cursor, study_id, with_jobs)
-            incidents, broken = reading.incidents_of(cursor, study_id)
-            bad_reports, last_bad_report = reading.bad_reports_of(cursor, study_id)
+            counts = reading.counts_of(cursor, study_id)
+            rows = reading.open_rows_of(cursor, study_id, with_jobs)
+            facts = reading.facts_of(cursor, study_id)
+            # What has ended stays as it is, so the best trial changes only when one more is complete.
+            seen = counts.get(TrialState.COMPLETE, 0), facts.incidents.get(FailureClass.INFEASIBLE, 0)
+            known = self._best.get(study_id)
+            if known is None or known.seen != seen:
+                known = self._best[study_id] = reading.best_of(cursor, study_id, seen, known)
             return Rows(
                 counts,
                 rows,
-                best=reading.best_of(cursor, study_id),
-                recent_failures=reading.recent_failures_of(cursor, study_id) if incidents else (),
-                incidents=incidents,
-                broken=broken,
-                clock=reading.clock_of(cursor, study_id),
-                bad_reports=bad_reports,
-                last_bad_report=last_bad_report,
+                best=known.trial,
+                recent_failures=reading.recent_failures_of(cursor, study_id) if facts.incidents else (),
+                incidents=facts.incidents,
+                broken=facts.broken,
+                clock=facts.clock,
+                bad_reports=facts.bad_reports,
+                last_bad_report=facts.last_bad_report,
             )
 
     def clock(self, study_id: int) -> Clock:
         """For how long the study has been active."""
         with self._database.transaction() as cursor:
-            return reading.clock_of(cursor, study_id)
+            return reading.facts_of(cursor, study_id).clock
 
     def points(self, study_id: int) -> dict[int, list[float]]:
         """The final values of every feasible COMPLETE trial, by trial_id, in order of number."""
@@ -255,36 +259,6 @@ class Trials:
         """Sets system attributes of a trial: the rungs that a pruner has booked for it."""
         with self._database.transaction(trial_id=trial_id) as cursor:
             _set_attributes(cursor, "trial_system_attributes", "trial_id", trial_id, attrs)
-
-
-def _open_rows(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dict[int, TrialRow]:
-    cursor.execute(
-        "SELECT t.trial_id, t.number, t.state::text, t.datetime_complete, a.value_json,"
-        " EXISTS (SELECT FROM trial_intermediate_values v WHERE v.trial_id = t.trial_id),"
-        " (SELECT count(*) FROM study_operator.incidents i"
-        " WHERE i.trial_id = t.trial_id AND i.kind = 'Infrastructure'),"
-        " r.vals, r.pruned, r.constraint_values, r.infeasible, r.provisional"
-        " FROM trials t LEFT JOIN study_operator.results r USING (trial_id)"
-        " LEFT JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND a.key = %s"
-        " WHERE t.study_id = %s AND (t.state = 'RUNNING' OR t.number = ANY(%s)) ORDER BY t.number",
-        (JOB_ATTR, study_id, list(with_jobs)),
-    )
-    found = cursor.fetchall()
-    params = reading.params_of(cursor, [row[0] for row in found])
-    return {
-        number: TrialRow(
-            trial_id=trial_id,
-            number=number,
-            state=TrialState[state],
-            params=params[trial_id][0],
-            job=json.loads(job) if job else None,
-            completed_at=completed and completed.replace(tzinfo=UTC),
-            result=None if values is None else Result(tuple(values), *rest),
-            reports=reports,
-            retries=retries,
-        )
-        for trial_id, number, state, completed, job, reports, retries, values, *rest in found
-    }
 
 
 def _lock_running(cursor: cursor, trial_id: int, despite_result: bool) -> tuple[int, str] | None:
