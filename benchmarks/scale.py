@@ -31,7 +31,7 @@ from study_operator.model.study import STUDY_LABEL, Study, parse
 HERE = Path(__file__).resolve().parent
 _AT_ONCE = 64  # creations in flight
 _TICK, _SAY = 1.0, 10.0  # seconds between two samples, and two lines for those who wait
-_PORT = 18080  # of the operator's metrics
+PORT = 18080  # of the operator's metrics
 
 
 @dataclass
@@ -149,15 +149,15 @@ async def run_studies(scenario: Scenario, logs: Path) -> Run:
     async with services(scenario.default_limits) as found, Driver.playing(found, True, logs / "driver.log") as driver:
         api = Api(found.clients["driver"])
         try:
-            with operator(found, logs / "operator.log", _PORT) as serving:
-                await eventually(lambda: ready(_PORT), "the operator is ready")
+            with operator(found, logs / "operator.log", PORT) as serving:
+                await eventually(lambda: ready(PORT), "the operator is ready")
                 meter = Meter({**found.processes, "driver": driver.pid, "operator": serving.pid})
                 left = {f"s{i}" for i in range(scenario.studies)}
                 watching = asyncio.ensure_future(_watch_studies(api, left, run))
                 begun = time.monotonic()
                 creating = asyncio.ensure_future(_create_studies(api, scenario, sorted(left)))
                 await _wait(scenario, "study", (watching, creating), driver, meter, run, begun)
-                run.metrics = scrape(_PORT)
+                run.metrics = scrape(PORT)
                 await _conclude(run, scenario, found, api, driver, meter, begun)
                 _check_rows(run, found)
         finally:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import groupby
+from typing import Any
 
 from study_operator import beside, metrics
 from study_operator.cluster import ApiError, Cluster, owner_uid
@@ -23,7 +25,7 @@ from study_operator.storage.database import StorageError, StorageUnavailable
 from study_operator.storage.threads import StorageThreads
 from study_operator.storage.trials import StaleHistory
 
-# Trials started between two looks at whether their Jobs could be created.
+# Trials started between two looks at whether their Jobs could be created, and calls of the API server at once.
 BATCH = 16
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,17 @@ class Done:
     created: dict[str, JobState] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
     again: bool = False
+
+
+async def _some_at_once(calls: list[Coroutine[Any, Any, None]]) -> None:
+    """Runs all of them, so many at a time that neither the API server nor the one who waits has too much of it."""
+    gate = asyncio.Semaphore(BATCH)
+
+    async def one(call: Coroutine[Any, Any, None]) -> None:
+        async with gate:
+            await call
+
+    await asyncio.gather(*(one(call) for call in calls))
 
 
 class Actor:
@@ -60,7 +73,7 @@ class Actor:
         self._done = Done()
 
     async def act(self, actions: Iterable[Action], freed_at: float | None) -> Done:
-        """Does the actions in their order.
+        """Does the actions in their order; those to which it makes no difference at once.
 
         Args:
             freed_at: when it became known that a slot is free, in seconds of `time.monotonic`; None when none is.
@@ -68,25 +81,32 @@ class Actor:
         Raises:
             StorageUnavailable: on the way; what was done stays done.
         """
-        for action in actions:
-            match action:
-                case Tell():
-                    await self._tell(action)
-                case Judge():
-                    await self._judge(action)
-                case Requeue():
-                    await self._requeue(action.row, action.failure)
-                case EndJob():
-                    await self._delete(action.job, waiting=True, kill_after=action.kill_after)
-                case CleanUp():
-                    await self._delete(action.job, waiting=False)
-                case Launch():
-                    await self._launch([action.row])
-                case Ask():
-                    await self._start(action.count)
-                    if freed_at is not None and self._done.created:
-                        metrics.SLOT_FREE_TO_JOB.observe(time.monotonic() - freed_at)
+        for kind, same in groupby(actions, type):
+            if kind is Launch:
+                await self._launch_all([action.row for action in same])
+            elif kind in (EndJob, CleanUp):
+                await _some_at_once([self._act(action, freed_at) for action in same])
+            else:
+                for action in same:
+                    await self._act(action, freed_at)
         return self._done
+
+    async def _act(self, action: Action, freed_at: float | None) -> None:
+        match action:
+            case Tell():
+                await self._tell(action)
+            case Judge():
+                await self._judge(action)
+            case Requeue():
+                await self._requeue(action.row, action.failure)
+            case EndJob():
+                await self._delete(action.job, waiting=True, kill_after=action.kill_after)
+            case CleanUp():
+                await self._delete(action.job, waiting=False)
+            case Ask():
+                await self._start(action.count)
+                if freed_at is not None and self._done.created:
+                    metrics.SLOT_FREE_TO_JOB.observe(time.monotonic() - freed_at)
 
     async def _tell(self, told: Tell) -> None:
         failure = told.failure
@@ -152,13 +172,26 @@ class Actor:
             self._done.troubles.append(f"Job {ended.name} could not be deleted: {error.message}")
 
     async def _start(self, count: int) -> None:
-        """Starts trials, a batch at a time: were Jobs refused, no more rows are stored for them."""
-        while count > 0 and not self._done.troubles:
-            rows = await self._store(min(count, BATCH))
-            await self._launch(rows)
-            if len(rows) < min(count, BATCH):
-                return
-            count -= len(rows)
+        """Starts trials, a batch at a time, each while the Jobs of the one before are created: were those refused, no
+        more rows are stored."""
+        creating: asyncio.Future[None] | None = None
+        try:
+            while count > 0 and not self._done.troubles:
+                rows = await self._store(min(count, BATCH))
+                if creating is not None:
+                    await creating
+                creating = asyncio.ensure_future(self._launch(rows))
+                if len(rows) < min(count, BATCH):
+                    break
+                count -= len(rows)
+        finally:
+            if creating is not None:
+                await creating
+
+    async def _launch_all(self, rows: list[TrialRow]) -> None:
+        """Creates the Jobs of trials that were stored earlier."""
+        for first in range(0, len(rows), BATCH):
+            await self._launch(rows[first : first + BATCH])
 
     async def _store(self, count: int) -> list[TrialRow]:
         """Asks for trials and stores them; fewer than `count` when no more may be started or the sampler fails."""

@@ -1,7 +1,8 @@
-"""Writes what people see: the status, at most once a second, and the Events that follow from it."""
+"""Writes what people see: the status, at most once a second for each study, and the Events that follow from it."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -15,8 +16,10 @@ from study_operator.model.status import Situation
 from study_operator.model.study import Study
 from study_operator.model.trial import Failure, FailureClass, TrialRow
 
-# The shortest time between two writes that only bring counts up to date, in seconds.
-STATUS_INTERVAL = 1.0
+# The shortest time between two writes of a status that only bring counts up to date, in seconds, while no more studies
+# than this change. When more do, each is written less often: together they take no more of the API server.
+STATUS_INTERVAL, STATUS_STUDIES = 1.0, 20
+_LATELY = 60.0  # a study whose status was written within so many seconds is one that changes
 # Conditions that are worth an Event when they become so: its reason, and whether it is a warning.
 _NEWS = {
     ("Complete", "True"): ("Completed", False),
@@ -34,6 +37,12 @@ class Publisher:
         self._cluster = cluster
         self._events = Events(cluster)
         self._written: dict[tuple[str, str], float] = {}
+
+    def interval(self) -> float:
+        """The shortest time, in seconds, between two writes of one study's status that only bring counts up to date."""
+        since = time.monotonic() - _LATELY
+        changing = sum(1 for _ in itertools.takewhile(lambda at: at > since, reversed(self._written.values())))
+        return STATUS_INTERVAL * max(1.0, changing / STATUS_STUDIES)
 
     def forget(self, key: tuple[str, str]) -> None:
         """The Study is gone: so are its time stamps and gauges."""
@@ -76,7 +85,7 @@ class Publisher:
         patch = status.difference(old, new)
         if not patch:
             return None
-        wait = self._written.get(key, float("-inf")) + STATUS_INTERVAL - time.monotonic()
+        wait = self._written.get(key, float("-inf")) + self.interval() - time.monotonic()
         if wait > 0 and not _urgent(old, new):
             return wait
         try:
@@ -85,6 +94,7 @@ class Publisher:
             if error.status == 404:
                 return None  # deleted meanwhile
             raise
+        self._written.pop(key, None)  # the latest comes last
         self._written[key] = time.monotonic()
         await self._tell_news(manifest, old, new, now)
         return None

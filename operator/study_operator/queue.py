@@ -29,6 +29,8 @@ class Queue(Generic[Key]):
         self._ready: dict[Key, float] = {}  # in order of arrival, with the time of it
         self._working: dict[Key, float] = {}  # with the time at which work began
         self._again: dict[Key, float] = {}  # added while being worked on
+        self._rests: dict[Key, float] = {}  # until when a key is not to be worked on
+        self._noticed: dict[Key, float] = {}  # added while it rests
         self._failures: dict[Key, int] = {}
         self._delayed: list[tuple[float, int, Key]] = []
         self._due: dict[Key, float] = {}  # the earliest moment asked for, of those in the heap
@@ -40,12 +42,17 @@ class Queue(Generic[Key]):
         return len(self._ready)
 
     def add(self, key: Key) -> None:
-        """Work on the key as soon as a worker is free."""
+        """Work on the key as soon as a worker is free and the key does not rest."""
+        now = self._clock()
         if key in self._working:
-            self._again.setdefault(key, self._clock())
+            self._again.setdefault(key, now)
         elif key not in self._ready:
-            self._ready[key] = self._clock()
-            self._changed.set()
+            self._noticed.setdefault(key, now)
+            if (rest := self._rests.get(key, now) - now) > 0:
+                self.add_after(key, rest)
+            else:
+                self._ready[key] = self._noticed.pop(key)
+                self._changed.set()
 
     def add_after(self, key: Key, delay: float) -> None:
         """Work on the key in `delay` seconds, or earlier if somebody asks for it earlier."""
@@ -81,6 +88,7 @@ class Queue(Generic[Key]):
                 key = next(iter(self._ready))
                 added = self._ready.pop(key)
                 self._working[key] = self._clock()
+                self._rests.pop(key, None)
                 return key, added
             self._changed.clear()
             timeout = max(0.0, self._delayed[0][0] - self._clock()) if self._delayed else None
@@ -90,12 +98,14 @@ class Queue(Generic[Key]):
                 continue
         return None
 
-    def done(self, key: Key) -> None:
-        """The work on a key has ended; if it was added meanwhile, it comes again."""
+    def done(self, key: Key, rest: float = 0.0) -> None:
+        """The work on a key has ended; if it was added meanwhile, it comes again, but not for `rest` seconds."""
         del self._working[key]
+        if rest > 0:
+            self._rests[key] = self._clock() + rest
         if key in self._again:
-            self._ready[key] = self._again.pop(key)
-            self._changed.set()
+            self._noticed[key] = self._again.pop(key)
+            self.add(key)
 
     def working(self, key: Key) -> bool:
         """Whether a worker has it."""

@@ -100,6 +100,10 @@ class Reconciler:
         self._keys: dict[int, Key] = {}
         self._reported: dict[Key, float] = {}
 
+    def status_interval(self) -> float:
+        """After how many seconds a look is worth its while that only brings a status up to date."""
+        return self._publisher.interval()
+
     def reported(self, study_id: int) -> Key | None:
         """A pod of this study has reported. Returns which study that is, None if it is not served here."""
         key = self._keys.get(study_id)

@@ -16,7 +16,6 @@ from study_operator.cluster import ApiError, Cluster
 from study_operator.follow import Follower
 from study_operator.guard import guard
 from study_operator.logs import study_context
-from study_operator.publish import STATUS_INTERVAL
 from study_operator.queue import Queue
 from study_operator.reconcile import Key, Reconciler
 from study_operator.replicas import Replicas
@@ -31,6 +30,9 @@ READINESS_INTERVAL, READINESS_TIMEOUT = 5.0, 15.0  # seconds
 # After how many seconds without the database its loss is told in the status; for how many seconds looks that are going
 # on are waited for at the end.
 OUTAGE, FAREWELL = 5.0, 15.0
+# A study whose look has taken longer than QUICK rests for as long as it was longer: of a thousand trials that run, one
+# ends every few milliseconds, and a look for each of them would leave the others no CPU. Seconds.
+QUICK, LONGEST_REST = 0.25, 2.0
 
 log = logging.getLogger(__name__)
 
@@ -145,11 +147,12 @@ class Service:
     async def _work(self) -> None:
         while (got := await self._queue.get()) is not None:
             key, noticed = got
+            begun = time.monotonic()
             try:
                 with study_context(*key):
                     await self._serve(key, noticed)
             finally:
-                self._queue.done(key)
+                self._queue.done(key, min(max(time.monotonic() - begun - QUICK, 0.0), LONGEST_REST))
                 self._replicas.looked(key)
 
     async def _serve(self, key: Key, noticed: float) -> None:
@@ -212,7 +215,7 @@ class Service:
     def _moved(self, key: Key) -> None:
         """Nothing is to be decided; people see it in the status, which is written no more often than this."""
         if self._replicas.serves(key):
-            self._queue.add_after(key, STATUS_INTERVAL)
+            self._queue.add_after(key, self._reconciler.status_interval())
 
     def _reported(self, study_id: int) -> None:
         if (key := self._reconciler.reported(study_id)) is None:

@@ -120,6 +120,38 @@ async def test_a_worker_that_is_cancelled_loses_nothing(queue):
     assert await taken(queue) == "a"
 
 
+async def test_a_key_that_rests_comes_afterwards_and_tells_since_when_it_waits(queue, clock):
+    queue.add("a")
+    assert await taken(queue) == "a"
+    queue.done("a", rest=2.0)
+    clock.now += 0.5
+    queue.add("a")
+    queue.add("b")
+    assert [await taken(queue), await taken(queue)] == ["b", None]
+    clock.now += 1.5
+    assert await queue.get() == ("a", 1000.5)
+    queue.done("a")
+    queue.add("a")
+    assert await taken(queue) == "a"
+
+
+async def test_what_is_added_during_the_work_waits_for_the_end_of_the_rest(queue, clock):
+    queue.add("a")
+    assert await taken(queue) == "a"
+    clock.now += 3
+    queue.add("a")
+    queue.done("a", rest=2.0)
+    queue.add_after("a", 1.0)
+    for wait in (0, 1.0, 0.9):
+        clock.now += wait
+        assert await taken(queue) is None
+    clock.now += 0.1
+    assert await queue.get() == ("a", 1003.0)
+    queue.done("a")
+    clock.now += 100
+    assert await taken(queue) is None
+
+
 # Later
 
 
