@@ -6,7 +6,7 @@ VENV   := $(CACHE)/venv-$(shell cat pyproject.toml requirements/constraints.txt 
 PYTEST := PYTHONPATH=$(CURDIR)/operator:$(CURDIR)/trial-image $(VENV)/bin/python -m pytest
 
 .PHONY: help demo test test-faults test-variants test-unit lint cluster-up cluster-down cluster-status
-.PHONY: bench bench-report bench-start bench-turnaround bench-trials bench-idle bench-scale
+.PHONY: bench bench-report bench-start bench-turnaround bench-trials bench-idle bench-scale bench-growth bench-plots
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -72,6 +72,13 @@ bench-idle: $(VENV)/ready ## CPU and memory of an operator with idle studies
 
 bench-scale: $(VENV)/ready ## thousands of trials on imitated nodes, beside bare Jobs; SCENARIO=b1 for one
 	@$(BENCH)/scale.py $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SAMPLER),--sampler $(SAMPLER)) $(ARGS)
+
+bench-growth: $(VENV)/ready ## figures at 10 and 100 times the work, and their plots
+	@$(BENCH)/growth.py $(ARGS)
+	@$(BENCH)/plots.py
+
+bench-plots: $(VENV)/ready ## docs/figures/*.svg from the JSON beside them
+	@$(BENCH)/plots.py
 
 # Dependencies only: the code itself is imported from the checkout.
 $(VENV)/ready:
