@@ -1,6 +1,6 @@
 """Plays the programs in the pods that kwok imitates: watches which run and, for trials, reports.
 
-A trial gets five reports spread over its time and then its final value, through the reporting functions, with the login
+A trial gets five reports spread over its time and then its final value, through the reporting function, with the login
 and the key that its pod has, before kwok completes the pod. Connections are few and shared, as PgBouncer would share
 them: a thousand real pods have a thousand machines to log in from, this process has one.
 
@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,13 +26,16 @@ import psycopg2
 from load import NAMESPACE, PODS, Api
 from workload import LENGTH, REPORTS, SPREAD, length_of, value_of
 
+from study_trial.messages import Writer
+
 THREADS = 8
+SUBMIT = "SELECT study_operator.submit(%s, %s)"
 # At which part of its time a trial has said everything; the rest is for a machine that is late.
 _DONE_AT = 0.9
 
 
 class Reporter:
-    """Calls of the reporting functions, from any thread, each with a connection of its own."""
+    """Calls of the reporting function, from any thread, each thread with a connection of its own."""
 
     def __init__(self) -> None:
         self._local = threading.local()
@@ -39,30 +43,33 @@ class Reporter:
         self.trouble = ""
         self.took: list[float] = []
 
-    def call(self, url: str, key: str, function: str, *arguments: Any) -> None:
-        """Calls a function of a trial. What is refused is counted."""
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = psycopg2.connect(url)
-            connection.autocommit = True
-        begun = time.perf_counter()
-        try:
-            with connection.cursor() as cursor:
-                places = ", ".join(["%s"] * len(arguments))
-                # One round trip: the key of the study, then the call.
-                cursor.execute(
-                    f"SELECT set_config('study_operator.key', %s, false); SELECT study_operator.{function}({places})",
-                    (key, *arguments),
-                )
-        except psycopg2.Error as error:
-            self.refused += 1
-            self.trouble = self.trouble or str(error)
-            return
-        self.took.append(time.perf_counter() - begun)
-        if function == "report":
-            self.accepted += 1
-        else:
-            self.results += 1
+    def call(self, url: str, writer: Writer, content: Mapping[str, Any]) -> None:
+        """Sends a message of a trial; once more if the server has ended the connection. What is refused is counted."""
+        message = writer.write(content)
+        for attempt in range(3):
+            connection = getattr(self._local, "connection", None)
+            begun = time.perf_counter()
+            try:
+                if connection is None or connection.closed:
+                    connection = self._local.connection = psycopg2.connect(url)
+                    connection.autocommit = True
+                with connection.cursor() as cursor:
+                    cursor.execute(SUBMIT, message)
+            except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+                self._local.connection = None
+                if attempt == 2:
+                    self._refused(error)
+            except psycopg2.Error as error:
+                return self._refused(error)
+            else:
+                self.took.append(time.perf_counter() - begun)
+                self.accepted += content["call"] == "report"
+                self.results += content["call"] == "finish"
+                return None
+
+    def _refused(self, error: psycopg2.Error) -> None:
+        self.refused += 1
+        self.trouble = self.trouble or " ".join(str(error).split())
 
 
 class Driver:
@@ -107,7 +114,8 @@ class Driver:
         if secret not in self._secrets:
             self._secrets[secret] = asyncio.ensure_future(self._read(secret))
         url, key = await self._secrets[secret]
-        trial_id = int(environment["STUDY_TRIAL_ID"]["value"])
+        writer = Writer(key)
+        trial = {"trial": int(environment["STUDY_TRIAL_ID"]["value"]), "job": environment["STUDY_TRIAL_JOB"]["value"]}
         value = value_of(json.loads(environment["STUDY_PARAMS"]["value"]))
         annotations, labels = pod["metadata"]["annotations"], pod["metadata"]["labels"]
         number = int(labels["study-operator.io/trial"])
@@ -115,10 +123,11 @@ class Driver:
         loop = asyncio.get_running_loop()
         for step in range(1, REPORTS + 1):
             await self._until(began + seconds * step / (REPORTS + 1))
-            call = (url, key, "report", trial_id, step, value + 1 / step)
-            await loop.run_in_executor(self._threads, self.reporter.call, *call)
+            report = {"call": "report", **trial, "step": step, "value": value + 1 / step}
+            await loop.run_in_executor(self._threads, self.reporter.call, url, writer, report)
         await self._until(began + seconds)
-        await loop.run_in_executor(self._threads, self.reporter.call, url, key, "finish", trial_id, [value])
+        final = {"call": "finish", **trial, "values": [value], "pruned": False, "constraints": {}, "infeasible": None}
+        await loop.run_in_executor(self._threads, self.reporter.call, url, writer, final)
         self.late.append(time.monotonic() - began - seconds)
 
     async def _until(self, moment: float) -> None:
