@@ -22,12 +22,11 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import report
 from figures import ROOT, Failed, command, progress
-from load import STUDIES, Api, cpu, eventually, operator, peak_memory, ready, services
-from scale import PORT, Driver, Run, run_bare, run_studies
+from load import STUDIES, Api, cpu, eventually, free_port, operator, peak_memory, ready, services
+from scale import Driver, Run, run_bare, run_studies
 from workload import Scenario, study_manifest
 
 FIGURES = ROOT / "docs/figures"
@@ -36,6 +35,11 @@ _WINDOW = 120.0  # seconds over which idle studies are measured, with a resync i
 _SETTLE = 20.0  # before it
 
 Curves = dict[str, list[tuple[float, float]]]
+
+
+def sizes(most: int) -> tuple[int, ...]:
+    """How many trials or studies are measured; a tenth of it are clients."""
+    return tuple(size for size in (10, 100, 1000) if size <= most)
 
 
 def keep(name: str, title: str, x: str, y: str, curves: Curves) -> None:
@@ -50,10 +54,10 @@ def keep(name: str, title: str, x: str, y: str, curves: Curves) -> None:
         print(f"{title}; {label}: " + ", ".join(f"{at:g}: {value:g}" for at, value in points), flush=True)
 
 
-def reports() -> None:
+def reports(most: int) -> None:
     curves: Curves = {"study_trial": [], "Optuna": [], "plain INSERT": []}
     with report.database() as place:
-        for clients in (1, 10, 100):
+        for clients in (size // 10 for size in sizes(most)):
             for way, points in curves.items():
                 progress(f"reports: {clients} clients, {way}")
                 took = [report.run(way, place, report.new_trials(place, clients), 3.0) for _ in range(3)]
@@ -61,15 +65,15 @@ def reports() -> None:
     keep("reports", "Reports stored per second", "clients that report as fast as they can", "reports/s", curves)
 
 
-def parallel() -> None:
-    runs = {p: _pair(Scenario(f"{p} parallel", 1, 2 * p, p, 30_000)) for p in (10, 100, 1000)}
+def parallel(most: int) -> None:
+    runs = {p: _pair(Scenario(f"{p} parallel", 1, 2 * p, p, 30_000)) for p in sizes(most)}
     _keep_fill("parallel-fill", "Time until 95% of a study's slots are filled", "trials at once", runs)
     curves: Curves = {"operator": [(p, 1000 * own.cpu["operator"] / (2 * p)) for p, (own, _) in runs.items()]}
     keep("parallel-cpu", "Operator's CPU per trial, one study", "trials at once", "ms", curves)
 
 
-def studies() -> None:
-    runs = {n: _pair(Scenario(f"{n} studies", n, 1, 1, 30_000)) for n in (10, 100, 1000)}
+def studies(most: int) -> None:
+    runs = {n: _pair(Scenario(f"{n} studies", n, 1, 1, 30_000)) for n in sizes(most)}
     _keep_fill("studies-fill", "Time until 95% of all studies have a trial that runs", "studies at once", runs)
     curves: Curves = {"operator": [(n, 1000 * own.cpu["operator"] / n) for n, (own, _) in runs.items()]}
     keep("studies-cpu", "Operator's CPU per study of one trial", "studies at once", "ms", curves)
@@ -92,9 +96,9 @@ def _keep_fill(name: str, title: str, x: str, runs: dict[int, tuple[Run, Run]]) 
     keep(name, title, x, "s", curves)
 
 
-def idle() -> None:
+def idle(most: int) -> None:
     _LOGS.mkdir(parents=True, exist_ok=True)
-    load, memory = asyncio.run(_idle((10, 100, 1000)))
+    load, memory = asyncio.run(_idle(sizes(most)))
     keep("idle-cpu", "CPU of an operator whose studies have all ended", "studies", "% of a core", {"operator": load})
     keep("idle-memory", "Peak memory of the same operator", "studies", "MB", {"operator": memory})
 
@@ -108,8 +112,9 @@ async def _idle(counts: tuple[int, ...]) -> tuple[list[tuple[float, float]], lis
         found.environment["RESYNC_SECONDS"] = str(int(_WINDOW / 2))
         api = Api(found.clients["driver"])
         try:
-            with operator(found, _LOGS / "operator.log", PORT) as serving:
-                await eventually(lambda: ready(PORT), "the operator is ready")
+            port = free_port()
+            with operator(found, _LOGS / "operator.log", port) as serving:
+                await eventually(lambda: ready(port), "the operator is ready")
                 made = 0
                 for count in counts:
                     progress(f"idle: {count} studies")
@@ -139,7 +144,7 @@ async def _all_ended(api: Api, count: int) -> None:
         await asyncio.sleep(2)
 
 
-CURVES: dict[str, Callable[[], Any]] = {"reports": reports, "parallel": parallel, "studies": studies, "idle": idle}
+CURVES: dict[str, Callable[[int], None]] = {"reports": reports, "parallel": parallel, "studies": studies, "idle": idle}
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -147,9 +152,10 @@ def measure(options: argparse.Namespace) -> None:
     if unknown := [name for name in wanted if name not in CURVES]:
         raise Failed(f"nothing called {', '.join(unknown)}; there are {', '.join(CURVES)}")
     for name in wanted:
-        CURVES[name]()
+        CURVES[name](options.most)
 
 
 if __name__ == "__main__":
     only = (str, "all", f"which, separated by commas: {', '.join(CURVES)}")
-    sys.exit(command(__doc__ or "", measure, only=only))
+    most = (int, 1000, "trials or studies at the most: 100 gives two points of each curve, in minutes")
+    sys.exit(command(__doc__ or "", measure, only=only, most=most))

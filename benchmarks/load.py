@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -250,6 +251,13 @@ def operator(found: Services, log: Path, port: int) -> Iterator[subprocess.Popen
     }
     with process([sys.executable, "-m", "study_operator", "run"], log, env=environment) as started:
         yield started
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def scrape(port: int) -> dict[str, float]:

@@ -22,7 +22,20 @@ from pathlib import Path
 from typing import Any
 
 from figures import Failed, command, heading, number, progress, table, version
-from load import JOBS, STUDIES, Api, Services, cpu, eventually, operator, peak_memory, ready, scrape, services
+from load import (
+    JOBS,
+    STUDIES,
+    Api,
+    Services,
+    cpu,
+    eventually,
+    free_port,
+    operator,
+    peak_memory,
+    ready,
+    scrape,
+    services,
+)
 from workload import REPORTS, SCENARIOS, Scenario, bare_job, study_manifest
 
 from study_operator.model.job import Reporting
@@ -31,7 +44,6 @@ from study_operator.model.study import STUDY_LABEL, Study, parse
 HERE = Path(__file__).resolve().parent
 _AT_ONCE = 64  # creations in flight
 _TICK, _SAY = 1.0, 10.0  # seconds between two samples, and two lines for those who wait
-PORT = 18080  # of the operator's metrics
 
 
 @dataclass
@@ -149,15 +161,16 @@ async def run_studies(scenario: Scenario, logs: Path) -> Run:
     async with services(scenario.default_limits) as found, Driver.playing(found, True, logs / "driver.log") as driver:
         api = Api(found.clients["driver"])
         try:
-            with operator(found, logs / "operator.log", PORT) as serving:
-                await eventually(lambda: ready(PORT), "the operator is ready")
+            port = free_port()
+            with operator(found, logs / "operator.log", port) as serving:
+                await eventually(lambda: ready(port), "the operator is ready")
                 meter = Meter({**found.processes, "driver": driver.pid, "operator": serving.pid})
                 left = {f"s{i}" for i in range(scenario.studies)}
                 watching = asyncio.ensure_future(_watch_studies(api, left, run))
                 begun = time.monotonic()
                 creating = asyncio.ensure_future(_create_studies(api, scenario, sorted(left)))
                 await _wait(scenario, "study", (watching, creating), driver, meter, run, begun)
-                run.metrics = scrape(PORT)
+                run.metrics = scrape(port)
                 await _conclude(run, scenario, found, api, driver, meter, begun)
                 _check_rows(run, found)
         finally:
