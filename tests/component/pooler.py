@@ -68,6 +68,12 @@ class Pooler:
         place = {"netloc": f"{login}@127.0.0.1:{self.port}", "path": "/studies"}
         return urlunsplit(self._url._replace(**place))
 
+    @staticmethod
+    def version() -> str:
+        """As `pgbouncer --version` says it, 1.18.0 for example."""
+        done = subprocess.run([_PROGRAM, "--version"], capture_output=True, text=True, check=True)
+        return done.stdout.split()[1]
+
     def log(self) -> str:
         """What it has written so far."""
         return (self._directory / "log").read_text(errors="replace")

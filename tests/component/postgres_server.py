@@ -17,15 +17,20 @@ _BIN = Path("/usr/lib/postgresql/15/bin")
 
 
 class PostgresServer:
-    """Stopped at first. Listens on loopback; the superuser is `postgres` with `password`."""
+    """Stopped at first. Listens on loopback; the superuser is `postgres` with `password`.
+
+    Args:
+        settings: of its configuration.
+    """
 
     password = "super-secret"
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: object) -> None:
         # Not below pytest's own directory: PostgreSQL refuses to run as root, and its user cannot enter that.
         self._directory = Path(tempfile.mkdtemp(prefix="postgres-"))
         self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
         self._data = self._directory / "data"
+        self._settings = settings
         shutil.chown(self._directory, self._user)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -42,6 +47,7 @@ class PostgresServer:
     def start(self) -> None:
         """Starts it and returns when it answers."""
         settings = f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self._directory}"
+        settings += "".join(f" -c {name}={value}" for name, value in self._settings.items())
         self._run("pg_ctl", "start", "-w", "-s", "-l", str(self._directory / "log"), "-o", settings)
 
     def stop(self) -> None:
@@ -51,6 +57,20 @@ class PostgresServer:
     def runs(self) -> bool:
         """Whether it has been started and not stopped."""
         return (self._data / "postmaster.pid").exists()
+
+    def version(self) -> str:
+        """As `postgres --version` says it, 15.9 for example."""
+        done = subprocess.run([_BIN / "postgres", "--version"], capture_output=True, text=True, check=True)
+        return done.stdout.split()[2]
+
+    def memory(self) -> int:
+        """What all its processes take, in bytes; what they share is counted once."""
+        total = 0
+        for pid in self._processes():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a session that has just ended
+                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+        return total * 1024
 
     def freeze(self) -> None:
         """Suspends it with all its connections: it accepts new ones and answers nobody."""
@@ -77,10 +97,13 @@ class PostgresServer:
             check=True,
         )
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _processes(self) -> list[int]:
         postmaster = int((self._data / "postmaster.pid").read_text().split()[0])
         children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-        processes = [postmaster, *map(int, children)]
+        return [postmaster, *map(int, children)]
+
+    def _signal(self, number: signal.Signals) -> None:
+        processes = self._processes()
         for pid in processes:
             with contextlib.suppress(ProcessLookupError):  # a session that has just ended
                 os.kill(pid, number)
