@@ -7,7 +7,8 @@
 The operator is a process of its own, on the API server of the component tests and a PostgreSQL of the benchmark's own.
 Every fifth trial is hopeless: the report of one step, known beforehand, is the first that Median prunes it for. It is
 told with the answer to a later report; "late" is how many reports it has sent in between. A report that is retried
-counts once, from the first attempt to the answer.
+counts once, from the first attempt to the answer. Trials begin one after the other, 50 a second, as pods do in a
+cluster, and ask each second whether to stop until all are there: then the storm begins.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from study_trial.delivery import Delivery
 
 WARM = 5  # trials that end before the storm, for Median to compare with
 HOPELESS = 5  # every so many-th trial
+_BEGINNING = 50  # trials a second
 INSERT = (
     "INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)"
     " VALUES (%s, %s, %s, 'FINITE')"
@@ -64,6 +66,7 @@ class Program(NamedTuple):
     trial_id: int
     job: str
     hopeless: bool
+    ramp: float = 0.0  # for how many seconds before the storm trials begin
 
 
 class Outcome(NamedTuple):
@@ -81,6 +84,11 @@ def client(program: Program, begin: float, seconds: int) -> Outcome:
     delivery = Delivery(Connection(program.url, program.key), 30.0, 120.0)
     took, accepted, stopped = [], 0, None
     about = {"call": "report", "trial": program.trial_id, "job": program.job}
+    moment = begin - random.random() * program.ramp
+    while moment < begin:
+        time.sleep(max(0.0, moment - time.monotonic()))
+        delivery.ask(Call({**about, "call": "should_stop"}, "a question"))
+        moment = max(moment + 1.0, time.monotonic())
     for step, sent in _seconds(begin, seconds):
         call = Call({**about, "step": step, "value": 0.0 if program.hopeless else 1.0}, f"step {step}")
         stop = delivery.send(call)
@@ -148,7 +156,7 @@ class Storm(NamedTuple):
 def storm(run: Callable, programs: list[Program], server: PostgresServer, options: argparse.Namespace) -> Storm:
     """Lets all clients report at once."""
     answers = _processes.Queue()
-    begin = time.monotonic() + 2.0 + len(programs) / 500
+    begin = time.monotonic() + 3.0 + max(program.ramp for program in programs)
     shares = [programs[i :: options.processes] for i in range(options.processes)]
     started = [
         _processes.Process(target=_clients, args=(run, share, begin, options.seconds, answers), daemon=True)
@@ -331,7 +339,7 @@ async def _measure(options: argparse.Namespace, kubeconfig: str) -> None:
             for way, url in (("PgBouncer", pooler.url), ("direct", settings.reporter_url)):
                 progress(f"{way}: waiting for {options.clients} trials")
                 programs = await studies.launch(way.lower(), lambda *text: _query(server, *text))
-                programs = [program._replace(url=url) for program in programs]
+                programs = [program._replace(url=url, ramp=options.clients / _BEGINNING) for program in programs]
                 progress(f"{way}: storm")
                 done = await asyncio.to_thread(storm, client, programs, server, options)
                 rows.append(_row(way, done, _stored(server, programs), studies.decides_at))

@@ -13,14 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_no_report_is_lost_in_a_storm(services):
     command = [sys.executable, str(ROOT / "benchmarks/storm.py")]
     options = "--clients 50 --seconds 3 --studies 2 --processes 2 --pool 4"
-    path = os.pathsep.join(str(ROOT / part) for part in ("operator", "trial-image"))
-    done = subprocess.run(
-        [*command, *options.split()],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("operator", "trial-image"))}
+    done = subprocess.run([*command, *options.split()], env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr  # it fails when a report is lost, or a trial is pruned that was not to be
     head, _, *rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines() if line[:1] == "|"
