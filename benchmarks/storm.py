@@ -23,6 +23,7 @@ import os
 import random
 import resource
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -125,6 +126,8 @@ def _seconds(begin: float, seconds: int) -> Iterator[tuple[int, float]]:
 
 def _clients(run: Callable, programs: list[Program], begin: float, seconds: int, answers) -> None:
     """One process with a thread for each of its clients."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who interrupts the benchmark interrupts its whole group
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     outcomes: list[Outcome] = []
     failed: list[str] = []
 
@@ -134,7 +137,7 @@ def _clients(run: Callable, programs: list[Program], begin: float, seconds: int,
         except Exception as error:
             failed.append(f"{type(error).__name__}: {error}")
 
-    threads = [threading.Thread(target=one, args=(program,)) for program in programs]
+    threads = [threading.Thread(target=one, args=(program,), daemon=True) for program in programs]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -327,7 +330,8 @@ async def _measure(options: argparse.Namespace, kubeconfig: str) -> None:
         migrate(settings)
         await _prepare(api, namespace)
         studies = Studies(api, namespace, options)
-        with _operator(environment, kubeconfig), _pooler(settings.reporter_url, options) as pooler:
+        ((stored,),) = _query(server, "SELECT rolpassword FROM pg_authid WHERE rolname = %s", settings.reporter_user)
+        with _operator(environment, kubeconfig), _pooler(settings.reporter_url, stored, options) as pooler:
             heading(
                 f"bench-storm: {options.clients} trials of {options.studies} studies, a report each second for "
                 f"{options.seconds} s",
@@ -341,11 +345,11 @@ async def _measure(options: argparse.Namespace, kubeconfig: str) -> None:
                 programs = await studies.launch(way.lower(), lambda *text: _query(server, *text))
                 programs = [program._replace(url=url, ramp=options.clients / _BEGINNING) for program in programs]
                 progress(f"{way}: storm")
-                done = await asyncio.to_thread(storm, client, programs, server, options)
+                done = storm(client, programs, server, options)
                 rows.append(_row(way, done, _stored(server, programs), studies.decides_at))
         progress("plain INSERT: storm")
         programs = _bare(server, options.clients)
-        done = await asyncio.to_thread(storm, inserting, programs, server, options)
+        done = storm(inserting, programs, server, options)
         rows.append(_row("plain INSERT", done, _stored(server, programs), None))
         _print(rows)
     finally:
@@ -455,8 +459,9 @@ def _operator(environment: dict[str, str], kubeconfig: str) -> Iterator[None]:
 
 
 @contextmanager
-def _pooler(url: str, options: argparse.Namespace) -> Iterator[Pooler]:
-    pooler = Pooler(url, default_pool_size=options.pool, client_tls_sslmode="disable", server_tls_sslmode="disable")
+def _pooler(url: str, stored: str, options: argparse.Namespace) -> Iterator[Pooler]:
+    no_tls = {"client_tls_sslmode": "disable", "server_tls_sslmode": "disable"}
+    pooler = Pooler(url, stored, default_pool_size=options.pool, **no_tls)
     try:
         yield pooler
     finally:

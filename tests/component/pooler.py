@@ -21,10 +21,11 @@ class Pooler:
     """Runs on loopback from its creation until `close`, in front of the database of a url with the reporter's login.
 
     Args:
+        stored: what PostgreSQL has stored of the password; None for PgBouncer to have the password itself.
         settings: what differs from the configuration in docs/install.md.
     """
 
-    def __init__(self, url: str, **settings: object) -> None:
+    def __init__(self, url: str, stored: str | None = None, **settings: object) -> None:
         self._url = urlsplit(url)
         # Not below pytest's own directory: PgBouncer refuses to run as root, and its user cannot enter that.
         self._directory = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
@@ -32,7 +33,7 @@ class Pooler:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        name, password = unquote(self._url.username or ""), unquote(self._url.password or "")
+        name, password = unquote(self._url.username or ""), stored or unquote(self._url.password or "")
         users = self._directory / "userlist.txt"
         users.write_text('"{}" "{}"\n'.format(*(text.replace('"', '""') for text in (name, password))))
         config = self._directory / "pgbouncer.ini"

@@ -10,10 +10,13 @@ import psycopg2
 import pytest
 from database import ANOTHER_KEY, KEY, TestDatabase
 from pooler import Pooler
+from psycopg2 import sql
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 from trial_pod import Pod
 
 import study_trial
+from study_operator.storage.migrate import migrate
+from study_operator.storage.reporter import Guard
 from study_trial.channels import PodChannel
 from study_trial.connection import Connection
 from study_trial.delivery import Delivery
@@ -87,6 +90,30 @@ def test_trials_of_two_studies_share_one_connection_and_write_only_their_own(dat
             write(three.program(KEY, three.id))
     assert reports(database, three.id) == []
     assert sessions(database) == 1
+
+
+def test_the_pooler_needs_no_password(fresh):
+    """It has what PostgreSQL has stored, which is the same again when somebody has changed it and the operator has set
+    it anew."""
+    settings = fresh.settings()
+    migrate(settings)
+    ((stored,),) = fresh.database.query("SELECT rolpassword FROM pg_authid WHERE rolname = %s", fresh.reporter)
+    assert stored.startswith("SCRAM-SHA-256$4096:")
+    fresh.execute("ALTER ROLE {} PASSWORD 'mine'", sql.Identifier(fresh.reporter))
+    Guard(settings).renew()
+    pooler = Pooler(settings.reporter_url, stored, default_pool_size=1, **NO_TLS)
+    try:
+        PooledTrial(fresh.database, pooler, KEY).trial.report(0.5, 1)
+    finally:
+        pooler.close()
+    assert fresh.database.query("SELECT step FROM trial_intermediate_values") == [(1,)]
+
+
+@pytest.mark.parametrize("password", ["a b'c\"d\\", "größer", "x" * 100])
+def test_a_password_of_any_characters_is_stored_right(fresh, password):
+    settings = fresh.settings(REPORTER_PASSWORD=password)
+    migrate(settings)
+    psycopg2.connect(settings.reporter_url).close()
 
 
 def test_more_clients_than_connections_lose_nothing(database):

@@ -6,6 +6,9 @@ settings are. So the operator looks every few seconds: `Guard`.
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import logging
 from typing import NamedTuple
 
@@ -28,6 +31,7 @@ LIMITS = {
 _SUPERUSERS_LIMITS = {"log_min_messages": "fatal", "log_min_error_statement": "panic", "temp_file_limit": "65536"}
 # A session breaks the limits, and is ended, after so many seconds; reports take milliseconds.
 LONGEST_TRANSACTION, LONGEST_IDLE = 20, 120
+_ITERATIONS = 4096  # PostgreSQL's default
 # What PUBLIC may execute and only a superuser can revoke: watching and ending other connections of the same role; large
 # objects and messages in the write-ahead log, which fill the disk; locks that the operator's own work waits for.
 _FUNCTIONS = (
@@ -42,7 +46,7 @@ def manage_reporter(cursor: cursor, settings: Settings) -> None:
     """Creates the reporter's login, or sets its password and limits anew."""
     role = sql.Identifier(settings.reporter_user)
     # The verifier is computed here, so that the password itself never reaches the server's log.
-    verifier = encrypt_password(settings.reporter_password, settings.reporter_user, cursor.connection, "scram-sha-256")
+    verifier = _verifier(cursor, settings.reporter_user, settings.reporter_password)
     cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (settings.reporter_user,))
     verb = sql.SQL("ALTER" if cursor.fetchone() else "CREATE")
     cursor.execute(
@@ -181,6 +185,19 @@ class Guard:
         """Where the operator connects, as a pod."""
         login = {"user": self._settings.reporter_user, "password": self._settings.reporter_password}
         return make_dsn(self._settings.dsn, **login, application_name="study-operator-guard")
+
+
+def _verifier(cursor: cursor, role: str, password: str) -> str:
+    """What PostgreSQL stores of a password (RFC 5802, as libpq's PQencryptPasswordConn makes it). The salt is made from
+    the password, and not at random: PgBouncer's copy of the verifier stays right when the password is set again."""
+    if not password.isascii() or not password.isprintable():  # libpq has the normal form of other characters
+        return encrypt_password(password, role, cursor.connection, "scram-sha-256")
+    salt = hmac.digest(password.encode(), f"salt of {role}".encode(), "sha256")[:16]
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _ITERATIONS)
+    stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    salt, stored_key, server_key = (base64.b64encode(part).decode() for part in (salt, stored_key, server_key))
+    return f"SCRAM-SHA-256${_ITERATIONS}:{salt}${stored_key}:{server_key}"
 
 
 def _is_superuser(cursor: cursor) -> bool:
