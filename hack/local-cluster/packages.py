@@ -19,6 +19,7 @@ _PACKAGE_OF = {
     "/usr/lib/cni/bridge": "containernetworking-plugins",
     "iptables": "iptables",
     "conntrack": "conntrack",
+    "faketime": "faketime",
     "ip": "iproute2",
     "mount": "mount",
     "openssl": "openssl",
@@ -37,6 +38,7 @@ CLUSTER = (
     "/usr/lib/cni/bridge",
     "iptables",
     "conntrack",
+    "faketime",  # end-to-end tests set clocks wrong
     "ip",
     "mount",
     "openssl",

@@ -328,6 +328,7 @@ def _job_state(manifest: Mapping[str, Any], gpus: str) -> JobState | None:
         finished_at=_time(finished) if finished else None,
         pods=_pods(status),
         ready=status.get("ready") or 0,
+        leave=status.get("terminating") or 0,
         generation=int(generation) if generation.isdecimal() else 0,
         suspended=bool(manifest["spec"].get("suspend")),
         deleting="deletionTimestamp" in meta,

@@ -119,6 +119,16 @@ class Cluster:
         rows = (line.split("|") for line in text.splitlines())
         return [(int(number), state) for number, state in rows]
 
+    def reports(self, name: str, number: int) -> list[tuple[int, float]]:
+        """Steps and values of a trial's reports, in the order in which they were stored."""
+        text = self.sql(
+            "SELECT v.step, v.intermediate_value FROM trial_intermediate_values v JOIN trials t USING (trial_id)"
+            f" JOIN studies s USING (study_id) WHERE s.study_name = '{self.status(name).get('studyName')}'"
+            f" AND t.number = {number} ORDER BY v.trial_intermediate_value_id"
+        )
+        pairs = (line.split("|") for line in text.splitlines())
+        return [(int(step), float(value)) for step, value in pairs]
+
     def assert_whole(self, name: str, trials: int, steps: int, jobs: set[str] | None = None) -> None:
         """A study of TRAIN scripts has ended with exactly its trials: no number twice, no report lost or doubled, every
         final value stored as the program returned it, each Job made once, nothing left running.
@@ -143,17 +153,19 @@ class Cluster:
         )
         each = ",".join(str(step) for step in range(1, steps + 1))
         assert reports.split() == [f"{number}|{each}" for number in range(trials)]
-        found = {job["metadata"]["name"]: job["status"] for job in self.jobs()}
+        ours = self.get("jobs", "-l", f"study-operator.io/study={name}")["items"]
+        found = {job["metadata"]["name"]: job["status"] for job in ours}
         assert set(found) == (jobs or {f"{name}-{number}" for number in range(trials)})
         assert not [job for job, state in found.items() if state.get("active")]
         if jobs is None:
-            made = [pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] for pod in self.get("pods")["items"]]
+            pods = self.get("pods", "-l", f"study-operator.io/study={name}")["items"]
+            made = [pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] for pod in pods]
             assert sorted(made) == sorted(found), "each Job has had one pod"
 
-    def sql(self, statement: str) -> str:
-        """What psql prints in the embedded database's pod."""
+    def sql(self, statement: str, release: str = SYSTEM, namespace: str = SYSTEM) -> str:
+        """What psql prints in the pod of an installation's embedded database."""
         command = 'PGPASSWORD=$POSTGRES_PASSWORD psql -h 127.0.0.1 -U $POSTGRES_USER -d $POSTGRES_DB -At -c "$0"'
-        return self.kubectl("exec", f"{SYSTEM}-database-0", "--", "sh", "-c", command, statement, namespace=SYSTEM)
+        return self.kubectl("exec", f"{release}-database-0", "--", "sh", "-c", command, statement, namespace=namespace)
 
 
 def kubectl(*arguments: str, stdin: str | None = None) -> str:

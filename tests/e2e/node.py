@@ -51,6 +51,16 @@ def dropped(pod_uid: str, *rules: str) -> Iterator[None]:
             subprocess.run([*enter, "--delete", *words], check=True)
 
 
+def wrong_clock(seconds: float) -> dict[str, str]:
+    """An environment in which a program's clock is so much ahead. The monotonic one goes on as it is, like that of a
+    machine whose time is set."""
+    return {
+        "LD_PRELOAD": str(next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))),
+        "FAKETIME": f"{seconds:+.0f}",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
 def _runs(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -56,6 +56,7 @@ class OperatorProcess:
         kubeconfig.write_text(json.dumps(_kubeconfig()))
         settings = {**_settings(), "KUBECONFIG": str(kubeconfig), "HTTP_PORT": "0"}
         paths = {"PYTHONPATH": f"{ROOT}/operator", "PATH": os.environ["PATH"], "HOME": str(directory)}
+        self._env = {**paths, **settings, **(env or {})}
         self._output = self.log.open("w")
         self._nursery = subprocess.Popen(
             [sys.executable, "-c", _NURSERY],
@@ -63,7 +64,7 @@ class OperatorProcess:
             stdout=subprocess.PIPE,
             stderr=self._output,
             text=True,
-            env={**paths, **settings, **(env or {})},
+            env=self._env,
         )
 
     def __enter__(self) -> OperatorProcess:
@@ -76,6 +77,10 @@ class OperatorProcess:
         self._nursery.communicate()
         self._output.close()
         print("".join(self.log.read_text(errors="replace").splitlines(keepends=True)[-200:]))  # shown if the test fails
+
+    def run(self, command: str) -> None:
+        """Runs another command of the operator's to its end."""
+        subprocess.run([sys.executable, "-m", "study_operator", command], env=self._env, check=True, timeout=120)
 
     def start(self) -> int:
         """Starts an operator. Returns its process id."""

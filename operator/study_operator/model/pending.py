@@ -45,6 +45,11 @@ def why(jobs: Iterable[JobState], pending: Iterable[Pod]) -> str | None:
                 f"Job {job.name} has no pod: a quota or a policy of the namespace may forbid it; "
                 f"`kubectl describe job {job.name}` says more"
             )
+        if job.leave:
+            return (
+                f"the pod of trial {job.number} was told to end and has not ended yet: if its node is lost, the trial "
+                "runs again as soon as the node is back, or is deleted with `kubectl delete node`"
+            )
     return None
 
 

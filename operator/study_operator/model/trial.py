@@ -186,9 +186,9 @@ class JobPhase(Enum):
 
 @dataclass(frozen=True)
 class JobState:
-    """A trial's Job as the cluster has it: how many `pods` it has had so far, and how many are `ready` now; `reason`
-    and `message` are the Failed condition's. `gpus` are those that all its pods together ask for. `generation` is the
-    Study's that it was made from."""
+    """A trial's Job as the cluster has it: how many `pods` it has had so far, how many are `ready` now, and how many
+    `leave`, which were told to end and have not; `reason` and `message` are the Failed condition's. `gpus` are those
+    that all its pods together ask for. `generation` is the Study's that it was made from."""
 
     name: str
     uid: str
@@ -200,6 +200,7 @@ class JobState:
     finished_at: datetime | None = None
     pods: int = 0
     ready: int = 0
+    leave: int = 0
     gpus: int = 0
     generation: int = 0
     suspended: bool = False

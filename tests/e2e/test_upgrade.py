@@ -1,0 +1,172 @@
+"""From the release before to this one, back and forth, with trials that run all the time. See docs/upgrade.md."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from e2e import KEEP_JOBS, TRAIN, Cluster, eventually, kubectl
+from operator_process import scaled
+
+pytestmark = pytest.mark.faults
+
+ROOT = Path(__file__).resolve().parents[2]
+PREVIOUS = "7169e8a"  # 0.1.0
+CRD = "studies.study-operator.io"
+RELEASE = "study-operator"
+STEPS = 40
+IMAGES = {
+    "study-operator": "operator.image",
+    "study-trial": "trialImage",
+    "study-postgres": "database.embedded.image",
+}
+
+
+@pytest.fixture(scope="module")
+def previous(installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkout of the release before."""
+    directory = tmp_path_factory.mktemp("previous")
+    archive = subprocess.run(["git", "archive", PREVIOUS], cwd=ROOT, capture_output=True)
+    if archive.returncode != 0:
+        pytest.skip(f"the release before, commit {PREVIOUS}, is not in this checkout: `git fetch --unshallow`")
+    subprocess.run(["tar", "-x"], input=archive.stdout, cwd=directory, check=True)
+    return directory
+
+
+@pytest.fixture
+def as_before(cluster: Cluster) -> Iterator[None]:
+    """The cluster's own operator is away, and finds its CRD again afterwards."""
+    crd = json.loads(kubectl("get", "crd", CRD, "-o", "json"))
+    with scaled(0):
+        try:
+            yield
+        finally:
+            _helm("uninstall", RELEASE, "-n", cluster.namespace, "--ignore-not-found")
+            _replace_crd(crd["spec"], crd["metadata"]["labels"], crd["metadata"]["annotations"])
+
+
+def _helm(*arguments: str) -> None:
+    done = subprocess.run(["helm", *arguments], capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _replace_crd(spec: dict[str, Any], labels: dict[str, str], annotations: dict[str, str]) -> None:
+    found = json.loads(kubectl("get", "crd", CRD, "-o", "json"))
+    meta = {"name": CRD, "labels": labels, "annotations": annotations}
+    meta["resourceVersion"] = found["metadata"]["resourceVersion"]
+    manifest = {"apiVersion": found["apiVersion"], "kind": found["kind"], "metadata": meta, "spec": spec}
+    kubectl("replace", "-f", "-", stdin=json.dumps(manifest))
+
+
+class Release:
+    """An installation of its own, which serves one namespace and lives in it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._sql = cluster.sql
+
+    def upgrade(self, checkout: Path, wait: bool = True) -> dict[str, str]:
+        """Installs a version of the chart, or changes to it. Returns its images."""
+        command = [sys.executable, str(checkout / "hack/local-cluster"), "images", *IMAGES]
+        images = json.loads(subprocess.check_output(command, cwd=checkout).splitlines()[-1])
+        values = ["--set", f"fullnameOverride={self.name},watchNamespaces={{{self._cluster.namespace}}}"]
+        for name, key in IMAGES.items():
+            repository, _, tag = images[name].rpartition(":")
+            values += ["--set-string", f"{key}.repository={repository},{key}.tag={tag}"]
+        chart = ["upgrade", "--install", RELEASE, str(checkout / "helm/study-operator"), "-n", self._cluster.namespace]
+        _helm(*chart, *values, *(["--wait", "--timeout", "5m"] if wait else []))
+        return images
+
+    @property
+    def name(self) -> str:
+        return self._cluster.namespace
+
+    def sql(self, statement: str) -> str:
+        return self._sql(statement, self.name, self._cluster.namespace)
+
+    def schema(self) -> int:
+        return int(self.sql("SELECT max(version) FROM study_operator.schema_version"))
+
+    def pods(self) -> list[dict[str, Any]]:
+        label = "app.kubernetes.io/component=operator"
+        return [p for p in self._cluster.get("pods", "-l", label)["items"] if "deletionTimestamp" not in p["metadata"]]
+
+    def refusals(self) -> str:
+        """What operators that do not get beyond their first step say."""
+        said = ""
+        for pod in self.pods():
+            for state in pod["status"].get("initContainerStatuses") or ():
+                if state["restartCount"]:
+                    said += self._cluster.kubectl("logs", pod["metadata"]["name"], "-c", "migrate")
+        return said
+
+
+def _ended(cluster: Cluster) -> int:
+    return cluster.status("long").get("trials", {}).get("complete", 0)
+
+
+def test_an_upgrade_and_a_rollback_under_a_running_study(
+    cluster: Cluster, previous: Path, as_before: None, monkeypatch: pytest.MonkeyPatch
+):
+    release = Release(cluster)
+    spec = yaml.safe_load((previous / "crds/study.yaml").read_text())["spec"]
+    owner = {"meta.helm.sh/release-name": RELEASE, "meta.helm.sh/release-namespace": cluster.namespace}
+    _replace_crd(spec, {"app.kubernetes.io/managed-by": "Helm"}, owner)
+    old_images = release.upgrade(previous)
+    monkeypatch.setattr(cluster, "sql", release.sql)
+    assert release.schema() == 2
+
+    # Its trials run in the image, and with the client, of the release before, whatever the operator is.
+    container = {"image": old_images["study-trial"]}
+    script = TRAIN.format(steps=STEPS, sleep=0.5)
+    cluster.apply("long", script, maxTrials=100, parallelism=3, container=container, **KEEP_JOBS)
+    eventually(lambda: _ended(cluster) >= 1, "a trial has ended under the release before")
+
+    running = cluster.status("long")["trials"]["running"]
+    before = _ended(cluster)
+    release.upgrade(ROOT)
+    assert running == 3
+    assert release.schema() == 3
+    new_spec = yaml.safe_load((ROOT / "crds/study.yaml").read_text())["spec"]
+    stored = json.loads(kubectl("get", "crd", CRD, "-o", "json"))["spec"]
+    assert (
+        stored["versions"][0]["schema"]["openAPIV3Schema"].keys()
+        == new_spec["versions"][0]["schema"]["openAPIV3Schema"].keys()
+    )
+    eventually(lambda: _ended(cluster) >= before + 4, "trials go on under this release", 240)
+
+    # Back: the operator of the release before says why it does not start, and touches nothing.
+    _helm("rollback", RELEASE, "1", "-n", cluster.namespace)
+    sentence = "newer than this operator's 2: a newer operator has run here. Install that version again"
+    eventually(lambda: sentence in release.refusals(), "it refuses the database", 240)
+    assert release.schema() == 3
+    # Trials that run meanwhile report as if nothing were.
+    eventually(lambda: _results(cluster) >= 3, "all that ran have stored their results", 120)
+
+    # With the step of docs/upgrade.md it goes on where this one was.
+    ended = _ended(cluster)
+    release.sql("DELETE FROM study_operator.schema_version WHERE version > 2")
+    eventually(lambda: _ended(cluster) >= ended + 4, "trials go on under the release before", 400)
+
+    # And forward again, to the end.
+    _helm("rollback", RELEASE, "2", "-n", cluster.namespace, "--wait", "--timeout", "5m")
+    assert release.schema() == 3
+    total = cluster.status("long")["trials"]["total"] + 3
+    cluster.kubectl("patch", "study", "long", "--type=merge", "-p", json.dumps({"spec": {"maxTrials": total}}))
+    cluster.wait("long", seconds=400)
+    cluster.assert_whole("long", total, STEPS)
+
+
+def _results(cluster: Cluster) -> int:
+    """Results that wait for an operator."""
+    return int(
+        cluster.sql(
+            "SELECT count(*) FROM study_operator.results r JOIN trials t USING (trial_id) WHERE t.state = 'RUNNING'"
+        )
+    )
