@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import optuna
 import psycopg2
@@ -11,11 +11,32 @@ from database import TestDatabase, settings_for
 from faults import Died
 from fresh import execute
 from psycopg2 import sql
+from waiting import until
 
 from study_operator.storage.database import Database, StorageError
 from study_operator.storage.migrate import OPTUNA_SCHEMA, REPORTING_SCHEMA, migrate
 from study_operator.storage.reporter import renew_reporter
 from study_operator.storage.studies import Studies
+
+
+async def test_operators_of_the_version_before_are_waited_for(fresh):
+    """They end by themselves: until then, two that know nothing of each other would serve the same studies."""
+    settings = fresh.settings()
+    migrate(settings)
+    fresh.execute("UPDATE study_operator.schema_version SET version = version - 1")
+    earlier = Database(settings.dsn).connect()
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(migrate, settings) for _ in range(2)]  # one works, the other waits for its lock
+        await until(lambda: _versions(fresh) == [REPORTING_SCHEMA - 1, REPORTING_SCHEMA])
+        assert not wait(both, timeout=1).done
+        earlier.close()
+        for done in both:
+            done.result(20)
+
+
+def _versions(fresh) -> list[int]:
+    found = fresh.database.query("SELECT version FROM study_operator.schema_version ORDER BY 1")
+    return [version for (version,) in found]
 
 
 def test_a_second_migration_changes_nothing(fresh):

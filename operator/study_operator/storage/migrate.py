@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from study_operator.settings import Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
+from study_operator.storage.predecessors import wait_for_earlier_operators
 from study_operator.storage.reporter import manage_reporter, restrict_public
 
 # The revision of Optuna's tables that reporting.sql and trials.py were written for and are tested with.
@@ -40,7 +41,7 @@ def migrate(settings: Settings, patience: float = 600.0) -> None:
     try:
         with lock, lock.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", (ADVISORY_LOCK,))
-            check_versions(cursor, may_be_empty=True)
+            before = check_versions(cursor, may_be_empty=True)
         try:
             _create_optuna_tables(database)
             with lock, lock.cursor() as cursor:
@@ -58,13 +59,18 @@ def migrate(settings: Settings, patience: float = 600.0) -> None:
                 f"{error.diag.message_primary}. With MANAGE_REPORTER=false an administrator creates that login "
                 "first: see docs/install.md"
             ) from None
+        if 0 < before < REPORTING_SCHEMA:
+            wait_for_earlier_operators(lock)
     finally:
         lock.close()  # ends the advisory lock too
     log.info("the database is ready: Optuna's tables %s, reporting schema %d", OPTUNA_SCHEMA, REPORTING_SCHEMA)
 
 
-def check_versions(cursor: cursor, may_be_empty: bool = False) -> None:
+def check_versions(cursor: cursor, may_be_empty: bool = False) -> int:
     """Refuses a database whose tables are not those that this version knows.
+
+    Returns:
+        The version of the reporting schema, 0 when there is none.
 
     Raises:
         StorageError: saying which version was found, which is needed, and what to do.
@@ -95,6 +101,7 @@ def check_versions(cursor: cursor, may_be_empty: bool = False) -> None:
             f"the database's study_operator schema has version {version}, this operator needs {REPORTING_SCHEMA}: "
             "run `study-operator migrate`"
         )
+    return version
 
 
 def _connect_patiently(database: Database, patience: float) -> connection:
