@@ -77,6 +77,9 @@ class Reconciler:
         follower: reads the logs of trials that report by what they print.
         now: the time by the database's clock, aware, UTC: that of the times in rows.
         cluster_now: the time by the API server's clock: that of the times in Jobs and pods.
+
+    Attributes:
+        full: that the database has no room for what pods report, in its words; None when it has. Looks go on.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Reconciler:
         self._live: dict[Key, LiveStudy] = {}
         self._keys: dict[int, Key] = {}
         self._reported: dict[Key, float] = {}
+        self.full: str | None = None
 
     def status_interval(self) -> float:
         """After how many seconds a look is worth its while that only brings a status up to date."""
@@ -207,7 +211,8 @@ class Reconciler:
         observed = await self._keep_time(live, observed, end)
         words = None if end or done.troubles else waits
         troubles = tuple(done.troubles)
-        situation = Situation(judgement, storage_ready(), observed, end, words, troubles, live.warm_started)
+        storage = storage_ready() if self.full is None else storage_down(self.full)
+        situation = Situation(judgement, storage, observed, end, words, troubles, live.warm_started)
         await self._publish(manifest, live.study, look, situation, done.failures)
 
     async def _keep_time(self, live: LiveStudy, observed: Observed, end: Outcome | None) -> Observed:

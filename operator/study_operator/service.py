@@ -20,7 +20,7 @@ from study_operator.queue import Queue
 from study_operator.reconcile import Key, Reconciler
 from study_operator.replicas import Replicas
 from study_operator.settings import Settings
-from study_operator.storage.database import Database, StorageError, StorageUnavailable
+from study_operator.storage.database import Database, StorageError, StorageFull, StorageUnavailable
 from study_operator.storage.listen import listen
 from study_operator.storage.studies import Studies
 from study_operator.storage.threads import StorageThreads
@@ -238,9 +238,11 @@ class Service:
             await self._check_storage()
 
     async def _check_storage(self) -> None:
-        trouble = None
+        trouble = full = None
         try:
             self._clock.heard(await asyncio.wait_for(self._threads.run(self._studies.check), READINESS_TIMEOUT))
+        except StorageFull as error:
+            trouble, full = f"the database has no room: {error}", str(error)
         except StorageUnavailable as error:
             trouble = f"the database does not answer: {error}"
         except TimeoutError:
@@ -250,6 +252,9 @@ class Service:
             log.warning("%s", trouble)
         elif trouble is None and before not in (None, "starting"):
             log.info("the database answers again")
+            self._look_at_all_soon()
+        if (full is None) is not (self._reconciler.full is None):
+            self._reconciler.full = full
             self._look_at_all_soon()
 
     async def _resync(self) -> None:

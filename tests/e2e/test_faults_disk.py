@@ -70,6 +70,7 @@ def _fill(disk: Path) -> Path:
 def test_a_database_whose_disk_is_full(cluster: Cluster, database: str, disk: Path, tmp_path: Path):
     address = database.partition("@")[2].partition(":")[0]
     settings = {"DATABASE_URL": database, "DATABASE_PASSWORD": "", "REPORTER_HOST": address}
+    settings["WATCH_NAMESPACES"] = cluster.namespace  # other Studies have their rows in the other database
     with scaled(0), OperatorProcess(tmp_path, settings) as operator:
         operator.run("migrate")
         operator.start()

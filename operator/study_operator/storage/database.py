@@ -20,6 +20,10 @@ class StorageUnavailable(Exception):
     """The database cannot be reached or ended the connection. Nothing is known of what a write in flight did."""
 
 
+class StorageFull(StorageUnavailable):
+    """The database answers, and its disk has no room left: what reads goes on, what writes fails."""
+
+
 class StorageError(Exception):
     """The database answers, but not as it must; the message says what is wrong and what to do."""
 
@@ -75,7 +79,8 @@ class Database:
                 yield cursor
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             connection.close()
-            raise StorageUnavailable(one_line(error)) from None
+            full = isinstance(error, psycopg2.errors.DiskFull)
+            raise (StorageFull if full else StorageUnavailable)(one_line(error)) from None
         except psycopg2.Error as error:
             raise StorageError(one_line(error)) from error
 

@@ -54,9 +54,13 @@ class Studies:
 
         Raises:
             StorageUnavailable, StorageError: as their names say.
+            StorageFull: there is no room on its disk, not even for 200 kB.
         """
         with self._database.transaction() as cursor:
             check_versions(cursor)
+            # Pods may be unable to store what they report while the operator, which waits for it, has nothing to write.
+            # What does not fit into work_mem goes to a file, and nothing stays.
+            cursor.execute("SET LOCAL work_mem = '64kB'; SELECT count(*) FROM generate_series(1, 10000)")
             cursor.execute("SELECT clock_timestamp()")
             return cursor.fetchone()[0]
 
