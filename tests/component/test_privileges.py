@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg2
 import pytest
@@ -19,6 +20,7 @@ from study_operator.storage.database import StorageError
 from study_operator.storage.migrate import migrate
 from study_operator.storage.reporter import Guard
 
+ROOT = Path(__file__).resolve().parents[2]
 # Statements that no walk finds. Each must be refused for want of a right.
 FORBIDDEN = """
 SELECT * FROM trials
@@ -478,6 +480,29 @@ def test_a_login_that_may_not_end_sessions_learns_it(fresh, caplog):
     with pytest.raises(StorageError):
         Guard(settings).end_sessions()
     fresh.execute("GRANT {} TO {}", sql.Identifier(fresh.reporter), sql.Identifier(fresh.operator))
+    assert Guard(settings).end_sessions() == [("127.0.0.1", "an advisory lock")]
+    hostile.close()
+
+
+def test_what_an_administrator_does_by_the_documentation_is_enough(fresh):
+    """The operator's login is no superuser and creates no roles; docs/install.md has the SQL for that."""
+    _, logins, rights = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/install.md").read_text(), re.DOTALL)[:3]
+    rights, _, _ = rights.partition("REVOKE CONNECT")  # of databases that other tests use too
+    fresh.create_role(fresh.operator)
+    fresh.execute("ALTER DATABASE {} OWNER TO {}", sql.Identifier(fresh.database.name), sql.Identifier(fresh.operator))
+    for text in (logins, rights):
+        text = text.replace("study_operator", fresh.operator).replace("study_reporter", fresh.reporter)
+        fresh.database.query(text.replace("'...'", f"'{fresh.reporter}'"))
+    settings = fresh.settings(fresh.operator, MANAGE_REPORTER="false")
+    migrate(settings)
+    login = fresh.connect(fresh.reporter, fresh.reporter)
+    login.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+    test_no_function_is_left_that_does_something(login)
+    test_a_session_begins_with_limits(login)
+    login.close()
+    hostile = fresh.connect(fresh.reporter, fresh.reporter)
+    fresh.execute("GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO {}", sql.Identifier(fresh.reporter))
+    hostile.cursor().execute("SELECT pg_advisory_lock(1)")
     assert Guard(settings).end_sessions() == [("127.0.0.1", "an advisory lock")]
     hostile.close()
 
