@@ -18,12 +18,12 @@ from study_operator.live import LiveStudy
 from study_operator.logs import trial_context
 from study_operator.model import pods
 from study_operator.model.job import TRIAL_ID_ANNOTATION, Reporting, job, secret
+from study_operator.model.memory import StaleHistory
 from study_operator.model.plan import Action, Ask, CleanUp, EndJob, Judge, Launch, Requeue, Tell, verdict
 from study_operator.model.study import Study
 from study_operator.model.trial import Failure, FailureClass, JobPhase, JobState, TrialRow
 from study_operator.storage.database import StorageError, StorageUnavailable
 from study_operator.storage.threads import StorageThreads
-from study_operator.storage.trials import StaleHistory
 
 # Trials started between two looks at whether their Jobs could be created, and calls of the API server at once.
 BATCH = 16

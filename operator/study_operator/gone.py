@@ -44,7 +44,13 @@ class Gone:
                 seen = row.result is not None and not row.result.provisional
                 told = tell_result(row, ()) if seen else Tell(row, TrialState.FAIL, failure=_DELETED)
                 await self._threads.run(
-                    self._trials.tell, row.trial_id, told.state, told.values, told.failure, despite_result=seen
+                    self._trials.tell,
+                    study.study_id,
+                    row.trial_id,
+                    told.state,
+                    told.values,
+                    told.failure,
+                    despite_result=seen,
                 )
         await self._threads.run(self._studies.forget, study)
         log.info("Study %s/%s is gone; deletionPolicy: %s", study.namespace, study.name, study.deletion_policy)

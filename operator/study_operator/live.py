@@ -5,27 +5,31 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from study_operator.metrics import SUGGEST
 from study_operator.model import pareto
 from study_operator.model.convergence import build_judge
 from study_operator.model.job import Reporting
+from study_operator.model.memory import Full, Memory, NotStored, StaleHistory
 from study_operator.model.plan import Tell
 from study_operator.model.pruners import build_pruner
 from study_operator.model.samplers import build_sampler
-from study_operator.model.sampling import Sampling
+from study_operator.model.sampling import Sampling, ancestors
 from study_operator.model.study import Study
 from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Rows, TrialRow
 from study_operator.model.warm_start import WarmStarted
 from study_operator.model.wishes import impossible
 from study_operator.storage.beginnings import Beginnings
-from study_operator.storage.reading import JOB_ATTR
+from study_operator.storage.database import Database
+from study_operator.storage.mirror import Mirror, forget_changes
+from study_operator.storage.reading import FAILURE_ATTR, JOB_ATTR
 from study_operator.storage.studies import Studies
-from study_operator.storage.trials import StaleHistory, Trials
+from study_operator.storage.trials import Trials
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +66,7 @@ class LiveStudy:
     def __init__(
         self,
         study: Study,
+        database: Database,
         studies: Studies,
         trials: Trials,
         beginnings: Beginnings,
@@ -79,6 +84,7 @@ class LiveStudy:
         self.cleared: tuple[int, int, frozenset[int]] | None = None
         self.warm_started: tuple[WarmStarted, ...] = ()
         self._sampler_classes = sampler_classes
+        self._database = database
         self._studies = studies
         self._trials = trials
         self._beginnings = beginnings
@@ -124,6 +130,8 @@ class LiveStudy:
         self._ensure(reporting)
         assert self.study_id is not None
         rows = self._with_front(self._trials.observe(self.study_id, list(jobs)))
+        if rows.changed and self._sampling is None:
+            forget_changes(self._database, self.study_id)  # so that they do not pile up
         running = [row for row in rows.open.values() if row.state is TrialState.RUNNING and row.job]
         # Whether a space is exhausted or the study has converged, only its history can tell.
         must_know = self.study.sampler.name in ("Grid", "BruteForce") or self.study.convergence is not None
@@ -160,63 +168,80 @@ class LiveStudy:
             if sampling.exhausted or sampling.converged:
                 return None
             begun = time.perf_counter()
-            suggestion = sampling.ask()
-            SUGGEST.observe(time.perf_counter() - begun)
-            job = self.study.job_name(suggestion.number)
-            stored = replace(suggestion, system_attrs={**suggestion.system_attrs, JOB_ATTR: job})
             try:
-                trial_id = self._trials.start(self.study_id, stored, self.study.max_trials)
+                trial = sampling.ask(self.study.max_trials, lambda number: {JOB_ATTR: self.study.job_name(number)})
             except StaleHistory as error:
-                log.info("loading the study's history again: %s", error)
-                self._sampling = None
+                log.info("reading what others have written to the study: %s", error)
+                self._catch_up(sampling)
                 continue
-            except BaseException:
-                self._sampling = None  # it holds a trial that may not be stored
-                raise
-            if trial_id is None:
-                self._sampling = None
+            except Full:
                 return None
-            sampling.confirm(suggestion, trial_id)
-            return TrialRow(trial_id, suggestion.number, TrialState.RUNNING, dict(suggestion.params), job)
+            SUGGEST.observe(time.perf_counter() - begun)
+            number = trial.number - sampling.memory.first
+            return TrialRow(
+                trial._trial_id, number, TrialState.RUNNING, dict(trial.params), self.study.job_name(number)
+            )
         raise StaleHistory("other programs keep adding trials to this study; the next attempt comes in a moment")
 
     def requeue(self, row: TrialRow, failure: Failure | None) -> bool:
         """Lets a trial run again under another Job. False when it had ended already, or a result has just arrived."""
-        return self._trials.requeue(row.trial_id, self.study.job_name(row.number, row.attempt + 1), failure)
+        assert self.study_id is not None
+        job = self.study.job_name(row.number, row.attempt + 1)
+        memory = self._memory_of(row.trial_id)
+        if memory is None:
+            return self._trials.requeue(self.study_id, row.trial_id, job, failure)
+        try:
+            with memory.batch() as batch:
+                memory.set_trial_system_attr(row.trial_id, JOB_ATTR, job)
+                change = batch.trials[row.trial_id]
+                # What somebody else had read off the output of the Job that failed is not the next one's.
+                change.failure, change.unless_result, change.forget_result = failure, True, True
+        except (NotStored, UpdateFinishedTrialError):
+            self._sampling = None
+            return False
+        return True
 
     def tell(self, told: Tell, failure: Failure | None) -> bool:
-        """Ends a trial in the database and in memory. False when it had ended already, or a result has just arrived."""
+        """Ends a trial. False when it had ended already, or a result has just arrived."""
+        assert self.study_id is not None
         row, values = told.row, told.values
         infeasible = failure is not None and failure.kind is FailureClass.INFEASIBLE
-        if told.state is TrialState.PRUNED and values is None and not infeasible:
-            value = self._trials.last_value(row.trial_id)
-            values = None if value is None else (value,)
-        known = self._sampling is not None and self._sampling.knows(row.trial_id)
+        ask_for_value = told.state is TrialState.PRUNED and values is None and not infeasible
         attrs = {f"constraints:{name}": violation for name, violation in told.constraints.items()}
-        if known and self._sampling:
-            # The Job's name may have changed since the history was loaded.
-            remembered = self._sampling.system_attrs(row.trial_id)
-            attrs = {name: value for name, value in remembered.items() if name != JOB_ATTR} | attrs
-        done = self._trials.tell(
-            row.trial_id,
-            told.state,
-            values,
-            failure,
-            system_attrs=attrs,
-            despite_result=row.result is not None and not row.result.provisional,
-        )
+        despite_result = row.result is not None and not row.result.provisional
         self.prune.discard(row.number)
         self.launched.discard(row.job or "")
-        if row.state is TrialState.WAITING:
-            self._sampling = None  # Optuna tells running trials only
-        elif done and known and self._sampling:
-            if told.state is TrialState.PRUNED:  # where nothing prunes, it has seen none of the reports
-                for report in self._trials.reports({row.trial_id: self._sampling.seen(row.trial_id)}):
-                    self._sampling.see(report)
-            self._sampling.tell(row.trial_id, told.state, values, attrs)
-        elif not done:
+        memory = self._memory_of(row.trial_id)
+        if memory is None or self._sampling is None:
+            if ask_for_value and (value := self._trials.last_value(row.trial_id)) is not None:
+                values = (value,)
+            return self._trials.tell(
+                self.study_id, row.trial_id, told.state, values, failure, attrs, despite_result=despite_result
+            )
+        sampling = self._sampling
+        if told.state is TrialState.PRUNED:  # where nothing prunes, it has seen none of the reports
+            for report in self._trials.reports({row.trial_id: sampling.seen(row.trial_id)}):
+                sampling.see(report)
+        try:
+            with memory.batch() as batch:
+                for name, violation in attrs.items():
+                    memory.set_trial_system_attr(row.trial_id, name, violation)
+                if failure is not None:
+                    memory.set_trial_user_attr(row.trial_id, FAILURE_ATTR, asdict(failure))
+                sampling.tell(row.trial_id, told.state, sampling.last_value(row.trial_id) if ask_for_value else values)
+                change = batch.trials[row.trial_id]
+                change.failure, change.unless_result = failure, not despite_result
+        except (NotStored, UpdateFinishedTrialError):
             self._sampling = None
-        return done
+            return False
+        return True
+
+    def _memory_of(self, trial_id: int) -> Memory | None:
+        """The memory that is to be kept in step when this trial is written to."""
+        if self._sampling is None or not self._sampling.memory.knows(trial_id):
+            self._sampling = None
+            return None
+        return self._sampling.memory
 
     def _ensure(self, reporting: Reporting) -> None:
         """Creates the study's rows, and keeps its key and deletion policy as they should be."""
@@ -257,39 +282,63 @@ class LiveStudy:
         return replace(rows, best=None, front=tuple(shown), front_size=size)
 
     def _loaded(self, rows: Rows) -> Sampling:
-        # Another number of trials: somebody has enqueued or added some.
-        if self._sampling is None or self._sampling.size != sum(rows.counts.values()):
+        if self._sampling is not None and rows.changed:
+            self._catch_up(self._sampling)
+        # Trials that nobody has noted down: the triggers are not there, or were switched off.
+        if self._sampling is None or self._sampling.memory.size < sum(rows.counts.values()):
             return self._load()
         return self._sampling
+
+    def _catch_up(self, sampling: Sampling) -> None:
+        """Takes account of what others have written to the study."""
+        assert isinstance(sampling.memory, Mirror)
+        self._sampling = None  # unless it comes to its end
+        try:
+            trials = sampling.memory.catch_up()
+        except StaleHistory as error:
+            log.info("loading the study's history again: %s", error)
+            return
+        sampling.notice(trials)
+        self._find_impossible(sampling.memory)
+        self._sampling = sampling
 
     def _load(self) -> Sampling:
         assert self.study_id is not None
         self._beginnings.enqueue(self.study, self.study_id)
         warm, self.warm_started = self._beginnings.load(self.study, self.study_id)
-        trials, attrs = self._trials.history(self.study_id)
-        wrong = impossible(self.study.space, trials)
-        self._impossible = tuple(
-            (TrialRow(trial._trial_id, trial.number, trial.state, {}, None), wrong[trial._trial_id])
-            for trial in trials
-            if trial._trial_id in wrong
-        )
+        memory = Mirror(self._database, self.study_id)
+        self._find_impossible(memory)
+        trials = memory.get_all_trials(self.study_id, deepcopy=False)
         # The pruner sees the reports of our running trials again, in order; other trials keep what they have.
-        replay = {t._trial_id for t in trials if t.state is TrialState.RUNNING and JOB_ATTR in t.system_attrs}
+        replay = [t._trial_id for t in trials if t.state is TrialState.RUNNING and JOB_ATTR in t.system_attrs]
         sampler, pruner = build_sampler(self.study, len(trials), self._sampler_classes), build_pruner(self.study)
-        judge = build_judge(self.study)
-        self._sampling = Sampling(self.study, sampler, pruner, trials, attrs, replay, warm, judge)
+        memory.precede(ancestors(sampler, warm))
+        self._sampling = Sampling(self.study, sampler, pruner, memory, replay, build_judge(self.study))
         return self._sampling
+
+    def _find_impossible(self, memory: Memory) -> None:
+        waiting = memory.get_all_trials(memory.study_id, deepcopy=False, states=(TrialState.WAITING,))
+        wrong = impossible(self.study.space, waiting)
+        self._impossible = tuple(
+            (TrialRow(t._trial_id, t.number - memory.first, t.state, {}, None), wrong[t._trial_id])
+            for t in waiting
+            if t._trial_id in wrong
+        )
 
     def _feed(self, sampling: Sampling, running: Collection[TrialRow]) -> None:
         rows = {row.trial_id: row for row in running if row.number not in self.prune}
-        before = {trial_id: sampling.system_attrs(trial_id) for trial_id in rows if sampling.knows(trial_id)}
         reports = self._trials.reports(sampling.cursors(rows))
         latest = {report.trial_id: report.report_id for report in reports}
         for report in reports:
             number = rows[report.trial_id].number
             if number not in self.prune and sampling.feed(report, report.report_id == latest[report.trial_id]):
                 self.prune.add(number)
-        for trial_id, attrs in before.items():
-            changed = {k: v for k, v in sampling.system_attrs(trial_id).items() if attrs.get(k) != v}
-            if changed and rows[trial_id].number not in self.prune:  # what leads to an end is stored with the end
-                self._trials.set_system_attrs(trial_id, changed)
+        # What leads to an end is stored with the end.
+        self._released(sampling, [trial_id for trial_id, row in rows.items() if row.number not in self.prune])
+
+    def _released(self, sampling: Sampling, trial_ids: list[int]) -> None:
+        try:
+            sampling.memory.release(trial_ids)
+        except NotStored as error:
+            log.info("loading the study's history again: %s", error)
+            self._sampling = None

@@ -95,6 +95,7 @@ class Reconciler:
     ) -> None:
         self._settings, self._cluster, self._cluster_id = settings, cluster, cluster_id
         self._threads, self._follower, self._now, self._cluster_now = threads, follower, now, cluster_now
+        self._database = database
         self._studies, self._trials = Studies(database, cluster_id), Trials(database)
         self._beginnings = Beginnings(database, cluster_id)
         self.gone = Gone(self._studies, self._trials, threads, settings.watch_namespaces)
@@ -241,7 +242,9 @@ class Reconciler:
         live = self._live.get(key)
         if live is None or live.study.uid != study.uid:
             classes = self._settings.sampler_classes
-            live = self._live[key] = LiveStudy(study, self._studies, self._trials, self._beginnings, classes)
+            live = self._live[key] = LiveStudy(
+                study, self._database, self._studies, self._trials, self._beginnings, classes
+            )
         live.take(study)
         return live
 

@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +16,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 import optuna
 import psycopg2
+from optuna.trial import TrialState
 from psycopg2.extensions import connection
 
-from study_operator.model.trial import Suggestion
 from study_operator.settings import Settings
 from study_operator.storage.database import Database
+from study_operator.storage.mirror import Mirror
 from study_operator.storage.studies import Studies
 from study_operator.storage.trials import Trials
 
@@ -59,11 +60,19 @@ class TestDatabase:
         study_id = self.studies().ensure(
             study_name, ["MAXIMIZE"] * directions, "team", study_name, study_name, "Retain", key_hash
         )
-        number = sum(self.trials().observe(study_id).counts.values())
-        suggestion = Suggestion(number, {}, {}, {"study_operator:job": f"job-{number}"}, {}, waiting=None)
-        trial_id = self.trials().start(study_id, suggestion, max_trials=1000)
-        assert trial_id is not None
-        return trial_id
+        mirror = self.mirror(study_id)
+        with mirror.batch() as batch:
+            trial_id = mirror.create_new_trial(study_id)
+            mirror.set_trial_system_attr(trial_id, "study_operator:job", f"job-{mirror.size - 1}")
+        return batch.ids[trial_id]
+
+    def tell(self, trial_id: int, state: TrialState, values: Sequence[float] | None, **more: Any) -> bool:
+        """Ends a trial as the operator does when its study is not in memory."""
+        ((study_id,),) = self.query("SELECT study_id FROM trials WHERE trial_id = %s", trial_id)
+        return self.trials().tell(study_id, trial_id, state, values, **more)
+
+    def mirror(self, study_id: int) -> Mirror:
+        return Mirror(Database(settings_for(self).dsn), study_id)
 
     @contextmanager
     def optuna_study(self, name: str) -> Iterator[optuna.Study]:

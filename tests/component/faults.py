@@ -5,7 +5,8 @@ A write is a POST, PATCH or DELETE to the API server, or the commit of a transac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any
@@ -129,6 +130,18 @@ class FaultyDatabase(Database):
         super().__init__(dsn)
         self.faults = Faults()
 
+    def write(self, study_id: int, statement: str, arguments: Sequence[Any]) -> tuple:
+        faults, name = self.faults, _written(statement, arguments)
+        wrong = faults.write(name)
+        if wrong not in (None, Wrong.DIES_AFTER, Wrong.LOST_AFTER):  # an answer that only the API server gives
+            raise StorageUnavailable("server closed the connection unexpectedly")
+        answer = super().write(study_id, statement, arguments)
+        if wrong is Wrong.DIES_AFTER:
+            faults.die(name)
+        if wrong is Wrong.LOST_AFTER:
+            raise StorageUnavailable("server closed the connection unexpectedly")
+        return answer
+
     @contextmanager
     def transaction(self, study_id: int | None = None, trial_id: int | None = None) -> Iterator[cursor]:
         faults, wrong, name = self.faults, None, ""
@@ -147,6 +160,21 @@ class FaultyDatabase(Database):
             faults.die(name)
         if wrong is Wrong.LOST_AFTER:
             raise StorageUnavailable("server closed the connection unexpectedly")
+
+
+def _written(statement: str, arguments: Sequence[Any]) -> str:
+    """What is stored of a study's trials."""
+    if "study_operator.store" not in statement:
+        return "STORE that changes have been read"
+    kinds = set()
+    for change in json.loads(arguments[1])["trials"]:
+        if "id" not in change or "WAITING" in change["was"]:
+            kinds.add("a trial's start")
+        elif "state" in change:
+            kinds.add("a trial's end")
+        else:
+            kinds.add("that a trial runs again" if "forget_result" in change else "notes of a trial")
+    return "STORE " + (", ".join(sorted(kinds)) or "notes of the study")
 
 
 def _resource(path: str) -> str:

@@ -389,7 +389,7 @@ async def test_what_an_ended_trial_prints_is_of_no_use(scene):
     scene.look()
     await scene.server.prints(pod, *scores(0))
     await scene.has_reported(1)
-    scene.world.database.trials().tell(scene.trial_id, TrialState.PRUNED, None)
+    scene.world.database.tell(scene.trial_id, TrialState.PRUNED, None)
     await scene.server.prints(pod, *scores(1))
     await until(lambda: scene.server.streams == 0)
     assert scene.reports() == counted(1)

@@ -73,7 +73,7 @@ def test_of_two_readers_of_one_log_one_stores(database, output):
 def test_an_ended_trial_takes_nothing_more(database, output):
     trial_id = database.running_trial()
     output.store(trial_id, "pod", None, FIRST, Batch([(0, 1.0)], {"score": 1.0}))
-    database.trials().tell(trial_id, TrialState.PRUNED, None)
+    database.tell(trial_id, TrialState.PRUNED, None)
     assert output.store(trial_id, "pod", FIRST, SECOND, Batch([(1, 1.0)], {}, 1, "bad")) is Stored.ENDED
     assert output.finish(trial_id, ["score"], []) == ()
     assert reports(database, trial_id) == [(0, "1.0")]

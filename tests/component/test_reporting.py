@@ -43,7 +43,7 @@ def result(pod: TrialPod) -> tuple | None:
 
 def end(pod: TrialPod, state: TrialState) -> None:
     """What the operator does when it ends a trial."""
-    assert pod.database.trials().tell(pod.trial_id, state, None, despite_result=True)
+    assert pod.database.tell(pod.trial_id, state, None, despite_result=True)
 
 
 def test_a_result_has_values_and_constraints(pod):

@@ -30,9 +30,10 @@ WRITES = {
     "POST events",
     "PATCH events",
     "COMMIT INSERT INTO study_operator.access",
-    "COMMIT INSERT INTO trial_system_attributes",  # a new trial with its parameters; the rungs of a running one
-    "COMMIT UPDATE trials SET",  # the end of a trial
-    "COMMIT DELETE FROM study_operator.results",  # a trial runs again under another Job
+    "STORE a trial's start",
+    "STORE a trial's end",
+    "STORE that a trial runs again",
+    "STORE notes of a trial",  # the rungs that a pruner has booked for it
     "COMMIT UPDATE study_operator.access SET",  # the clock of the deadline
 }
 

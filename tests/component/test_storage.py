@@ -14,11 +14,12 @@ from optuna.trial import TrialState
 from waiting import until
 from world import World, params_of
 
+from study_operator.model.memory import Batch, Stored
 from study_operator.model.study import parse
 from study_operator.model.trial import Failure, Report
 from study_operator.storage.database import Database
 from study_operator.storage.listen import listen
-from study_operator.storage.trials import Trials
+from study_operator.storage.mirror import Mirror
 
 # Stock Optuna beside the operator
 
@@ -36,7 +37,7 @@ def test_rows_are_those_that_optuna_would_write(database):
             theirs.report(99.0, 7)
         trial.call("set_user_attr", "epochs", '{"a": [1, null]}')
         theirs.set_user_attr("epochs", {"a": [1, None]})
-        database.trials().tell(trial.trial_id, TrialState.COMPLETE, [math.inf])
+        database.tell(trial.trial_id, TrialState.COMPLETE, [math.inf])
         study.tell(theirs, math.inf)
         for table, columns in {
             "trial_intermediate_values": "step, intermediate_value, intermediate_value_type::text",
@@ -128,16 +129,16 @@ def somebody_else_adds(monkeypatch: pytest.MonkeyPatch) -> Callable[[World, str,
     """Lets another program add a trial whenever the operator is about to store one, so many times."""
 
     def arrange(world: World, name: str, times: int) -> None:
-        start, left = Trials.start, [times]
+        store, left = Mirror._store, [times]
 
-        def start_after_somebody_else(self: Trials, *arguments: object, **more: object) -> int | None:
-            if left[0]:
+        def store_after_somebody_else(self: Mirror, batch: Batch) -> Stored:
+            if left[0] and batch.most is not None:
                 left[0] -= 1
                 with world.database.optuna_study(name) as study:
                     study.add_trial(optuna.create_trial(value=0.5))
-            return start(self, *arguments, **more)
+            return store(self, batch)
 
-        monkeypatch.setattr(Trials, "start", start_after_somebody_else)
+        monkeypatch.setattr(Mirror, "_store", store_after_somebody_else)
 
     return arrange
 
@@ -169,11 +170,11 @@ async def test_trials_added_again_and_again(world, somebody_else_adds):
 
 
 def test_a_trial_is_told_once(database):
-    trial_id, trials = database.running_trial(), database.trials()
-    assert trials.tell(trial_id, TrialState.COMPLETE, [0.5]) is True
+    trial_id = database.running_trial()
+    assert database.tell(trial_id, TrialState.COMPLETE, [0.5]) is True
     told = database.query("SELECT state::text, datetime_complete FROM trials")
-    assert trials.tell(trial_id, TrialState.FAIL, None, failure=Failure("TooLate"), despite_result=True) is False
-    assert trials.tell(trial_id, TrialState.COMPLETE, [0.6]) is False
+    assert database.tell(trial_id, TrialState.FAIL, None, failure=Failure("TooLate"), despite_result=True) is False
+    assert database.tell(trial_id, TrialState.COMPLETE, [0.6]) is False
     assert database.query("SELECT state::text, datetime_complete FROM trials") == told
     assert database.query("SELECT value FROM trial_values") == [(0.5,)]
     assert database.query("SELECT count(*) FROM trial_user_attributes") == [(0,)]
@@ -182,14 +183,14 @@ def test_a_trial_is_told_once(database):
 async def test_a_value_that_arrives_while_a_failure_is_told_is_kept(world, monkeypatch):
     await world.apply(maxTrials=1, parallelism=1)
     await world.settle()
-    pod, tell = await world.pod(0), Trials.tell
+    pod, store = await world.pod(0), Mirror._store
 
-    def tell_after_the_value_came(self: Trials, *arguments: object, **more: object) -> bool:
-        monkeypatch.setattr(Trials, "tell", tell)
+    def store_after_the_value_came(self: Mirror, batch: Batch) -> Stored:
+        monkeypatch.setattr(Mirror, "_store", store)
         assert pod.call("finish", [0.5]) is False
-        return tell(self, *arguments, **more)
+        return store(self, batch)
 
-    monkeypatch.setattr(Trials, "tell", tell_after_the_value_came)
+    monkeypatch.setattr(Mirror, "_store", store_after_the_value_came)
     await world.end_job(0, "BackoffLimitExceeded")
     await world.look()
     assert world.rows() == [(0, "RUNNING")]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from building import WAITING
-from optuna.trial import FrozenTrial, create_trial
+from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from study_operator.model.convergence import build_judge
+from study_operator.model.memory import Batch, Memory, Stored
 from study_operator.model.pruners import build_pruner
 from study_operator.model.samplers import build_sampler
-from study_operator.model.sampling import Sampling
+from study_operator.model.sampling import Sampling, ancestors
 from study_operator.model.study import Study
-from study_operator.model.trial import Suggestion
 
 # What the database makes of trial numbers: ids of its own, with gaps.
 FIRST_ID = 1000
@@ -24,25 +27,80 @@ def trial_id(number: int) -> int:
     return FIRST_ID + 7 * number
 
 
+class Rows(Memory):
+    """The study's rows: each batch as it was stored."""
+
+    def __init__(self, of: Study, *given: Any) -> None:
+        super().__init__(1, of.optuna_name, [StudyDirection[direction] for direction in of.directions], *given)
+        self.stored: list[Batch] = []
+
+    def _store(self, batch: Batch) -> Stored:
+        self.stored.append(batch)
+        ids = [trial_id(change.number) for change in batch.trials.values() if change.new]
+        return Stored(super()._store(batch).at, ids)
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What was stored of one: `waiting` is the id of the trial that waited for it, None for a new one; `study_attrs`
+    are what the sampler noted in the study."""
+
+    number: int
+    params: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+    system_attrs: Mapping[str, Any]
+    study_attrs: Mapping[str, Any]
+    waiting: int | None
+
+
 def sampling_of(of: Study, trials: Iterable[FrozenTrial] = (), **given: Any) -> Sampling:
     trials = list(trials)
-    attrs, replay = given.get("attrs", {}), given.get("replay", ())
     sampler, pruner = build_sampler(of, len(trials)), build_pruner(of)
-    return Sampling(of, sampler, pruner, trials, attrs, replay, given.get("warm", ()), build_judge(of))
+    return sampling_with(sampler, of, trials, pruner=pruner, **given)
 
 
-def ask(sampling: Sampling, of: Study) -> Suggestion:
+def sampling_with(sampler: Any, of: Study, trials: Iterable[FrozenTrial] = (), **given: Any) -> Sampling:
+    rows = Rows(of, trials, given.get("attrs", {}))
+    rows.precede(ancestors(sampler, given.get("warm", ())))
+    return Sampling(of, sampler, given.get("pruner"), rows, given.get("replay", ()), build_judge(of))
+
+
+def ask(sampling: Sampling) -> Suggestion:
     """The next suggestion, stored."""
-    suggestion = sampling.ask()
-    sampling.confirm(suggestion, trial_id(suggestion.number))
-    return suggestion
+    trial, batch = sampling.ask(), sampling.memory.stored[-1]
+    (change,) = batch.trials.values()
+    return Suggestion(
+        change.number,
+        trial.params,
+        trial.distributions,
+        trial.system_attrs,
+        batch.system_attrs,
+        None if change.new else change.trial_id,
+    )
+
+
+def tell(
+    sampling: Sampling,
+    number: int,
+    state: TrialState,
+    values: Iterable[float] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> None:
+    """Ends a trial; a pruned one without values has that of its last report."""
+    told = trial_id(number)
+    with sampling.memory.batch():
+        for name, value in (attrs or {}).items():
+            sampling.memory.set_trial_system_attr(told, name, value)
+        if state is TrialState.PRUNED and values is None:
+            values = sampling.last_value(told)
+        sampling.tell(told, state, None if values is None else list(values))
 
 
 def frozen(of: Sampling) -> list[FrozenTrial]:
     """The trials as the database would hand them out again."""
-    trials = copy.deepcopy(of._study.trials[of._first :])
+    trials = copy.deepcopy(of._study.trials[of.memory.first :])
     for number, trial in enumerate(trials):
-        trial.number, trial._trial_id = number, trial_id(number)
+        trial.number = number
     return trials
 
 

@@ -13,9 +13,9 @@ from hyperopt_sampler import _expression, _from_hyperopt, _to_hyperopt
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from sampled import ask, sampling_with, tell
 
 from study_operator.model.plugins import build
-from study_operator.model.sampling import Sampling
 from study_operator.model.study import Study
 
 CLASS = "hyperopt_sampler:HyperoptSampler"
@@ -52,13 +52,12 @@ def loss(params: dict[str, Any]) -> float:
 
 def run(of: Study, most: int, sign: float = 1.0) -> list[float]:
     """Losses of so many trials, one after the other."""
-    sampling = Sampling(of, build(of, of.sampler.seed, [CLASS]), None, (), {})
+    sampling = sampling_with(build(of, of.sampler.seed, [CLASS]), of)
     losses = []
     for number in range(most):
-        suggestion = sampling.ask()
-        sampling.confirm(suggestion, 1000 + number)
+        suggestion = ask(sampling)
         losses.append(loss(suggestion.params))
-        sampling.tell(1000 + number, COMPLETE, [sign * losses[-1]])
+        tell(sampling, number, COMPLETE, [sign * losses[-1]])
     return losses
 
 
@@ -90,14 +89,13 @@ def test_it_knows_after_a_restart_what_it_knew_before():
 
 def test_trials_that_run_at_the_same_time_differ():
     of = tuned(n_startup_trials=3)
-    sampling = Sampling(of, build(of, 1, [CLASS]), None, (), {})
+    sampling = sampling_with(build(of, 1, [CLASS]), of)
     asked = []
     for number in range(24):
-        suggestion = sampling.ask()
-        sampling.confirm(suggestion, number)
+        suggestion = ask(sampling)
         asked.append(tuple(suggestion.params.values()))
         if number < 8:
-            sampling.tell(number, COMPLETE if number % 2 else FAIL, [loss(suggestion.params)] if number % 2 else None)
+            tell(sampling, number, COMPLETE if number % 2 else FAIL, [loss(suggestion.params)] if number % 2 else None)
     assert len(set(asked)) == 24
 
 
@@ -108,13 +106,12 @@ def test_a_parameter_that_some_trials_lack_is_drawn_at_random():
         {"name": "momentum", "float": {"low": 0, "high": 1}, "when": {"parameter": "optimizer", "in": ["sgd"]}},
     ]
     of = tuned(parameters=parameters, n_startup_trials=3)
-    sampling = Sampling(of, build(of, 1, [CLASS]), None, (), {})
+    sampling = sampling_with(build(of, 1, [CLASS]), of)
     suggested = []
     for number in range(20):
-        suggestion = sampling.ask()
-        sampling.confirm(suggestion, number)
+        suggestion = ask(sampling)
         suggested.append(suggestion.params)
-        sampling.tell(number, COMPLETE, [suggestion.params.get("momentum", 2.0)])
+        tell(sampling, number, COMPLETE, [suggestion.params.get("momentum", 2.0)])
     assert all(("momentum" in params) == (params["optimizer"] == "sgd") for params in suggested)
     assert sum(params["optimizer"] == "sgd" for params in suggested[10:]) > 5
 
@@ -122,7 +119,7 @@ def test_a_parameter_that_some_trials_lack_is_drawn_at_random():
 def test_several_objectives_are_refused_in_words():
     objectives = [{"name": "loss", "direction": "Minimize"}, {"name": "latency", "direction": "Minimize"}]
     of = study(sampler={"class": CLASS}, parameters=SPACE, objectives=objectives)
-    sampling = Sampling(of, build(of, 1, [CLASS]), None, (), {})
+    sampling = sampling_with(build(of, 1, [CLASS]), of)
     with pytest.raises(ValueError, match=r"^hyperopt optimises one objective; "):
         sampling.ask()
 

@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 import pytest
 from building import COMPLETE, FAIL, PRUNED, study
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import (
     BruteForceSampler,
     CmaEsSampler,
@@ -22,7 +23,7 @@ from optuna.samplers import (
 )
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
-from sampled import ask, frozen, sampling_of, trial_id, waiting_trial
+from sampled import ask, frozen, sampling_of, tell, trial_id, waiting_trial
 
 from study_operator.model.pruners import build_pruner
 from study_operator.model.study import Study
@@ -106,7 +107,7 @@ def test_suggestions_are_those_of_a_stock_study(name, parallel):
     running: dict[int, optuna.Trial] = {}
     for report_id in range(1, 13):
         while len(running) < parallel and len(theirs.trials) < 12:
-            suggestion, trial = ask(ours, of), theirs.ask(dict(of.distributions))
+            suggestion, trial = ask(ours), theirs.ask(dict(of.distributions))
             assert (suggestion.number, suggestion.params) == (trial.number, trial.params)
             assert suggestion.distributions == trial.distributions == of.distributions
             assert suggestion.system_attrs == theirs.trials[-1].system_attrs
@@ -118,7 +119,7 @@ def test_suggestions_are_those_of_a_stock_study(name, parallel):
         if state is PRUNED:  # samplers learn from what it had reported
             trial.report(loss(trial.params), 3)
             ours.see(Report(report_id, trial_id(trial.number), 3, loss(trial.params)))
-        ours.tell(trial_id(trial.number), state, None if value is None else (value,))
+        tell(ours, trial.number, state, None if value is None else (value,))
         tell_stock(theirs, trial.number, value, state)
     assert [trial.values for trial in ours._study.trials] == [trial.values for trial in theirs.trials]
 
@@ -126,8 +127,8 @@ def test_suggestions_are_those_of_a_stock_study(name, parallel):
 def test_what_a_sampler_notes_in_the_study_is_part_of_the_suggestion():
     of = tuned("QMC")
     ours = sampling_of(of)
-    ask(ours, of)
-    notes = [ask(ours, of).study_attrs for _ in range(3)]
+    ask(ours)
+    notes = [ask(ours).study_attrs for _ in range(3)]
     assert [list(note.values()) for note in notes] == [[0], [1], [2]]
     assert len({name for note in notes for name in note}) == 1
 
@@ -135,11 +136,11 @@ def test_what_a_sampler_notes_in_the_study_is_part_of_the_suggestion():
 def test_a_sequence_goes_on_after_a_restart_where_it_was():
     of = tuned("QMC")
     whole, before = sampling_of(of), sampling_of(of)
-    expected = [dict(ask(whole, of).params) for _ in range(6)]
-    first = [ask(before, of) for _ in range(3)]
+    expected = [dict(ask(whole).params) for _ in range(6)]
+    first = [ask(before) for _ in range(3)]
     attrs = {name: value for suggestion in first for name, value in suggestion.study_attrs.items()}
     after = sampling_of(of, frozen(before), attrs=attrs)
-    rest = [ask(after, of) for _ in range(3)]
+    rest = [ask(after) for _ in range(3)]
     assert [dict(suggestion.params) for suggestion in (*first, *rest)] == expected
 
 
@@ -151,7 +152,7 @@ def test_after_a_restart_nothing_is_suggested_twice(name):
     most = 12 if name == "BruteForce" else 15
     for _ in range(most // 3):
         ours = sampling_of(of, trials)
-        seen += [dict(ask(ours, of).params) for _ in range(3)]
+        seen += [dict(ask(ours).params) for _ in range(3)]
         trials = frozen(ours)
     assert len(set(map(repr, seen))) == len(seen) == most
 
@@ -163,21 +164,21 @@ def test_trials_that_wait_come_first_as_they_were_enqueued():
     of = tuned("TPE")
     wishes = [{"lr": 0.01, "dropout": 0.2, "layers": 3, "kind": "b"}, {"layers": 4}]
     ours = sampling_of(of, [waiting_trial(n, of, **wish) for n, wish in enumerate(wishes)])
-    first, second, third = (ask(ours, of) for _ in range(3))
+    first, second, third = (ask(ours) for _ in range(3))
     assert (first.waiting, second.waiting, third.waiting) == (trial_id(0), trial_id(1), None)
     assert first.params == wishes[0]
     assert second.params["layers"] == 4
     assert set(second.params) == set(of.distributions)
     assert [first.number, second.number, third.number] == [0, 1, 2]
-    assert ours.size == 3
+    assert ours.memory.size == 3
 
 
 def test_a_trial_enqueued_in_between_keeps_its_number():
     of = tuned("Random")
     before = sampling_of(of)
-    ask(before, of)
+    ask(before)
     ours = sampling_of(of, [*frozen(before), waiting_trial(1, of, layers=4), waiting_trial(2, of, layers=1)])
-    assert [(s.number, s.waiting) for s in (ask(ours, of), ask(ours, of), ask(ours, of))] == [
+    assert [(s.number, s.waiting) for s in (ask(ours), ask(ours), ask(ours))] == [
         (1, trial_id(1)),
         (2, trial_id(2)),
         (3, None),
@@ -187,22 +188,20 @@ def test_a_trial_enqueued_in_between_keeps_its_number():
 def test_it_knows_its_trials():
     of = tuned()
     ours = sampling_of(of, [waiting_trial(0, of)])
-    assert (ours.size, ours.knows(trial_id(0)), ours.knows(0)) == (1, True, False)
-    suggestion = ours.ask()
-    assert suggestion.waiting == trial_id(0)
-    ours.confirm(suggestion, trial_id(0))
-    suggestion = ours.ask()
-    assert not ours.knows(trial_id(1))
-    ours.confirm(suggestion, trial_id(1))
-    assert ours.knows(trial_id(1))
+    assert (ours.memory.size, ours.memory.knows(trial_id(0)), ours.memory.knows(0)) == (1, True, False)
+    assert ask(ours).waiting == trial_id(0)
+    assert not ours.memory.knows(trial_id(1))
+    ask(ours)
+    assert ours.memory.knows(trial_id(1))
 
 
 def test_a_trial_that_has_ended_is_not_told_again():
     of = tuned()
     ours = sampling_of(of)
-    ask(ours, of)
-    ours.tell(trial_id(0), COMPLETE, (1.0,))
-    ours.tell(trial_id(0), FAIL, None)
+    ask(ours)
+    tell(ours, 0, COMPLETE, (1.0,))
+    with pytest.raises(UpdateFinishedTrialError):
+        tell(ours, 0, FAIL, None)
     (trial,) = ours._study.trials
     assert (trial.state, trial.values) == (COMPLETE, [1.0])
 
@@ -215,11 +214,11 @@ def test_a_grid_is_exhausted_when_every_cell_has_been_given_out_once():
     ours = sampling_of(of)
     cells = []
     while not ours.exhausted:
-        cells.append(dict(ask(ours, of).params))
+        cells.append(dict(ask(ours).params))
         assert len(cells) <= 12, "a cell was given out again"
     assert len({repr(cell) for cell in cells}) == 12
     for number in range(12):
-        ours.tell(trial_id(number), FAIL if number % 3 else COMPLETE, None if number % 3 else (1.0,))
+        tell(ours, number, FAIL if number % 3 else COMPLETE, None if number % 3 else (1.0,))
         assert ours.exhausted
 
 
@@ -229,8 +228,8 @@ def test_a_grid_goes_on_after_a_restart_where_it_was():
     for _ in range(4):
         for _ in range(3):
             assert not ours.exhausted
-            cells.append(ask(ours, of).params)
-        ours.tell(trial_id(len(cells) - 1), COMPLETE, (1.0,))
+            cells.append(ask(ours).params)
+        tell(ours, len(cells) - 1, COMPLETE, (1.0,))
         ours = sampling_of(of, frozen(ours))
     assert ours.exhausted
     assert len({repr(cell) for cell in cells}) == 12
@@ -242,15 +241,15 @@ def test_enqueued_trials_run_beside_a_grid_and_take_no_cell():
     ours = sampling_of(of, [waiting_trial(0, of, **wish)])
     suggestions = []
     while not ours.exhausted:
-        suggestions.append(ask(ours, of))
+        suggestions.append(ask(ours))
         assert len(suggestions) <= 13
     assert suggestions[0].params == wish
     assert len({repr(suggestion.params) for suggestion in suggestions[1:]}) == 12
     for suggestion in (*suggestions[2:], *suggestions[:2]):  # the enqueued one when one cell is left
-        ours.tell(trial_id(suggestion.number), COMPLETE, (1.0,))
+        tell(ours, suggestion.number, COMPLETE, (1.0,))
     late = sampling_of(of, [*frozen(ours), waiting_trial(13, of, **wish)])
     assert not late.exhausted
-    assert ask(late, of).waiting == trial_id(13)
+    assert ask(late).waiting == trial_id(13)
     assert late.exhausted
 
 
@@ -259,10 +258,10 @@ def test_the_last_cell_of_a_grid_can_be_told(pruner):
     of = tuned("Grid", pruner, {"max_resource": 9} if pruner else None)
     ours = sampling_of(of)
     for number in range(12):
-        ask(ours, of)
+        ask(ours)
         if pruner:
             ours.feed(Report(number + 1, trial_id(number), 1, 0.5))
-        ours.tell(trial_id(number), COMPLETE, (1.0,))
+        tell(ours, number, COMPLETE, (1.0,))
     assert ours.exhausted
     assert all(trial.state is COMPLETE for trial in ours._study.trials)
 
@@ -272,8 +271,8 @@ def test_other_samplers_have_no_end(name):
     of = tuned(name)
     ours = sampling_of(of)
     for number in range(5):
-        ask(ours, of)
-        ours.tell(trial_id(number), COMPLETE, (1.0,))
+        ask(ours)
+        tell(ours, number, COMPLETE, (1.0,))
         assert not ours.exhausted
 
 
@@ -318,7 +317,7 @@ class Race:
     def run(self, reports: int, reload_every: int | None = None) -> None:
         for n in range(reports):
             while len(self.trials) < 4:
-                suggestion, trial = ask(self.ours, self.of), self.theirs.ask(dict(self.of.distributions))
+                suggestion, trial = ask(self.ours), self.theirs.ask(dict(self.of.distributions))
                 assert suggestion.number == trial.number
                 self.trials[trial.number], self.steps[trial.number] = trial, 0
                 self.reports[trial.number] = []
@@ -344,7 +343,7 @@ class Race:
 
     def end(self, number: int, state: TrialState, value: float | None) -> None:
         del self.trials[number]
-        self.ours.tell(trial_id(number), state, None if value is None else (value,))
+        tell(self.ours, number, state, None if value is None else (value,))
         tell_stock(self.theirs, number, value, state)
 
     def reload(self) -> None:
@@ -402,7 +401,7 @@ def test_reports_that_arrive_while_the_operator_is_away_are_judged_one_by_one(na
     of = tuned("Random", name, options)
     theirs, before = stock(of), sampling_of(of)
     for value in (0.9, 0.1, 0.5, 0.7):
-        ask(before, of)
+        ask(before)
         trial = theirs.ask(dict(of.distributions))
         for step in range(1, 10):
             trial.report(value * step, step)
@@ -435,7 +434,7 @@ def test_one_bad_report_among_many_that_arrive_at_once_is_enough(name, options, 
     """Whether it is the latest or not, and whether the operator saw them arrive or finds them after a restart."""
     of = study(pruner={"name": name, "options": options}, parameters=NUMBERS, objectives=[MINIMIZE])
     ours = sampling_of(of)
-    ask(ours, of)
+    ask(ours)
     if away:
         ours = sampling_of(of, frozen(ours), replay=[trial_id(0)])
     values = [0.1, 0.5, 0.9, 0.1] if name == "Threshold" else [0.1, 0.5, 0.9, 0.95]
@@ -451,12 +450,12 @@ def test_a_report_of_long_ago_is_not_compared_with_trials_that_have_ended_since(
     of = study(pruner={"name": name, "options": options}, parameters=NUMBERS, objectives=[MINIMIZE])
     ours, report_id = sampling_of(of), 0
     for number, values in enumerate([(0.9, 0.2), (0.1, 0.3), (0.1, 0.3), (0.1, 0.3)]):
-        ask(ours, of)
+        ask(ours)
         for step, value in enumerate(values):
             report_id += 1
             assert not ours.feed(Report(report_id, trial_id(number), step, value))
         if number:
-            ours.tell(trial_id(number), COMPLETE, (values[-1],))
+            tell(ours, number, COMPLETE, (values[-1],))
     after = sampling_of(of, frozen(ours), replay=[trial_id(0)])
     assert not after.feed(Report(1, trial_id(0), 0, 0.9), latest=False)  # now among the worst at step 0
     assert not after.feed(Report(2, trial_id(0), 1, 0.2))

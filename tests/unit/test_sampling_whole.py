@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -16,13 +15,13 @@ from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, create_trial
-from sampled import ask, frozen, sampling_of, trial_id, waiting_trial
+from sampled import Suggestion, ask, frozen, sampling_of, tell, trial_id, waiting_trial
 from spaces import parameter_lists
 
 from study_operator.model.cells import count
 from study_operator.model.sampling import Sampling
 from study_operator.model.study import Study
-from study_operator.model.trial import Report, Suggestion
+from study_operator.model.trial import Report
 
 TREE = [
     {"name": "model", "categorical": {"choices": ["linear", "net"]}},
@@ -57,7 +56,7 @@ def stock(of: Study, sampler: BaseSampler) -> optuna.Study:
 
 def end(ours: Any, number: int, *values: float, **constraints: float) -> None:
     attrs = {f"constraints:{name}": value for name, value in constraints.items()}
-    ours.tell(trial_id(number), COMPLETE, values, attrs)
+    tell(ours, number, COMPLETE, values, attrs)
 
 
 # Conditions
@@ -89,7 +88,7 @@ def test_conditional_suggestions_are_those_of_a_script_that_asks_itself(name, sa
     chance = random.Random(3)
     for _ in range(20):
         while len(running) < parallel:
-            suggestion, trial = ask(ours, of), theirs.ask()
+            suggestion, trial = ask(ours), theirs.ask()
             running[trial.number] = objective(trial)
             assert (suggestion.number, suggestion.params) == (trial.number, trial.params)
             assert suggestion.distributions == trial.distributions
@@ -111,7 +110,7 @@ def test_every_suggestion_has_just_the_parameters_that_are_active(name, parallel
     ours, running = sampling_of(of), []
     for _ in range(30):
         while len(running) < parallel and not ours.exhausted:
-            suggestion = ask(ours, of)
+            suggestion = ask(ours)
             assert of.space.choose(lambda name, _, params=suggestion.params: params[name]) == suggestion.params
             of.space.check(suggestion.params)
             running.append(suggestion.number)
@@ -138,7 +137,7 @@ def test_a_genetic_sampler_passes_on_conditional_parameters(sampler):
     ours, theirs = sampling_of(of), stock(of, sampler(seed=3, **options))
     errors: tuple[list[float], list[float]] = ([], [])
     for number in range(120):
-        params = ask(ours, of).params
+        params = ask(ours).params
         errors[0].append(abs(params.get("x", params.get("y")) - 0.7))
         end(ours, number, errors[0][-1])
         trial = theirs.ask()
@@ -162,8 +161,8 @@ def test_every_combination_is_tried_once_and_then_the_space_is_exhausted(name, p
     while not ours.exhausted:
         if len(running) == parallel:
             number = running.pop(0)
-            ours.tell(trial_id(number), FAIL if number % 3 else COMPLETE, None if number % 3 else (1.0,))
-        seen.append(ask(ours, of))
+            tell(ours, number, FAIL if number % 3 else COMPLETE, None if number % 3 else (1.0,))
+        seen.append(ask(ours))
         running.append(seen[-1].number)
         assert len(seen) <= cells, "a combination was given out again"
         if len(seen) % 5 == 0:
@@ -179,7 +178,7 @@ def test_brute_force_takes_what_was_enqueued_for_tried():
     ours = sampling_of(of, [waiting_trial(number, of, **wish) for number, wish in enumerate(wishes)])
     seen = []
     while not ours.exhausted:
-        seen.append(ask(ours, of).params)
+        seen.append(ask(ours).params)
         assert len(seen) <= 10
     assert seen[0] == wishes[0]
     assert seen[1]["n"] == 2
@@ -192,17 +191,17 @@ def test_brute_force_overlooks_trials_of_another_space():
     foreign = create_trial(value=1.0, params={"lr": 0.1}, distributions={"lr": FloatDistribution(0, 1)})
     foreign._trial_id = trial_id(0)
     ours = sampling_of(of, [foreign])
-    assert sorted(ask(ours, of).params["n"] for _ in range(3)) == [1, 2, 3]
+    assert sorted(ask(ours).params["n"] for _ in range(3)) == [1, 2, 3]
     assert ours.exhausted
 
 
 def test_a_grid_lets_the_sampler_choose_what_a_wish_leaves_open():
     of = with_sampler("Grid", TREE[:2])
     ours = sampling_of(of, [waiting_trial(0, of, model="net")])
-    suggestion = ask(ours, of)
+    suggestion = ask(ours)
     assert suggestion.params["model"] == "net"
     assert suggestion.params["layers"] in (1, 2, 3)
-    seen = [ask(ours, of).params for _ in range(4)]
+    seen = [ask(ours).params for _ in range(4)]
     assert ours.exhausted
     assert len({repr(params) for params in seen}) == 4
 
@@ -227,7 +226,7 @@ def test_suggestions_for_several_objectives_are_those_of_a_stock_study(name, sam
     ours, theirs, running = sampling_of(of), stock(of, sampler()), []
     for turn in range(24):
         while len(running) < 2:
-            suggestion, trial = ask(ours, of), theirs.ask(dict(of.distributions))
+            suggestion, trial = ask(ours), theirs.ask(dict(of.distributions))
             assert (suggestion.number, suggestion.params) == (trial.number, trial.params)
             running.append(trial)
         trial = running.pop(turn % 2)
@@ -235,7 +234,7 @@ def test_suggestions_for_several_objectives_are_those_of_a_stock_study(name, sam
         values = [x, y, x * y][: len(objectives)]
         if turn % 5 == 4:
             theirs.tell(trial.number, state=FAIL)
-            ours.tell(trial_id(trial.number), FAIL, None)
+            tell(ours, trial.number, FAIL, None)
         else:
             theirs.tell(trial.number, values)
             end(ours, trial.number, *values)
@@ -249,9 +248,9 @@ def test_a_sampler_copes_with_trials_that_have_no_values(name, parameters):
         of = with_sampler(name, parameters, objectives=objectives, constraints=[{"name": "ms", "max": 1}])
         ours = sampling_of(of)
         for number in range(25):
-            ask(ours, of)
+            ask(ours)
             if number % 3 == 0:
-                ours.tell(trial_id(number), PRUNED, None)
+                tell(ours, number, PRUNED, None)
             else:
                 end(ours, number, *[float(number)] * len(objectives), ms=float(number % 2))
 
@@ -266,7 +265,7 @@ def test_parents_are_noted_as_the_database_knows_them(name, warm):
     elsewhere = [finished(of, {"x": 0.1, "y": 0.1 * n}, (0.1 * n, 0.5), number=n) for n in range(warm)]
     ours, attrs = sampling_of(of, warm=elsewhere), {}
     for number in range(14):
-        attrs |= ask(ours, of).study_attrs
+        attrs |= ask(ours).study_attrs
         end(ours, number, number / 10, number % 3 / 10)
     parents = {place for key, places in attrs.items() for place in places if ":parent:" in key}
     known = {trial_id(number) for number in range(14)}
@@ -275,17 +274,15 @@ def test_parents_are_noted_as_the_database_knows_them(name, warm):
     assert {place for place in parents if place < 0} <= {-1 - n for n in range(warm)}
     # The same are the parents after a restart.
     again = sampling_of(of, frozen(ours), attrs=attrs, warm=elsewhere)
-    assert notes(again) == notes(ours)
-    # One that is there no more is forgotten, and nobody is taken for it.
-    fewer = sampling_of(of, frozen(ours), attrs=attrs, warm=elsewhere[1:])
-    shift = warm - len(elsewhere[1:])
-    for key, places in notes(ours).items():
-        own = [place - shift for place in places if place >= warm]
-        assert [place for place in notes(fewer)[key] if place >= len(elsewhere[1:])] == own
+    assert parents_of(again) == parents_of(ours)
 
 
-def notes(of: Sampling) -> dict[str, Any]:
-    return of._storage.get_study_system_attrs(of._study._study_id)
+def parents_of(of: Sampling) -> list[list[int]]:
+    """The numbers of the parents of each generation, as the sampler finds them."""
+    keys = of.memory.get_study_system_attrs(of.memory.study_id)
+    generations = [int(key.rsplit(":", 1)[1]) for key in keys if ":parent:" in key]
+    assert generations
+    return [[t.number for t in of._study.sampler.get_parent_population(of._study, g)] for g in generations]
 
 
 # Constraints
@@ -299,7 +296,7 @@ def test_a_sampler_learns_to_keep_a_constraint(name):
         of = with_sampler(name, XYZ, objectives=[MAXIMIZE], constraints=[{"name": "limit", "max": 0.4}], seed=5)
         ours, xs = sampling_of(of), []
         for number in range(80):
-            x = ask(ours, of).params["x"]
+            x = ask(ours).params["x"]
             xs.append(x)
             end(ours, number, x, **({"limit": of.constraints[0].violation(x)} if constraint == "kept" else {}))
         feasible[constraint] = sum(x <= 0.4 for x in xs[-30:])
@@ -313,7 +310,7 @@ def test_convergence_is_judged_by_feasible_trials_and_when_one_has_completed():
     ours, converged = sampling_of(of), []
     values = [(3.0, 0), (1.0, 5), (2.0, 0), (2.5, 0), (2.5, 1), (1.5, 0), (1.8, 0), (9.0, 0), (9.0, 0)]
     for number, (value, ms) in enumerate(values):
-        ask(ours, of)
+        ask(ours)
         assert ours.converged == (converged[-1] if converged else False)  # nothing is complete that was not before
         end(ours, number, value, ms=float(ms))
         converged.append(ours.converged)
@@ -325,33 +322,9 @@ def test_a_study_without_convergence_never_converges():
     of = with_sampler("Random", X)
     ours = sampling_of(of)
     for number in range(40):
-        ask(ours, of)
+        ask(ours)
         end(ours, number, 1.0)
     assert not ours.converged
-
-
-# Wishes
-
-
-@pytest.mark.parametrize("name", ["TPE", "Random", "Grid", "BruteForce", "NSGAII"])
-def test_of_a_wish_what_cannot_be_is_left_to_the_sampler(name):
-    """A notebook may enqueue anything."""
-    of = with_sampler(name, TREE[:2] + TREE[3:])
-    wishes: list[Mapping[str, Any]] = [
-        {"model": "forest", "scale": 3},
-        {"layers": "many", "model": "net"},
-        {"lr": 0.1},
-        {"model": "linear", "layers": 2},
-        {"scale": [1]},
-    ]
-    ours = sampling_of(of, [waiting_trial(number, of, **wish) for number, wish in enumerate(wishes)])
-    found = [ask(ours, of) for _ in wishes]
-    assert [suggestion.waiting for suggestion in found] == [trial_id(number) for number in range(5)]
-    for suggestion in found:
-        of.space.check(suggestion.params)
-    assert found[0].params["scale"] == 3
-    assert found[1].params["model"] == "net"
-    assert "layers" not in found[3].params
 
 
 # Trials of other studies
@@ -375,14 +348,16 @@ def test_warm_trials_are_seen_by_the_sampler_alone():
         return sum(abs(suggestion.params["x"] - 0.7) for suggestion in suggestions)
 
     cold, warm = sampling_of(of), sampling_of(of, warm=elsewhere)
-    assert (warm.size, warm.knows(elsewhere[0]._trial_id)) == (0, False)
-    first, second = ask(warm, of), ask(warm, of)
-    assert [first.number, second.number, warm.size] == [0, 1, 2]
-    assert distance(first, second) < 0.2 < distance(ask(cold, of), ask(cold, of))
+    assert (warm.memory.size, warm.memory.knows(elsewhere[0]._trial_id)) == (0, False)
+    first, second = ask(warm), ask(warm)
+    assert [first.number, second.number, warm.memory.size] == [0, 1, 2]
+    assert distance(first, second) < 0.2 < distance(ask(cold), ask(cold))
     end(warm, 0, 0.5)
     again = sampling_of(of, frozen(warm), warm=elsewhere)
-    third = ask(again, of)
-    assert (third.number, again.size, again.knows(trial_id(0)), again.knows(trial_id(2))) == (2, 3, True, True)
+    third = ask(again)
+    assert (third.number, again.memory.size) == (2, 3)
+    assert again.memory.knows(trial_id(0))
+    assert again.memory.knows(trial_id(2))
 
 
 @pytest.mark.parametrize("name", ["NSGAII", "NSGAIII"])
@@ -390,7 +365,7 @@ def test_warm_trials_are_the_first_generation_of_a_genetic_sampler(name):
     of = with_sampler(name, XY)
     elsewhere = [finished(of, {"x": 0.5, "y": 0.25}, (n / 100,), n) for n in range(4)]
     ours = sampling_of(of, warm=elsewhere)
-    found = [ask(ours, of) for _ in range(8)]
+    found = [ask(ours) for _ in range(8)]
     assert {suggestion.system_attrs[f"{name}Sampler:generation"] for suggestion in found} == {1}
     inherited = [suggestion for suggestion in found if suggestion.params["x"] == 0.5 or suggestion.params["y"] == 0.25]
     assert len(inherited) >= 4
@@ -404,13 +379,13 @@ def test_a_sampler_avoids_what_was_infeasible_elsewhere(name):
         params = {"x": n / 20, "y": 0.5, "z": 0.5}
         elsewhere.append(finished(of, params, (n / 20,), n, **{"constraints:limit": n / 20 - 0.4}))
     ours = sampling_of(of, warm=elsewhere)
-    assert sum(ask(ours, of).params["x"] <= 0.4 for _ in range(10)) >= 6
+    assert sum(ask(ours).params["x"] <= 0.4 for _ in range(10)) >= 6
 
 
 def test_brute_force_does_not_repeat_a_warm_trial():
     of = with_sampler("BruteForce", [{"name": "n", "int": {"low": 1, "high": 3}}])
     ours = sampling_of(of, warm=[finished(of, {"n": 2}, (1.0,))])
-    assert sorted(ask(ours, of).params["n"] for _ in range(2)) == [1, 3]
+    assert sorted(ask(ours).params["n"] for _ in range(2)) == [1, 3]
     assert ours.exhausted
 
 
@@ -419,9 +394,9 @@ def test_a_grid_tries_each_cell_whatever_other_studies_have_tried(warm):
     of = with_sampler("Grid", TREE[:2])
     elsewhere = [finished(of, {"model": "net", "layers": n + 1}, (1.0,), n) for n in range(warm)]
     ours = sampling_of(of, warm=elsewhere)
-    seen = [ask(ours, of).params for _ in range(2)]
+    seen = [ask(ours).params for _ in range(2)]
     ours = sampling_of(of, frozen(ours), warm=elsewhere[1:])  # one of them has been deleted since
-    seen += [ask(ours, of).params for _ in range(2)]
+    seen += [ask(ours).params for _ in range(2)]
     assert len({repr(params) for params in seen}) == 4
     assert ours.exhausted
 
@@ -447,10 +422,10 @@ def test_a_pruner_compares_trials_of_this_study_alone(name, options):
         for trial in elsewhere:
             trial.intermediate_values = dict.fromkeys(range(9), 0.0)
         ours = sampling_of(of, warm=elsewhere)
-        ask(ours, of)
+        ask(ours)
         for step in range(9):
             assert not ours.feed(Report(step + 1, trial_id(0), step, 1.0 + step / 9))
         end(ours, 0, 0.0)
-        ask(ours, of)
+        ask(ours)
         for step in range(9):
             ours.feed(Report(step + 100, trial_id(1), step, 3.0))

@@ -227,38 +227,34 @@ def test_a_condition_on_what_is_not_listed_before_is_explained(parent):
 )
 def test_what_a_trial_can_have_may_be_wished_for(wish):
     search_space(TREE).check(wish)
-    assert search_space(TREE).possible(wish) == wish
 
 
 @pytest.mark.parametrize(
-    ("wish", "message", "rest"),
+    ("wish", "message"),
     [
         (
             {"lr": 1, "seed": 2},
             "there is no parameter 'lr'; there are model, layers, dropout, rate, third, scale, seed",
-            {"seed": 2},
         ),
-        ({"model": "tree"}, 'model is "tree"; it must be "linear", "net" or "forest"', {}),
-        ({"seed": 10}, "seed is 10; it must be a whole number from 0 to 9", {}),
-        ({"seed": "3"}, 'seed is "3"; it must be a whole number from 0 to 9', {}),
-        ({"seed": True}, "seed is true; it must be a whole number from 0 to 9", {}),
-        ({"rate": 0.7}, "rate is 0.7; it must be a number from 0.1 to 0.5", {}),
-        ({"rate": float("nan")}, "rate is nan; it must be a number from 0.1 to 0.5", {}),
-        ({"rate": None}, "rate is null; it must be a number from 0.1 to 0.5", {}),
-        ({"dropout": 1}, "dropout is 1; it must be true or false", {}),
-        ({"scale": [1]}, 'scale is [1]; it must be "std" or null', {}),
+        ({"model": "tree"}, 'model is "tree"; it must be "linear", "net" or "forest"'),
+        ({"seed": 10}, "seed is 10; it must be a whole number from 0 to 9"),
+        ({"seed": "3"}, 'seed is "3"; it must be a whole number from 0 to 9'),
+        ({"seed": True}, "seed is true; it must be a whole number from 0 to 9"),
+        ({"rate": 0.7}, "rate is 0.7; it must be a number from 0.1 to 0.5"),
+        ({"rate": float("nan")}, "rate is nan; it must be a number from 0.1 to 0.5"),
+        ({"rate": None}, "rate is null; it must be a number from 0.1 to 0.5"),
+        ({"dropout": 1}, "dropout is 1; it must be true or false"),
+        ({"scale": [1]}, 'scale is [1]; it must be "std" or null'),
         (
             {"model": "linear", "layers": 2},
             'layers is given, but a trial has it only when model is "net": remove it, or change model',
-            {"model": "linear", "layers": 2},
         ),
     ],
 )
-def test_what_a_trial_cannot_have_is_explained(wish, message, rest):
+def test_what_a_trial_cannot_have_is_explained(wish, message):
     with pytest.raises(ValueError) as refusal:
         search_space(TREE).check(wish)
     assert str(refusal.value) == message
-    assert search_space(TREE).possible(wish) == rest
 
 
 # Examples

@@ -52,10 +52,6 @@ class Space:
                 params[name] = suggest(name, distribution)
         return params
 
-    def possible(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters of these that there are and that can have the value."""
-        return {n: v for n, v in params.items() if n in self.distributions and possible(self.distributions[n], v)}
-
     def roots(self) -> list[str]:
         return [name for name in self.distributions if name not in self.conditions]
 

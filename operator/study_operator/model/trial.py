@@ -9,7 +9,6 @@ from datetime import datetime
 from enum import Enum, StrEnum
 from typing import Any
 
-from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
 
@@ -125,7 +124,8 @@ class Rows:
     `open` holds, by number, every RUNNING trial and every other one that was asked for because it still has a Job.
     `incidents` counts what went wrong by class: failures, the cluster's after which a trial ran again among them, and
     trials that are infeasible, of which `broken` are COMPLETE and broke a constraint. `front` is the beginning of the
-    Pareto front of a study with several objectives, `front_size` the size of the whole.
+    Pareto front of a study with several objectives, `front_size` the size of the whole. `changed` tells whether
+    somebody else than the operator has written to the study.
     """
 
     counts: Mapping[TrialState, int]
@@ -139,6 +139,7 @@ class Rows:
     clock: Clock = Clock()
     bad_reports: int = 0
     last_bad_report: str = ""
+    changed: bool = False
 
     def count(self, *states: TrialState) -> int:
         return sum(self.counts.get(state, 0) for state in states)
@@ -217,19 +218,3 @@ class Report:
     trial_id: int
     step: int
     value: float
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """What the sampler suggests, to be stored as trial `number`.
-
-    `waiting` is the trial_id of the row that `enqueue_trial` made for it, None for a new trial.
-    `system_attrs` and `study_attrs` are what the sampler wants to find again: they are stored with it.
-    """
-
-    number: int
-    params: Mapping[str, Any]
-    distributions: Mapping[str, BaseDistribution]
-    system_attrs: Mapping[str, Any]
-    study_attrs: Mapping[str, Any]
-    waiting: int | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from study_operator import fence
 
 # A stopped process must not keep its successor waiting by what it has locked; nor must a trial's pod its operator.
 _IDLE_WRITER, _LOCK = "4s", "5s"
+_ADMIT, _NOT_HELD = "SELECT study_operator.admit(%s, %s)", "SO010"
 
 
 class StorageUnavailable(Exception):
@@ -50,6 +51,37 @@ class Database:
         except psycopg2.OperationalError as error:
             raise StorageUnavailable(one_line(error)) from None
 
+    def write(self, study_id: int, statement: str, arguments: Sequence[Any]) -> tuple:
+        """One statement that writes to a study's trials, in a transaction of its own: one round trip and one commit.
+        Every write to trials of a study that is served goes through here.
+
+        Returns:
+            The one row that it answers with.
+
+        Raises:
+            StorageUnavailable: when the connection fails; whether the statement was carried out is then unknown.
+            StorageError: when the database refuses the statement.
+            NotHeld: this process may not write to the study; see `transaction`.
+        """
+        hold = fence.current()
+        if hold is not None:
+            hold.check()
+            # Both are one transaction. It has ended when the statement has: none that a stopped process leaves open.
+            statement, arguments = f"{_ADMIT}; {statement}", (study_id, hold.epoch, *arguments)
+        with self._connection() as connection, connection.cursor() as cursor:
+            connection.autocommit = True  # psycopg2 would send BEGIN and COMMIT by themselves
+            try:
+                cursor.execute(statement, arguments)
+                return cursor.fetchone()
+            except psycopg2.Error as error:
+                if hold is None or error.pgcode != _NOT_HELD:
+                    raise
+                hold.superseded = True
+                raise fence.NotHeld("another replica has taken the study over") from None
+            finally:
+                if not connection.closed:
+                    connection.autocommit = False
+
     @contextmanager
     def transaction(self, study_id: int | None = None, trial_id: int | None = None) -> Iterator[cursor]:
         """One transaction on this thread's connection: committed at the end, rolled back on an exception.
@@ -63,6 +95,14 @@ class Database:
             StorageError: when the database refuses a statement.
             NotHeld: this process may not write to the study.
         """
+        with self._connection() as connection, connection, connection.cursor() as cursor:
+            if study_id is not None or trial_id is not None:
+                _admit(cursor, study_id, trial_id)
+            yield cursor
+
+    @contextmanager
+    def _connection(self) -> Iterator[connection]:
+        """This thread's connection; what goes wrong with it is raised as `transaction` and `write` say."""
         connection = getattr(self._local, "connection", None)
         if connection is None or connection.closed:
             connection = self._local.connection = self.connect()
@@ -73,10 +113,7 @@ class Database:
                 connection.close()
                 raise StorageUnavailable(one_line(error)) from None
         try:
-            with connection, connection.cursor() as cursor:
-                if study_id is not None or trial_id is not None:
-                    _admit(cursor, study_id, trial_id)
-                yield cursor
+            yield connection
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             connection.close()
             full = isinstance(error, psycopg2.errors.DiskFull)

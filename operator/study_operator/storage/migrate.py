@@ -129,9 +129,10 @@ def _create_optuna_tables(database: Database) -> None:
 
 
 def _apply_reporting_schema(cursor: cursor, reporter: str) -> None:
-    text = resources.files(__package__).joinpath("reporting.sql").read_text(encoding="utf-8")
-    # psql's notation for an identifier, so that an administrator can run the file by hand as well.
-    cursor.execute(text.replace(':"reporter"', quote_ident(reporter, cursor)))
+    for name in ("reporting.sql", "mirror.sql"):
+        text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+        # psql's notation for an identifier, so that an administrator can run the file by hand as well.
+        cursor.execute(text.replace(':"reporter"', quote_ident(reporter, cursor)))
     cursor.execute(
         "INSERT INTO study_operator.schema_version (version) SELECT %s"
         " WHERE NOT EXISTS (SELECT FROM study_operator.schema_version WHERE version = %s)",

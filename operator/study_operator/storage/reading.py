@@ -188,11 +188,13 @@ class Facts:
     clock: Clock
     bad_reports: int
     last_bad_report: str
+    changed: bool
 
 
 def facts_of(cursor: cursor, study_id: int) -> Facts:
     """Incidents by class, and how many of them are COMPLETE trials that broke a constraint; for how long the study has
-    been active; how many lines could not be read as a report, and the latest of them. In one round trip."""
+    been active; how many lines could not be read as a report, and the latest of them; whether somebody else has written
+    to it. In one round trip."""
     cursor.execute(
         # The clock starts with our own first trial: what a notebook runs itself has the times of its own time zone.
         "SELECT (SELECT t.datetime_start FROM trials t JOIN trial_system_attributes j USING (trial_id)"
@@ -201,7 +203,8 @@ def facts_of(cursor: cursor, study_id: int) -> Facts:
         " (SELECT kind, count(*) FROM study_operator.incidents WHERE study_id = a.study_id GROUP BY kind) i),"
         " (SELECT count(*) FROM study_operator.incidents"
         " WHERE study_id = a.study_id AND reason = 'ConstraintViolated'),"
-        " b.count, b.last FROM study_operator.access a,"
+        " b.count, b.last, EXISTS (SELECT FROM study_operator.changes WHERE study_id = a.study_id)"
+        " FROM study_operator.access a,"
         " LATERAL (SELECT coalesce(sum(count), 0)::bigint AS count,"
         " (array_agg(last ORDER BY reported_at DESC))[1] AS last"
         " FROM study_operator.bad_reports WHERE study_id = a.study_id) b WHERE a.study_id = %s",
@@ -209,14 +212,15 @@ def facts_of(cursor: cursor, study_id: int) -> Facts:
     )
     row = cursor.fetchone()
     if row is None:
-        return Facts({}, 0, Clock(), 0, "")
-    started, paused, seconds, incidents, broken, bad, last = row
+        return Facts({}, 0, Clock(), 0, "", False)
+    started, paused, seconds, incidents, broken, bad, last, changed = row
     return Facts(
         {FailureClass(kind): count for kind, count in (incidents or {}).items()},
         broken,
         Clock(started and started.replace(tzinfo=UTC), paused, seconds),
         bad,
         last or "",
+        changed,
     )
 
 

@@ -1,0 +1,189 @@
+-- How the operator writes to a study's trials, and how it hears of what others write to them.
+--
+-- Run by `study-operator migrate` after reporting.sql; every statement can be repeated. Nothing here is granted to anybody: the
+-- operator's login owns it.
+
+-- What others than the operator have written to studies that it serves, and it has not read yet: a row for each trial and
+-- transaction, trial 0 being the study's own attributes. Rows are taken out by who reads them. A counter, or the highest id seen,
+-- would not do: transactions become visible in another order than they began in. No foreign keys: checking them takes locks
+-- for which a notebook would wait while another numbers its trial.
+CREATE TABLE IF NOT EXISTS study_operator.changes (
+    study_id integer NOT NULL,
+    xact     xid8    NOT NULL DEFAULT pg_current_xact_id(),
+    trial_id integer NOT NULL,
+    PRIMARY KEY (study_id, xact, trial_id)
+);
+REVOKE ALL ON study_operator.changes FROM PUBLIC;
+
+-- Notes down a change of one of Optuna's rows, and wakes the operator when it is committed. It runs with the rights of its owner,
+-- so that a notebook's login needs none.
+CREATE OR REPLACE FUNCTION study_operator.note_change() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    changed record := NEW;
+    study integer;
+    trial integer := 0;
+BEGIN
+    IF TG_ARGV[0] = 'study' THEN
+        study := changed.study_id;
+    ELSE
+        trial := changed.trial_id;
+        SELECT t.study_id INTO study FROM public.trials t WHERE t.trial_id = trial;
+    END IF;
+    IF EXISTS (SELECT FROM study_operator.access a WHERE a.study_id = study AND a.key_hash IS NOT NULL) THEN
+        INSERT INTO study_operator.changes (study_id, trial_id) VALUES (study, trial) ON CONFLICT DO NOTHING;
+        IF FOUND THEN
+            PERFORM pg_notify('study_operator', study::text);
+        END IF;
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- Values of objectives are stored with a change of the trial's state. Reports come from pods, a thousand in a second: the operator
+-- reads those of its own trials by their ids, and those of others' trials when they end.
+DO $$
+DECLARE
+    watched record;
+BEGIN
+    FOR watched IN VALUES ('trials', 'trial'), ('trial_params', 'trial'), ('trial_user_attributes', 'trial'),
+                     ('trial_system_attributes', 'trial'), ('study_user_attributes', 'study'),
+                     ('study_system_attributes', 'study')
+    LOOP  -- CREATE OR REPLACE would wait for every writer each time
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = ('public.' || watched.column1)::regclass
+                       AND t.tgname = 'study_operator_change') THEN
+            EXECUTE format(
+                'CREATE TRIGGER study_operator_change AFTER INSERT OR UPDATE ON public.%I FOR EACH ROW'
+                ' WHEN (current_setting(''study_operator.own'', true) IS DISTINCT FROM ''on'')'
+                ' EXECUTE FUNCTION study_operator.note_change(%L)', watched.column1, watched.column2);
+        END IF;
+    END LOOP;
+END $$;
+
+-- Lets a transaction write to a study only by right of its latest hold, which stays the latest until the transaction has ended.
+CREATE OR REPLACE FUNCTION study_operator.admit(study_id integer, holder bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM FROM study_operator.access a WHERE a.study_id = admit.study_id AND a.holder = admit.holder FOR SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'study % is held by another replica', study_id USING ERRCODE = 'SO010';
+    END IF;
+END $$;
+
+-- Stores what belongs together, whole or not at all. model/memory.py says what a change is, storage/storing.py what is in the JSON.
+-- Everything is checked before anything is written: `outcome` is 'stored', 'full' (no more trials may be started) or 'stale' (the
+-- rows are not what the caller knows; `detail` says how). `at` is the time that was stored, `ids` are the new trials'.
+CREATE OR REPLACE FUNCTION study_operator.store(
+    study_id integer, changes jsonb, OUT outcome text, OUT detail text, OUT at timestamp, OUT ids integer[])
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET study_operator.own = 'on' AS $$
+#variable_conflict use_column
+DECLARE
+    change jsonb;
+    known text;
+    trial integer;
+    existing bigint;
+    started bigint;
+BEGIN
+    at := timezone('utc', clock_timestamp());  -- Optuna keeps naive UTC
+    ids := '{}';
+    outcome := 'stale';
+    IF changes ? 'number' OR changes ? 'most' THEN
+        -- Optuna takes the same lock to number trials.
+        PERFORM FROM public.studies s WHERE s.study_id = store.study_id FOR UPDATE;
+        IF NOT FOUND THEN
+            detail := format('study %s is not in the database any more', store.study_id);
+            RETURN;
+        END IF;
+        SELECT count(*), count(*) FILTER (WHERE t.state <> 'WAITING') INTO existing, started
+        FROM public.trials t WHERE t.study_id = store.study_id;
+        IF started + (changes ->> 'starts')::bigint > (changes ->> 'most')::bigint THEN
+            outcome := 'full';
+            RETURN;
+        ELSIF existing <> (changes ->> 'number')::bigint THEN
+            detail := format('the next trial''s number is %s, not %s', existing, changes ->> 'number');
+            RETURN;
+        END IF;
+    END IF;
+    FOR change IN SELECT jsonb_array_elements(changes -> 'trials') LOOP
+        CONTINUE WHEN change ->> 'id' IS NULL;
+        trial := (change ->> 'id')::integer;
+        IF change ?| ARRAY['state', 'failure', 'forget_result'] THEN  -- a pod's report waits until its trial's end is decided
+            SELECT t.state::text INTO known FROM public.trials t
+            WHERE t.trial_id = trial AND t.study_id = store.study_id FOR UPDATE;
+        ELSE
+            SELECT t.state::text INTO known FROM public.trials t
+            WHERE t.trial_id = trial AND t.study_id = store.study_id;
+        END IF;
+        IF known IS NULL OR NOT change -> 'was' ? known THEN
+            detail := format('trial %s is %s', change ->> 'number', coalesce(known, 'not there any more'));
+            RETURN;
+        ELSIF change ? 'unless_result' AND EXISTS (
+            SELECT FROM study_operator.results r WHERE r.trial_id = trial AND NOT r.provisional)
+        THEN
+            detail := format('a result of trial %s has arrived', change ->> 'number');
+            RETURN;
+        END IF;
+    END LOOP;
+    FOR change IN SELECT jsonb_array_elements(changes -> 'trials') LOOP
+        IF change ->> 'id' IS NULL THEN
+            INSERT INTO public.trials (number, study_id, state, datetime_start, datetime_complete)
+            VALUES ((change ->> 'number')::integer, store.study_id, (change ->> 'state')::public.trialstate,
+                    CASE WHEN change ? 'start' THEN (change ->> 'start')::timestamp ELSE at END,
+                    (change ->> 'complete')::timestamp)
+            RETURNING trial_id INTO trial;
+            ids := ids || trial;
+        ELSE
+            trial := (change ->> 'id')::integer;
+        END IF;
+        IF change ? 'failure' THEN  -- before the attribute that names the Job is another one's
+            INSERT INTO study_operator.incidents
+                (study_id, trial_id, source, kind, reason, message, exit_code, last_log_line)
+            SELECT store.study_id, trial,
+                   coalesce((SELECT a.value_json::jsonb #>> '{}' FROM public.trial_system_attributes a
+                             WHERE a.trial_id = trial AND a.key = 'study_operator:job'), ''),
+                   f ->> 'kind', f ->> 'reason', f ->> 'message', (f ->> 'exit_code')::integer, f ->> 'last_log_line'
+            FROM (SELECT change -> 'failure') AS failed (f)
+            ON CONFLICT DO NOTHING;
+        END IF;
+        INSERT INTO public.trial_params (trial_id, param_name, param_value, distribution_json)
+        SELECT trial, p.value ->> 0, (p.value ->> 1)::double precision, p.value ->> 2
+        FROM jsonb_array_elements(change -> 'params') WITH ORDINALITY p ORDER BY p.ordinality
+        ON CONFLICT (trial_id, param_name) DO UPDATE
+        SET param_value = excluded.param_value, distribution_json = excluded.distribution_json;
+        INSERT INTO public.trial_values (trial_id, objective, value, value_type)
+        SELECT trial, p.ordinality - 1, (p.value ->> 0)::double precision, (p.value ->> 1)::public.trialvaluetype
+        FROM jsonb_array_elements(change -> 'values') WITH ORDINALITY p
+        ON CONFLICT (trial_id, objective) DO UPDATE SET value = excluded.value, value_type = excluded.value_type;
+        INSERT INTO public.trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)
+        SELECT trial, (p.value ->> 0)::integer, (p.value ->> 1)::double precision,
+               (p.value ->> 2)::public.trialintermediatevaluetype
+        FROM jsonb_array_elements(change -> 'reports') WITH ORDINALITY p ORDER BY p.ordinality
+        ON CONFLICT (trial_id, step) DO UPDATE
+        SET intermediate_value = excluded.intermediate_value, intermediate_value_type = excluded.intermediate_value_type;
+        INSERT INTO public.trial_user_attributes (trial_id, key, value_json)
+        SELECT trial, p.value ->> 0, p.value ->> 1 FROM jsonb_array_elements(change -> 'user') p
+        ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json;
+        INSERT INTO public.trial_system_attributes (trial_id, key, value_json)
+        SELECT trial, p.value ->> 0, p.value ->> 1 FROM jsonb_array_elements(change -> 'system') p
+        ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json;
+        IF change ? 'forget_result' THEN
+            DELETE FROM study_operator.results r WHERE r.trial_id = trial;
+        END IF;
+        IF change ? 'state' AND change ->> 'id' IS NOT NULL THEN
+            UPDATE public.trials t
+            SET state = (change ->> 'state')::public.trialstate,
+                datetime_start = CASE change ->> 'state' WHEN 'RUNNING' THEN at ELSE t.datetime_start END,
+                datetime_complete = CASE WHEN change ->> 'state' IN ('COMPLETE', 'PRUNED', 'FAIL') THEN at
+                                         ELSE t.datetime_complete END
+            WHERE t.trial_id = trial;
+        END IF;
+    END LOOP;
+    INSERT INTO public.study_user_attributes (study_id, key, value_json)
+    SELECT store.study_id, p.value ->> 0, p.value ->> 1 FROM jsonb_array_elements(changes -> 'user') p
+    ON CONFLICT (study_id, key) DO UPDATE SET value_json = excluded.value_json;
+    INSERT INTO public.study_system_attributes (study_id, key, value_json)
+    SELECT store.study_id, p.value ->> 0, p.value ->> 1 FROM jsonb_array_elements(changes -> 'system') p
+    ON CONFLICT (study_id, key) DO UPDATE SET value_json = excluded.value_json;
+    outcome := 'stored';
+END $$;
+REVOKE ALL ON FUNCTION study_operator.note_change(), study_operator.admit(integer, bigint), study_operator.store(integer, jsonb)
+FROM PUBLIC;
