@@ -67,6 +67,24 @@ def template_database(services: dict[str, str]) -> Iterator[TestDatabase]:
 @pytest.fixture
 def database(template_database: TestDatabase) -> Iterator[TestDatabase]:
     """A migrated database of the test's own."""
+    yield from _new_database(template_database)
+
+
+@pytest.fixture(scope="module")
+def module_database(template_database: TestDatabase) -> Iterator[TestDatabase]:
+    """A migrated database that the tests of one module share."""
+    yield from _new_database(template_database)
+
+
+@pytest.fixture
+def empty_database(module_database: TestDatabase) -> TestDatabase:
+    """The module's database without studies: for very many tests that need no more than that."""
+    with _autocommit(module_database.url) as cursor:
+        cursor.execute("TRUNCATE studies CASCADE")
+    return module_database
+
+
+def _new_database(template_database: TestDatabase) -> Iterator[TestDatabase]:
     name = f"test_{uuid.uuid4().hex[:8]}"
     with _autocommit(template_database.server) as cursor:
         cursor.execute(

@@ -76,9 +76,9 @@ class TestDatabase:
 
     @contextmanager
     def optuna_study(self, name: str) -> Iterator[optuna.Study]:
-        """A study as stock Optuna loads it, in a notebook for example."""
+        """A study as stock Optuna loads it, in a notebook for example; it is made if there is none of that name."""
         storage = optuna.storages.RDBStorage(self.url.replace("postgresql:", "postgresql+psycopg2:"))
-        yield optuna.load_study(study_name=name, storage=storage)
+        yield optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
         storage.engine.dispose()
 
     def query(self, text: str, *values: Any) -> list[tuple]:
