@@ -95,7 +95,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 20):
                 if note and data[:1] == b"Q":  # a query begins; large ones come in several pieces
-                    self.asked.append(data[5:60])
+                    self.asked.append(data[5:100])
                 target.sendall(data)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
@@ -217,8 +217,8 @@ async def test_a_notebook_wakes_the_operator(database):
         )
         await until(
             lambda: database.query(
-                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN study_operator'"
-                " AND state = 'idle'"
+                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle'"
+                " AND query = 'LISTEN study_operator'"
             )
         )
         with database.optuna_study(STUDY) as notebook:
@@ -328,9 +328,7 @@ def end(mirror: Mirror, study: optuna.Study, running: int) -> None:
 
 
 def note(mirror: Mirror, study: optuna.Study, running: int) -> None:
-    with mirror.hold():
-        mirror.set_trial_system_attr(running, "completed_rung_0", 0.5)
-    mirror.release([running])
+    mirror.set_trial_system_attr(running, "completed_rung_0", 0.5)
 
 
 def catch_up(mirror: Mirror, study: optuna.Study, running: int) -> None:

@@ -74,7 +74,7 @@ END $$;
 -- rows are not what the caller knows; `detail` says how). `at` is the time that was stored, `ids` are the new trials'.
 CREATE OR REPLACE FUNCTION study_operator.store(
     study_id integer, changes jsonb, OUT outcome text, OUT detail text, OUT at timestamp, OUT ids integer[])
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET study_operator.own = 'on' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     change jsonb;
@@ -83,6 +83,7 @@ DECLARE
     existing bigint;
     started bigint;
 BEGIN
+    PERFORM set_config('study_operator.own', 'on', true);  -- until the end of this transaction
     at := timezone('utc', clock_timestamp());  -- Optuna keeps naive UTC
     ids := '{}';
     outcome := 'stale';
