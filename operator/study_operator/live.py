@@ -162,7 +162,7 @@ class LiveStudy:
         """Asks the sampler for one trial and stores it; None when no more may be started."""
         assert self.study_id is not None
         for _ in range(5):
-            sampling = self._sampling or self._load()
+            sampling = self._kept() or self._load()
             if self._impossible:  # enqueued since the last look; the next one ends it
                 raise StaleHistory(f"trial {self._impossible[0][0].number} was enqueued: {self._impossible[0][1]}")
             if sampling.exhausted or sampling.converged:
@@ -238,10 +238,11 @@ class LiveStudy:
 
     def _memory_of(self, trial_id: int) -> Memory | None:
         """The memory that is to be kept in step when this trial is written to."""
-        if self._sampling is None or not self._sampling.memory.knows(trial_id):
+        kept = self._kept()
+        if kept is None or not kept.memory.knows(trial_id):
             self._sampling = None
             return None
-        return self._sampling.memory
+        return kept.memory
 
     def _ensure(self, reporting: Reporting) -> None:
         """Creates the study's rows, and keeps its key and deletion policy as they should be."""
@@ -282,11 +283,17 @@ class LiveStudy:
         return replace(rows, best=None, front=tuple(shown), front_size=size)
 
     def _loaded(self, rows: Rows) -> Sampling:
-        if self._sampling is not None and rows.changed:
-            self._catch_up(self._sampling)
+        if (kept := self._kept()) is not None and rows.changed:
+            self._catch_up(kept)
         # Trials that nobody has noted down: the triggers are not there, or were switched off.
         if self._sampling is None or self._sampling.memory.size < sum(rows.counts.values()):
             return self._load()
+        return self._sampling
+
+    def _kept(self) -> Sampling | None:
+        """What is in memory, if it is of use: a write that was not allowed or got no answer leaves it in doubt."""
+        if self._sampling is not None and self._sampling.memory.doubtful:
+            self._sampling = None
         return self._sampling
 
     def _catch_up(self, sampling: Sampling) -> None:
