@@ -91,14 +91,6 @@ def values_of(cursor: cursor, ids: list[int]) -> dict[int, list[float]]:
     return found
 
 
-def attributes_of(cursor: cursor, table: str, ids: list[int]) -> dict[int, dict[str, Any]]:
-    cursor.execute(f"SELECT trial_id, key, value_json FROM {table} WHERE trial_id = ANY(%s)", (ids,))
-    found: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in ids}
-    for trial_id, key, value in cursor.fetchall():
-        found[trial_id][key] = json.loads(value)
-    return found
-
-
 def reports_of(cursor: cursor, after: list[tuple[int, int]]) -> list[Report]:
     cursor.execute(
         "SELECT v.trial_intermediate_value_id, v.trial_id, v.step, v.intermediate_value,"
