@@ -59,6 +59,7 @@ def test_a_database_that_is_stopped(cluster: Cluster, study: str, seconds: float
 
 @pytest.mark.parametrize("which", ["postmaster", "backend"])
 def test_a_database_that_is_killed(cluster: Cluster, study: str, which: str):
+    """It is back within seconds: mostly too soon for the study to speak of it."""
     pod = _pod(cluster, "database")
     found = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes_of(pod["metadata"]["uid"])}
     word = b"study_operator studies" if which == "backend" else b"max_connections="
@@ -67,8 +68,6 @@ def test_a_database_that_is_killed(cluster: Cluster, study: str, which: str):
     kill(victims[0])  # of a backend, the server then ends all others, and recovers from its log
     cluster.wait(study)
     cluster.assert_whole(study, TRIALS, STEPS)
-    events = cluster.get("events", "--field-selector", f"involvedObject.name={study}")["items"]
-    assert "StorageUnavailable" in {event["reason"] for event in events}
 
 
 BOTH = ("OUTPUT -p tcp --dport 5432", "INPUT -p tcp --sport 5432")

@@ -38,8 +38,8 @@ def test_an_operator_that_is_killed_again_and_again(cluster: Cluster, operator: 
     cluster.apply("killed", TRAIN.format(steps=STEPS, sleep=0.3), maxTrials=1000, parallelism=4, **KEEP_JOBS)
     for _ in range(kills):
         operator.start()
-        # Half of them die while they find out what there is, the others while they go on with it.
-        time.sleep(chance.uniform(0, 1.5) if chance.random() < 0.5 else chance.uniform(1.5, 4))
+        # Some die while they wait for what the one before may still do, most while they go on.
+        time.sleep(chance.uniform(0, 3) if chance.random() < 0.3 else chance.uniform(3, 7))
         operator.kill()
     so_far = len(cluster.rows("killed"))
     assert so_far >= kills // 10, "between kills, trials are started"
