@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 from figures import ROOT, command
 from matplotlib import pyplot
+from matplotlib.ticker import LogLocator
 
 FIGURES = ROOT / "docs/figures"
 
@@ -25,6 +26,7 @@ def draw(figures: Path) -> Path:
     axes.set_title(found["title"], fontsize=10)
     axes.set_xlabel(found["x"])
     axes.set_ylabel(found["y"])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axes.grid(True, which="major", alpha=0.4)
