@@ -25,8 +25,8 @@ from study_operator.model.trial import Failure, FailureClass, JobPhase, JobState
 from study_operator.storage.database import StorageError, StorageUnavailable
 from study_operator.storage.threads import StorageThreads
 
-# Trials started between two looks at whether their Jobs could be created, and calls of the API server at once.
-BATCH = 16
+# Calls of the API server at once for one study. A server that answers in milliseconds sees few of them.
+AT_ONCE = 64
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +42,21 @@ class Done:
     again: bool = False
 
 
+async def _all(tasks: list[asyncio.Future[None]]) -> None:
+    """Waits for all of them, also when one has failed: nothing goes on when a look has ended."""
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
 async def _some_at_once(calls: list[Coroutine[Any, Any, None]]) -> None:
-    """Runs all of them, so many at a time that neither the API server nor the one who waits has too much of it."""
-    gate = asyncio.Semaphore(BATCH)
+    gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(call: Coroutine[Any, Any, None]) -> None:
         async with gate:
             await call
 
-    await asyncio.gather(*(one(call) for call in calls))
+    await _all([asyncio.ensure_future(one(call)) for call in calls])
 
 
 class Actor:
@@ -81,14 +87,17 @@ class Actor:
         Raises:
             StorageUnavailable: on the way; what was done stays done.
         """
+        troubles = self._done.troubles
         for kind, same in groupby(actions, type):
-            if kind is Launch:
-                await self._launch_all([action.row for action in same])
-            elif kind in (EndJob, CleanUp):
-                await _some_at_once([self._act(action, freed_at) for action in same])
+            before = len(troubles)
+            if kind in (Launch, EndJob, CleanUp):
+                if kind is not Launch or await self._prepare():
+                    await _some_at_once([self._act(action, freed_at) for action in same])
             else:
                 for action in same:
                     await self._act(action, freed_at)
+            # In whatever order they came: a condition's message that changes at each look would be written each time.
+            troubles[before:] = sorted(troubles[before:])
         return self._done
 
     async def _act(self, action: Action, freed_at: float | None) -> None:
@@ -99,6 +108,8 @@ class Actor:
                 await self._judge(action)
             case Requeue():
                 await self._requeue(action.row, action.failure)
+            case Launch():
+                await self._launch(action.row)
             case EndJob():
                 await self._delete(action.job, waiting=True, kill_after=action.kill_after)
             case CleanUp():
@@ -172,70 +183,57 @@ class Actor:
             self._done.troubles.append(f"Job {ended.name} could not be deleted: {error.message}")
 
     async def _start(self, count: int) -> None:
-        """Starts trials, a batch at a time, each while the Jobs of the one before are created: were those refused, no
-        more rows are stored."""
-        creating: asyncio.Future[None] | None = None
+        """Starts trials: while the Jobs of some are created, more are stored, until one is refused."""
+        gate, creating = asyncio.Semaphore(AT_ONCE), []
         try:
-            while count > 0 and not self._done.troubles:
-                rows = await self._store(min(count, BATCH))
-                if creating is not None:
-                    await creating
-                creating = asyncio.ensure_future(self._launch(rows))
-                if len(rows) < min(count, BATCH):
+            for _ in range(count):
+                await gate.acquire()
+                if self._done.troubles or (row := await self._store()) is None or not await self._prepare():
                     break
-                count -= len(rows)
+                creating.append(asyncio.ensure_future(self._launch(row)))
+                creating[-1].add_done_callback(lambda _: gate.release())
         finally:
-            if creating is not None:
-                await creating
+            await _all(creating)
 
-    async def _launch_all(self, rows: list[TrialRow]) -> None:
-        """Creates the Jobs of trials that were stored earlier."""
-        for first in range(0, len(rows), BATCH):
-            await self._launch(rows[first : first + BATCH])
+    async def _store(self) -> TrialRow | None:
+        """Asks for a trial and stores it; None when no more may be started or the sampler fails."""
+        try:
+            return await self._threads.run(self._live.start)
+        except (StorageUnavailable, StorageError, NotHeld):
+            raise
+        except StaleHistory as error:
+            self._done.troubles.append(str(error))
+        except Exception as error:  # the sampler's own, which the user must see, not just a log
+            log.exception("the sampler failed")
+            self._done.troubles.append(f"sampler {self._live.study.sampler.name} failed: {error}")
+        return None
 
-    async def _store(self, count: int) -> list[TrialRow]:
-        """Asks for trials and stores them; fewer than `count` when no more may be started or the sampler fails."""
-        rows: list[TrialRow] = []
-        while len(rows) < count:
-            try:
-                row = await self._threads.run(self._live.start)
-            except (StorageUnavailable, StorageError, NotHeld):
-                raise
-            except StaleHistory as error:
-                self._done.troubles.append(str(error))
-                break
-            except Exception as error:  # the sampler's own, which the user must see, not just a log
-                log.exception("the sampler failed")
-                self._done.troubles.append(f"sampler {self._live.study.sampler.name} failed: {error}")
-                break
-            if row is None:
-                break
-            rows.append(row)
-        return rows
-
-    async def _launch(self, rows: list[TrialRow]) -> None:
-        """Creates the Jobs of stored trials, all at once."""
-        study = self._live.study
-        manifest = secret(study, self._reporting)
+    async def _prepare(self) -> bool:
+        """Creates what every trial needs, unless this process has seen that it is there. False when that fails."""
+        study, manifest = self._live.study, secret(self._live.study, self._reporting)
         name = manifest["metadata"]["name"]
         try:
-            if rows and self._live.secret != name:
+            if self._live.secret != name:
                 await self._cluster.create_secret(manifest)
                 self._live.secret = name
         except ApiError as error:
             self._done.troubles.append(f"Secret {name} could not be created: {error.message}")
-            return
-        if rows and not self._live.served_names:
+            return False
+        if not self._live.served_names:
             if (trouble := await beside.ensure_service(self._cluster, study)) is not None:
                 self._done.troubles.append(trouble)
-                return
+                return False
             self._live.served_names = True
-        for result in await asyncio.gather(*(self._create(study, row) for row in rows)):
-            if isinstance(result, JobState):
-                self._done.created[result.name] = result
-                self._live.launched.add(result.name)
-            else:
-                self._done.troubles.append(result)
+        return True
+
+    async def _launch(self, row: TrialRow) -> None:
+        """Creates the Job of a stored trial."""
+        result = await self._create(self._live.study, row)
+        if isinstance(result, JobState):
+            self._done.created[result.name] = result
+            self._live.launched.add(result.name)
+        else:
+            self._done.troubles.append(result)
 
     async def _create(self, study: Study, row: TrialRow) -> JobState | str:
         """Creates one Job. Returns it as it will be listed, or a sentence that says why there is none."""
