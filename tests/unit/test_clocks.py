@@ -1,3 +1,5 @@
+"""The clock of another machine, as its answers tell it."""
+
 from datetime import UTC, datetime, timedelta, timezone
 
 from study_operator.clocks import RemoteClock

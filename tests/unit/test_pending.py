@@ -1,3 +1,5 @@
+"""Why a trial's pod does not run, in words."""
+
 from datetime import UTC, datetime
 
 import pytest
