@@ -80,6 +80,7 @@ bench-scale: $(VENV)/ready ## thousands of trials on imitated nodes, beside bare
 
 bench-growth: $(VENV)/ready ## figures at 10 and 100 times the work, and their plots
 	@$(BENCH)/growth.py $(ARGS)
+	@$(BENCH)/suggest.py --keep
 	@$(BENCH)/plots.py
 
 bench-plots: $(VENV)/ready ## docs/figures/*.svg from the JSON beside them

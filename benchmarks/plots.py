@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -19,7 +20,7 @@ def draw(figures: Path) -> Path:
     """One plot. Returns its path."""
     found = json.loads(figures.read_text())
     figure, axes = pyplot.subplots(figsize=(5.5, 3.3), layout="constrained")
-    for marker, (label, points) in zip("os^Dv", found["curves"].items(), strict=False):
+    for marker, (label, points) in zip(cycle("os^Dv"), found["curves"].items(), strict=False):
         axes.plot(*zip(*points, strict=True), marker=marker, markersize=4, label=label)
     axes.set_xscale("log")
     axes.set_yscale("log")
