@@ -14,7 +14,7 @@ from study_operator import fence
 
 # A stopped process must not keep its successor waiting by what it has locked; nor must a trial's pod its operator.
 _IDLE_WRITER, _LOCK = "4s", "5s"
-_ADMIT, _NOT_HELD = "SELECT study_operator.admit(%s, %s)", "SO010"
+_ADMIT, _NOT_HELD = "SELECT study_operator.admit({}, %s)", "SO010"
 
 
 class StorageUnavailable(Exception):
@@ -67,7 +67,7 @@ class Database:
         if hold is not None:
             hold.check()
             # Both are one transaction. It has ended when the statement has: none that a stopped process leaves open.
-            statement, arguments = f"{_ADMIT}; {statement}", (study_id, hold.epoch, *arguments)
+            statement, arguments = f"{_ADMIT.format('%s')}; {statement}", (study_id, hold.epoch, *arguments)
         with self._connection() as connection, connection.cursor() as cursor:
             connection.autocommit = True  # psycopg2 would send BEGIN and COMMIT by themselves
             try:
@@ -135,14 +135,16 @@ def _admit(cursor: cursor, study_id: int | None, trial_id: int | None) -> None:
         return
     hold.check()
     study = "%s" if trial_id is None else "(SELECT study_id FROM trials WHERE trial_id = %s)"
-    cursor.execute(
-        f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_WRITER}';"
-        f"SELECT FROM study_operator.access WHERE study_id = {study} AND holder = %s FOR SHARE",
-        (study_id if trial_id is None else trial_id, hold.epoch),
-    )
-    if cursor.rowcount != 1:
+    try:
+        cursor.execute(
+            f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_WRITER}'; {_ADMIT.format(study)}",
+            (study_id if trial_id is None else trial_id, hold.epoch),
+        )
+    except psycopg2.Error as error:
+        if error.pgcode != _NOT_HELD:
+            raise
         hold.superseded = True
-        raise fence.NotHeld("another replica has taken the study over")
+        raise fence.NotHeld("another replica has taken the study over") from None
 
 
 def one_line(error: psycopg2.Error) -> str:

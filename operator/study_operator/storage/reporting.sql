@@ -123,7 +123,6 @@ CREATE SEQUENCE IF NOT EXISTS study_operator.refused_so005;
 
 REVOKE ALL ON ALL TABLES IN SCHEMA study_operator FROM PUBLIC;
 
-
 -- Part 1. Who may do something: each of by_proof() and by_setting() returns the trial that a caller may act on, or refuses.
 
 DO $$ BEGIN
