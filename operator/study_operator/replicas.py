@@ -45,8 +45,8 @@ class Serving(Protocol):
 
 @dataclass(frozen=True)
 class _Claim:
-    """The database has been told about a hold. `disputed`: the holder before had not let go; `views`: how often the
-    members had been read then."""
+    """The database has been told about a hold. `disputed`: the holder before had not let go, and may still take itself
+    for the present one; `views`: how often the members had been read then."""
 
     hold: Hold
     disputed: bool
@@ -83,6 +83,9 @@ class Replicas:
         self._own: set[int] = set()  # numbers of all holds that this process has had
         self._safe_at = float("-inf")
         self._leaving = False
+        # Nobody else has been seen since this process began, and it has never lost its session: who served the studies
+        # before has died.
+        self._first = True
         self._lost_at, self._alone = time.monotonic(), True
         self.joined = asyncio.Event()
         self.trouble = "the database has not been reached yet"
@@ -156,9 +159,9 @@ class Replicas:
         if claim is None or claim.hold is not hold:
             views = self._views
             before = await self._threads.run(self._studies.claim, key.namespace, key.name, hold.epoch)
-            disputed = any(epoch > 0 and epoch not in self._own for epoch in before)
-            claim = self._claims[key] = _Claim(hold, disputed, views)
-            if disputed:
+            taken_over = any(epoch > 0 and epoch not in self._own for epoch in before)
+            claim = self._claims[key] = _Claim(hold, taken_over and not self._first, views)
+            if taken_over:
                 metrics.TAKEOVERS.inc()
                 log.info("taken over from a replica that has not let go of it")
         if not claim.disputed:
@@ -211,12 +214,14 @@ class Replicas:
         self._locks, self._members = locks, {}
         # Whoever has served a study until now may have lost its lock only just before.
         self._safe_at = time.monotonic() + VALID
+        self._first = self._first and locks.server_age > VALID
 
     def _end(self, trouble: str) -> None:
         self.trouble = trouble
         if self._locks is None:
             return
         self._locks.close()
+        self._first = False
         self._alone = len(self._members) <= 1
         self._locks, self._members, self._lost_at = None, {}, time.monotonic()
         self.joined.clear()
@@ -261,7 +266,7 @@ class Replicas:
             # One that had been silent for so long had stopped acting already.
             if member not in found and silent < VALID:
                 self._safe_at = now + VALID
-        self._members = found
+        self._members, self._first = found, self._first and len(found) == 1
         self._views += 1
 
     async def _release(self, locks: Locks) -> None:

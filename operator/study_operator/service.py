@@ -33,6 +33,7 @@ OUTAGE, FAREWELL = 5.0, 15.0
 # A study whose look has taken longer than QUICK rests for as long as it was longer: of a thousand trials that run, one
 # ends every few milliseconds, and a look for each of them would leave the others no CPU. Seconds.
 QUICK, LONGEST_REST = 0.25, 2.0
+JOINING = "no connection for locks yet: looking for the other replicas"
 
 log = logging.getLogger(__name__)
 
@@ -234,7 +235,7 @@ class Service:
 
     async def _readiness(self) -> None:
         while True:
-            await asyncio.sleep(READINESS_INTERVAL)
+            await asyncio.sleep(READINESS_INTERVAL if self._health.not_ready != JOINING else 0.1)
             await self._check_storage()
 
     async def _check_storage(self) -> None:
@@ -247,10 +248,12 @@ class Service:
             trouble = f"the database does not answer: {error}"
         except TimeoutError:
             trouble = f"the database has not answered for {READINESS_TIMEOUT:.0f} s"
-        before, self._health.not_ready = self._health.not_ready, trouble
-        if trouble and before in (None, "starting"):
+        before = self._health.not_ready
+        # In a rolling update the one before ends as soon as this one is ready.
+        self._health.not_ready = trouble or (None if self._replicas.joined.is_set() else JOINING)
+        if trouble and before in (None, "starting", JOINING):
             log.warning("%s", trouble)
-        elif trouble is None and before not in (None, "starting"):
+        elif trouble is None and before not in (None, "starting", JOINING):
             log.info("the database answers again")
             self._look_at_all_soon()
         if (full is None) is not (self._reconciler.full is None):

@@ -141,7 +141,7 @@ async def test_studies_of_a_replica_that_is_killed_go_on_within_ten_seconds(worl
 
 
 async def test_a_replica_whose_connection_is_ended_goes_on_with_what_is_its_own(world, kubeconfig, tmp_path):
-    async with replicas(world, tmp_path, kubeconfig, 2) as two:
+    async with replicas(world, tmp_path, kubeconfig, 2):
         await apply_and_wait(world, ["study0"], maxTrials=4, parallelism=1)
         world.database.query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

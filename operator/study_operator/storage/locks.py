@@ -46,6 +46,7 @@ class Locks:
     Attributes:
         member: this replica's number among the others.
         lease: how long the locks are certain to be held.
+        server_age: for how many seconds the server had been running when the session was opened.
     """
 
     def __init__(self, opened: connection, group: int) -> None:
@@ -54,6 +55,7 @@ class Locks:
         self._woken = asyncio.Event()
         self.member = 0
         self.lease = Lease()
+        self.server_age = 0.0
 
     @classmethod
     async def join(cls, database: Database, executor: Executor, group: int) -> Locks:
@@ -84,6 +86,8 @@ class Locks:
                 number = random.SystemRandom().randrange(1, 2**31)
                 if (await locks._run("SELECT pg_try_advisory_lock(%s, %s)", group, number))[0][0]:
                     locks.member = number
+            age = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"
+            locks.server_age = (await locks._run(age))[0][0]
             await locks._run(f"NOTIFY {CHANNEL}")
         except BaseException:
             locks.close()

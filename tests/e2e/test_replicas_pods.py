@@ -1,0 +1,98 @@
+"""Two replicas from the chart: one is killed, and both are replaced, while a study of real pods runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e import SYSTEM, TRAIN, Cluster, eventually, kill, processes_of
+
+CHART = Path(__file__).resolve().parents[2] / "helm/study-operator"
+OPERATORS = ("--selector", "app.kubernetes.io/component=operator")
+TRIALS, STEPS = 12, 4
+
+
+def helm_upgrade(*values: str) -> None:
+    """What `helm upgrade` makes of the release with other values; returns when every pod is ready."""
+    command = ["helm", "upgrade", SYSTEM, str(CHART), "--namespace", SYSTEM, "--reuse-values", "--wait"]
+    settings = [word for value in values for word in ("--set-string" if "Annotations" in value else "--set", value)]
+    done = subprocess.run([*command, "--timeout", "5m", *settings], capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _two_replicas(installed: dict[str, str]) -> Iterator[None]:
+    helm_upgrade("replicas=2")
+    yield
+    helm_upgrade("replicas=1", "operator.podAnnotations=null")
+
+
+def operators(cluster: Cluster) -> dict[str, str]:
+    """The UIDs of the operator's pods that are ready and not about to end, by name."""
+    return {
+        pod["metadata"]["name"]: pod["metadata"]["uid"]
+        for pod in cluster.get("pods", *OPERATORS, namespace=SYSTEM)["items"]
+        if "deletionTimestamp" not in pod["metadata"]
+        and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions") or ())
+    }
+
+
+def serving(cluster: Cluster, name: str) -> str:
+    """The pod whose log has told about a study last."""
+
+    def told(pod: str) -> str:
+        log = cluster.kubectl("logs", pod, "-c", "operator", namespace=SYSTEM)
+        lines = [line for line in log.splitlines() if f"namespace={cluster.namespace} study={name} " in line]
+        return lines[-1] if lines else ""
+
+    return max(operators(cluster), key=told)
+
+
+def assert_whole(cluster: Cluster, name: str) -> None:
+    """The study has ended with exactly its trials, each of which ran once."""
+    status = cluster.wait(name)
+    assert status["progress"] == f"{TRIALS}/{TRIALS}"
+    assert cluster.rows(name) == [(number, "COMPLETE") for number in range(TRIALS)]
+    jobs = cluster.jobs()
+    assert sorted(job["metadata"]["name"] for job in jobs) == sorted(f"{name}-{number}" for number in range(TRIALS))
+    assert all(job["status"].get("succeeded") == 1 for job in jobs)
+
+
+def start(cluster: Cluster, name: str) -> None:
+    history = {"successfulJobsHistoryLimit": 1000, "failedJobsHistoryLimit": 1000}
+    cluster.apply(name, TRAIN.format(steps=STEPS, sleep=0.5), maxTrials=TRIALS, parallelism=2, **history)
+    eventually(lambda: len(cluster.rows(name)) >= 3 if cluster.status(name).get("studyName") else False, "trials end")
+
+
+def test_a_study_goes_on_when_the_pod_that_serves_it_is_killed(cluster: Cluster):
+    before = eventually(lambda: pods if len(pods := operators(cluster)) == 2 else None, "both are ready")
+    start(cluster, "killed")
+    victim = serving(cluster, "killed")
+    rows = len(cluster.rows("killed"))
+    for pid in processes_of(before[victim]):
+        kill(pid)
+    eventually(lambda: len(cluster.rows("killed")) > rows, "the next trial is started", 30)
+    assert_whole(cluster, "killed")
+
+
+def test_a_rolling_update_during_a_study(cluster: Cluster):
+    before = eventually(lambda: pods if len(pods := operators(cluster)) == 2 else None, "both are ready")
+    start(cluster, "updated")
+    helm_upgrade(f"operator.podAnnotations.updated={cluster.namespace}")
+    assert not set(before) & set(operators(cluster)), "all pods are new"
+    assert_whole(cluster, "updated")
+    logs = cluster.kubectl("logs", *OPERATORS, "-c", "operator", "--tail=-1", namespace=SYSTEM)
+    lines = [line for line in logs.splitlines() if f"namespace={cluster.namespace} " in line]
+    assert not [line for line in lines if "taken over" in line], "the studies were handed over"
+
+
+def test_a_node_may_be_drained_of_one_replica_at_a_time(cluster: Cluster):
+    budget = json.loads(cluster.kubectl("get", "pdb", SYSTEM, "-o", "json", namespace=SYSTEM))
+    assert budget["spec"]["maxUnavailable"] == 1
+    eventually(
+        lambda: cluster.get("pdb", SYSTEM, namespace=SYSTEM)["status"].get("disruptionsAllowed") == 1,
+        "one of the two may go",
+    )
