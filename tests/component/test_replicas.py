@@ -259,8 +259,7 @@ async def test_a_rolling_update_hands_the_studies_over(world, kubeconfig, tmp_pa
             await joined(new[-1], 3)
             ending = asyncio.ensure_future(leaving.end())
             begun = time.monotonic()
-            for name in names:
-                await goes_on(world, name, (await world.active(name))[0])
+            await asyncio.gather(*(goes_on(world, name, (await world.active(name))[0]) for name in names))
             gaps.append(time.monotonic() - begun)
             assert await ending == 0
         print(f"four studies went on within {max(gaps):.1f} s of SIGTERM")
