@@ -226,24 +226,33 @@ async def test_a_replica_that_is_stopped_in_the_middle_of_its_work_does_nothing_
 async def test_the_database_refuses_what_a_replica_still_writes_after_it_was_taken_over(world):
     """The fence in the database alone: a transaction that begins by right of an earlier hold."""
     trial = world.database.running_trial(study_name="team/study")
-    studies, trials = world.database.studies(), world.database.trials()
+    studies, own = world.database.studies(), Database(world.settings.dsn)
+
+    def note(value: str) -> None:
+        with own.transaction(trial_id=trial) as cursor:
+            cursor.execute(
+                "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (%s, 'a', %s)"
+                " ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json",
+                (trial, value),
+            )
+
     lease = Lease()
     lease.confirm(time.monotonic() + 1000)
     earlier, later = Hold(5, lease), Hold(6, lease)
     assert studies.claim("team", "team/study", 5) == [0]
     with under(earlier):
-        trials.set_system_attrs(trial, {"a": 1})
+        note("1")
     assert studies.claim("team", "team/study", 6) == [5]
     with under(earlier), pytest.raises(NotHeld):
-        trials.set_system_attrs(trial, {"a": 2})
+        note("2")
     assert not earlier.valid(), "nothing goes to Kubernetes either"
     with pytest.raises(NotHeld):
         studies.claim("team", "team/study", 5)
     with under(later):
-        trials.set_system_attrs(trial, {"a": 3})
+        note("3")
     studies.release([6])
     assert studies.claim("team", "team/study", 7) == [-6]
-    assert world.database.query("SELECT value_json FROM trial_system_attributes WHERE key = 'a'") == [("3",)]
+    assert world.database.query("SELECT value_json FROM trial_user_attributes WHERE key = 'a'") == [("3",)]
 
 
 async def test_a_rolling_update_hands_the_studies_over(world, kubeconfig, tmp_path):
