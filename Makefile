@@ -24,6 +24,7 @@ test: $(VENV)/ready lint ## everything: unit, component and end-to-end tests
 # The long forms; `make test` has a short form of each.
 test-faults: $(VENV)/ready ## everything is killed, cut off, filled up and upgraded; see docs/guarantees.md
 	@$(PYTHON) hack/local-cluster up
+	@FAULTS=all SEED=$${SEED:-$$(date +%s)} $(PYTEST) -n 4 -k "crash_points or any_order or fuzz" tests/component
 	@$(PYTEST) -m faults tests/e2e
 
 test-variants: $(VENV)/ready ## the operator's images with PyTorch, BoTorch and hyperopt; see CONTRIBUTING.md

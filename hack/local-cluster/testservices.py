@@ -190,6 +190,7 @@ def make_postgres(directory: Path, port: int) -> tuple[Component, str]:
         f"unix_socket_directories={data}",
         "max_connections=300",
         "shared_buffers=128MB",
+        "max_prepared_transactions=64",  # tests let a commit happen after its client has given up on it
     ):
         argv += ["-c", setting]
 

@@ -159,3 +159,17 @@ def server(own_database) -> Iterator[PostgresServer]:
 def own_pod(own_database, server) -> Pod:
     """A running trial in a database whose server the test may stop, restart and freeze."""
     return Pod.create(own_database[1])
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """What the crash-point matrix has tried: its cases are made while it runs, and no list of tests shows them."""
+    lines = [
+        text
+        for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+        for name, text in report.user_properties
+        if name == "crash points" and report.when == "call"
+    ]
+    if lines:
+        terminalreporter.section("crash points")
+        for line in lines:
+            terminalreporter.write_line(line)

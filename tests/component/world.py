@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import copy
 import json
@@ -78,8 +79,10 @@ class World:
     async def another_operator(self) -> AsyncIterator[World]:
         """The same namespace and database, with an operator and a clock of its own, for other studies."""
         world = World(self._configuration, self.cluster_id, self.database, self.namespace)
-        yield world
-        await world.close()
+        try:
+            yield world
+        finally:
+            await world.close()
 
     async def close(self) -> None:
         await self.cluster.close()
@@ -97,7 +100,7 @@ class World:
         configuration.host = self.logs_from or configuration.host
         logs = PodLogs(configuration)
         tails = Tails(self.operators_cluster, logs, self.threads, Output(self.operators_database))
-        self._followers.append(Follower(tails, self.woken.append))
+        self._followers.append(Follower(tails, lambda key: self.woken.append(key)))
         self.reconciler = Reconciler(
             self.settings,
             self.operators_cluster,
@@ -160,6 +163,25 @@ class World:
                 return look
         raise AssertionError(f"not settled after {most} looks")
 
+    async def logs_are_read(self, name: str = "study") -> None:
+        """Waits until the logs of Jobs that have ended are read, as far as the operator has begun with it."""
+        known = self._followers[-1]._studies.get((self.namespace, name))
+        if known is not None and (tasks := [work.task for work in known.work.values() if work.draining]):
+            await asyncio.wait(tasks, timeout=30)
+
+    async def late_writes_arrive(self) -> int:
+        """Lets writes happen whose answers nobody waits for any more. Returns how many there were."""
+        return await self.operators_cluster.deliver_late() + self.operators_database.wait_for_late()
+
+    def remembered(self, name: str = "study") -> list[tuple[int, str]] | None:
+        """Number and state of every trial, as the operator has them in memory; None when it has none there."""
+        live = self.reconciler._live.get(Key(self.namespace, name))
+        if live is None or live._sampling is None:
+            return None
+        trials = live._sampling._study.trials
+        first = live._sampling.memory.first  # those before it are of earlier studies
+        return [(trial.number - first, trial.state.name) for trial in trials[first:]]
+
     async def everything(self, name: str) -> Any:
         """What a look can change: rows, Jobs, status."""
         study = await self.cluster.get_study(self.namespace, name)
@@ -195,6 +217,18 @@ class World:
         query = {"labelSelector": f"{STUDY_LABEL}={study}"}
         found = await self.cluster._call("GET", f"/api/v1/namespaces/{self.namespace}/secrets", query)
         return {secret["metadata"]["name"]: secret for secret in found["items"]}
+
+    async def objects_of(self, study: str = "study") -> dict[str, list[Manifest]]:
+        """What the Studies of one name have had made, by plural; without what is being deleted, and pods."""
+        query = {"labelSelector": f"{STUDY_LABEL}={study}"}
+        found = {"jobs": await self.jobs(study)}
+        for plural in ("secrets", "services", "persistentvolumeclaims"):
+            path = f"/api/v1/namespaces/{self.namespace}/{plural}"
+            found[plural] = (await self.cluster._call("GET", path, query))["items"]
+        return {
+            plural: [item for item in items if "deletionTimestamp" not in item["metadata"]]
+            for plural, items in found.items()
+        }
 
     def reporting(self, study: Manifest) -> Reporting:
         """Address and key that the pods of a Study get."""
@@ -237,7 +271,7 @@ class World:
         now = timestamp()
         types = ("FailureTarget", "Failed") if failed else ("SuccessCriteriaMet", "Complete")
         status: dict[str, Any] = {
-            "startTime": now,
+            "startTime": (job.get("status") or {}).get("startTime") or now,
             "active": None,
             "ready": None,
             "conditions": [
@@ -292,13 +326,30 @@ class World:
                 path = self._path("jobs", job["metadata"]["name"])
                 await self.cluster._call("PATCH", path, body={"metadata": {"finalizers": None}}, content=MERGE)
 
-    async def collect_garbage(self) -> None:
-        """Deletes Jobs whose Study is gone, as the garbage collector does."""
+    async def collect_garbage(self, study: str | None = None) -> None:
+        """Deletes what belongs to a Study or Job that is gone, and lets go of what is being deleted, as the garbage
+        collector and the controllers of Jobs and claims do."""
         studies = {study["metadata"]["uid"] for study in await self.cluster.list_studies(self.namespace)}
-        for job in await self.jobs():
+        jobs = {}
+        for job in await self.jobs(study):
+            jobs[job["metadata"]["uid"]] = "deletionTimestamp" not in job["metadata"]
             if job["metadata"]["ownerReferences"][0]["uid"] not in studies:
                 await self.cluster._call("DELETE", self._path("jobs", job["metadata"]["name"]))
-        await self.remove_finalizers()
+        query = {"labelSelector": f"{STUDY_LABEL}={study}"} if study else None
+        for plural in ("pods", "secrets", "services", "persistentvolumeclaims"):
+            path = f"/api/v1/namespaces/{self.namespace}/{plural}"
+            owners = jobs if plural == "pods" else dict.fromkeys(studies, True)
+            for item in (await self.cluster._call("GET", path, query))["items"]:
+                meta = item["metadata"]
+                reference = (meta.get("ownerReferences") or [None])[0]
+                if reference is not None and not owners.get(reference["uid"]):
+                    await self.cluster._call("DELETE", f"{path}/{meta['name']}", body={"gracePeriodSeconds": 0})
+        path = f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims"
+        for claim in (await self.cluster._call("GET", path, query))["items"]:
+            if "deletionTimestamp" in claim["metadata"]:
+                patch = {"metadata": {"finalizers": None}}
+                await self.cluster._call("PATCH", f"{path}/{claim['metadata']['name']}", body=patch, content=MERGE)
+        await self.remove_finalizers(study)
 
     async def run_trials(self, value: Callable[[int], float], name: str = "study") -> None:
         """Lets every trial run to its end, one round after the other, until the study has ended."""
