@@ -59,6 +59,8 @@ _FILL = """
     WHERE t.study_id = %(study)s ORDER BY s, t.number;
 """
 
+_COMMITTED = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+
 Rows = list[dict[str, Any]]
 
 
@@ -88,6 +90,13 @@ class Way:
     def tell(self) -> tuple[float, float]:
         return _timed(self._tell)
 
+    def committed(self) -> int:
+        """Transactions that the server has counted in this database, those of this way's connection among them."""
+        with self.study._storage._backend.engine.begin() as opened:
+            opened.exec_driver_sql("SELECT pg_stat_force_next_flush()")
+        with self.study._storage._backend.engine.connect() as opened:
+            return opened.exec_driver_sql(_COMMITTED).scalar_one()
+
     def _ask(self) -> None:
         self._trial = self.study.ask(SPACE)
 
@@ -101,6 +110,13 @@ class MirrorWay(Way):
     def __init__(self, study: optuna.Study, mirror: Timed) -> None:
         super().__init__(study)
         self.mirror = mirror
+
+    def committed(self) -> int:
+        with self.mirror._database.transaction() as cursor:
+            cursor.execute("SELECT pg_stat_force_next_flush()")
+        with closing(self.mirror._database.connect()) as opened, opened.cursor() as cursor:
+            cursor.execute(_COMMITTED)
+            return cursor.fetchone()[0]
 
     def _ask(self) -> None:
         with self.mirror.batch() as batch:
@@ -190,32 +206,27 @@ def suggestions(place: Place, finished: int, running: int, repetitions: int, pee
     return row
 
 
-def commits(place: Place, peer_asks: int = 5, own_asks: int = 50) -> dict[str, Any]:
+def commits(place: Place) -> dict[str, Any]:
     """Transactions that the server counts for one suggestion and for one end, each way."""
     name = "team/commits"
     _filled(place, f"{name}-peer", 50, 0)
     ways = _ways(place, name, _filled(place, name, 50, 0), f"{name}-peer")
     found: dict[str, Any] = {}
-    for way, asks in (("mirror", own_asks), ("RDBStorage", peer_asks)):
+    for way, times in (("mirror", 50), ("RDBStorage", 5)):
         each = ways[way]
         each.ask()
         each.tell()
-        for what, times in (("ask", asks), ("tell", 1)):
-            if what == "tell":
-                each.ask()
-            before = _committed(place)
-            for _ in range(times):
-                getattr(each, what)()
-            found[f"{way}_{what}"] = (_committed(place) - before - 1) / times  # the question before was one
+        before = each.committed()
+        for _ in range(times):
+            each.ask()
+            each.tell()
+        both = each.committed() - before - 1  # the first question is one
+        before = each.committed()
+        for _ in range(times):
+            each.ask()
+        found[f"{way}_ask"] = (each.committed() - before - 1) / times
+        found[f"{way}_tell"] = both / times - found[f"{way}_ask"]
     return found
-
-
-def _committed(place: Place) -> int:
-    time.sleep(1.5)  # servers tell their counts when they have been idle for a second
-    with closing(psycopg2.connect(place.superuser)) as opened, opened, opened.cursor() as cursor:
-        cursor.execute("SELECT pg_stat_force_next_flush()")
-        cursor.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
-        return cursor.fetchone()[0]
 
 
 def loading(place: Place, finished: int, reports: int, repetitions: int) -> dict[str, Any]:
