@@ -153,7 +153,8 @@ def test_an_old_candidate_or_attribute_does_not_come_back(pod):
 def test_a_message_of_an_earlier_job_is_worth_nothing(pod):
     kept = [pod.message("finish", [0.5]), pod.message("candidate", [0.5]), pod.message("report", 1, 0.5)]
     failure = Failure("NodeLost", kind=FailureClass.INFRASTRUCTURE)
-    assert pod.database.trials().requeue(pod.trial_id, "job-0-r1", failure)
+    ((study_id,),) = pod.database.query("SELECT study_id FROM trials")
+    assert pod.database.trials().requeue(study_id, pod.trial_id, "job-0-r1", failure)
     for message in kept:
         with pytest.raises(psycopg2.Error) as caught:
             pod.submit(message)
