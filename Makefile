@@ -87,6 +87,12 @@ bench-growth: $(VENV)/ready ## figures at 10 and 100 times the work, and their p
 bench-plots: $(VENV)/ready ## docs/figures/*.svg from the JSON beside them
 	@$(BENCH)/plots.py
 
+bench-sizing: $(VENV)/ready ## what trials take in PostgreSQL, and a look's queries over them
+	@$(BENCH)/sizing.py $(ARGS)
+
+simulate: $(VENV)/ready ## 100,000 trials, 10,000 at once, on several replicas: simulated
+	@$(BENCH)/simulate.py $(ARGS)
+
 # Dependencies only: the code itself is imported from the checkout.
 $(VENV)/ready:
 	@echo "installing Python dependencies into $(VENV)"
