@@ -6,7 +6,7 @@ VENV   := $(CACHE)/venv-$(shell cat pyproject.toml requirements/constraints.txt 
 PYTEST := PYTHONPATH=$(CURDIR)/operator:$(CURDIR)/trial-image $(VENV)/bin/python -m pytest
 
 .PHONY: help demo test test-faults test-variants test-unit lint cluster-up cluster-down cluster-status
-.PHONY: bench bench-report bench-start bench-turnaround bench-trials bench-idle bench-storm bench-scale bench-growth bench-plots bench-suggest
+.PHONY: bench bench-report bench-start bench-turnaround bench-trials bench-idle bench-storm bench-scale bench-growth bench-plots bench-suggest bench-sizing simulate
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -73,6 +73,7 @@ bench-idle: $(VENV)/ready ## CPU and memory of an operator with idle studies
 
 bench-suggest: $(VENV)/ready ## suggestions of TPE over the mirror, beside Optuna's storages; ARGS=--keep for the plots
 	@$(BENCH)/suggest.py $(ARGS)
+
 bench-storm: $(VENV)/ready ## 1,000 trials that report every second, by way of PgBouncer and without
 	@$(BENCH)/storm.py $(ARGS)
 

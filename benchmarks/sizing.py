@@ -89,13 +89,13 @@ def _size(place: Place, trials: int, options: argparse.Namespace) -> None:
         progress(f"writing {trials} trials with {options.reports} reports each, {options.running} of them running")
         study_id = fill(cursor, trials, options.reports, options.running)
         cursor.execute("VACUUM ANALYZE")
-        rows, total = [], 0
+        rows, total, written = [], 0, trials + options.running
         for name in _TABLES:
             cursor.execute("SELECT pg_table_size(%s::regclass), pg_indexes_size(%s::regclass)", (name, name))
             data, indexes = cursor.fetchone()
             total += data + indexes
-            rows.append((name, f"{data / 2**20:.1f}", f"{indexes / 2**20:.1f}", f"{(data + indexes) / (trials + options.running):.0f}"))
-        rows.append(("all", "", f"{total / 2**20:.0f}", f"{total / (trials + options.running):.0f}"))
+            rows.append((name, f"{data / 2**20:.1f}", f"{indexes / 2**20:.1f}", f"{(data + indexes) / written:.0f}"))
+        rows.append(("all", "", f"{total / 2**20:.0f}", f"{total / written:.0f}"))
         print(f"{trials} trials, {PARAMETERS} parameters and {options.reports} reports each\n")
         table(("table", "data, MiB", "indexes, MiB", "bytes for each trial"), rows)
     opened.close()

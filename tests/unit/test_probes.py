@@ -116,6 +116,10 @@ def test_metrics_over_http(port):
         "study_operator_trial_failures": "counter",
         "study_operator_queue_depth": "gauge",
         "study_operator_last_progress_timestamp_seconds": "gauge",
+        "study_operator_refused_calls": "counter",
+        "study_operator_replicas": "gauge",
+        "study_operator_studies_served": "gauge",
+        "study_operator_takeovers": "counter",
     }
     counts = [s.value for s in families["study_operator_reconcile_seconds"].samples if s.name.endswith("_count")]
     assert counts[0] >= 1
