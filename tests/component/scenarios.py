@@ -30,11 +30,12 @@ CLAIM = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"
 SPACE = [{"name": "x", "float": {"low": 0, "high": 1}}]
 
 
-def _several_pods() -> dict[str, Any]:
+async def _several_pods(play: Play) -> dict[str, Any]:
+    """Trials of two pods, and a Service of this study's own: others run beside it."""
     template = job_template()
     template["spec"] |= {"completionMode": "Indexed", "completions": 2, "parallelism": 2}
-    template["spec"]["template"]["spec"]["subdomain"] = "workers"
-    return template
+    template["spec"]["template"]["spec"]["subdomain"] = f"{play.name}-pods"
+    return {"jobTemplate": template}
 
 
 # What users do
@@ -117,7 +118,7 @@ async def _earlier_study(play: Play) -> dict[str, Any]:
 async def _only_the_best_claim_is_left(play: Play, here: Records | None) -> None:
     found = await play.world.objects_of(play.name)
     assert [item["metadata"]["name"] for item in found["persistentvolumeclaims"]] == [f"{play.name}-1"]
-    assert [item["metadata"]["name"] for item in found["services"]] == ["workers"]
+    assert [item["metadata"]["name"] for item in found["services"]] == [f"{play.name}-pods"]
 
 
 async def _no_row_is_left(play: Play, here: Records | None) -> None:
@@ -153,10 +154,10 @@ SCENARIOS: dict[str, Scenario] = {
             "parallelism": 2,
             "maxTrials": 3,
             "checkpoints": {"claimTemplate": CLAIM, "keep": "Best"},
-            "jobTemplate": _several_pods(),
         },
         scripts={0: [succeeds(0.5)], 1: [succeeds(0.9)], 2: [succeeds(0.7)]},
         ends=dict.fromkeys(range(3), "COMPLETE"),
+        prepare=_several_pods,
         check=_only_the_best_claim_is_left,
     ),
     "suspended": Scenario(
