@@ -111,7 +111,8 @@ def test_whatever_a_study_says_it_is_refused_with_a_reason_or_runs(
         finally:
             runner.run(world.close())
     record_property("crash points", f"fuzz: {sum(became.values())} Studies: {dict(became.most_common())}")
-    assert len(became) > 3, "some run, some are refused by the API server, some by the operator"
+    kinds = {end.partition(":")[0] for end in became}
+    assert {"runs", "refused by the API server", "refused"} <= kinds, "each of the three happens"
 
 
 @pytest.mark.parametrize("spec", [{}, {"objectives": []}])
