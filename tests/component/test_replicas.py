@@ -19,6 +19,7 @@ from waiting import until
 from world import World, params_of
 
 from study_operator.fence import BEAT, IDLE, VALID, Hold, Lease, NotHeld, under
+from study_operator.model.shares import share
 from study_operator.storage.database import Database
 from study_operator.storage.locks import Locks
 
@@ -111,16 +112,23 @@ async def test_studies_are_shared_out_and_move_only_to_the_one_that_comes(world,
     names = [f"study{i}" for i in range(12)]
     async with replicas(world, tmp_path, kubeconfig, 2) as two:
         await apply_and_wait(world, names, maxTrials=3, parallelism=1)
-        before = holders(world.database)
-        assert min(await shares(two, 12)) >= 1
+        counts = await shares(two, 12)
+        assert sorted(counts) == sorted(
+            len(share(members(world), member, [(world.namespace, name) for name in names])) for member in members(world)
+        )
+        before, members_before = holders(world.database), members(world)
         async with replica(world, tmp_path, "replica-2", kubeconfig) as third:
             await joined(third, 3)
-            counts = await shares([*two, third], 12)
-            await until(lambda: all(held > 0 for held in holders(world.database).values()), PATIENCE)
-            after = holders(world.database)
-            moved = {name for name in names if after[name] != before[name]}
-            assert len(moved) == counts[2], "the others stay where they are"
-            assert 1 <= counts[2] <= 10
+            (newcomer,) = members(world) - members_before
+            own = {name for _, name in share(members(world), newcomer, [(world.namespace, name) for name in names])}
+
+            def moved() -> bool:
+                now = holders(world.database)
+                assert all(now[name] == before[name] for name in names if name not in own), "the others stay"
+                return all(now[name] > 0 and now[name] != before[name] for name in own)
+
+            await until(moved, PATIENCE)
+            assert len(own) == (await shares([*two, third], 12))[2]
             await run_out(world, names)
             assert all("taken over" not in one.process.log() for one in (*two, third)), "all were handed over"
 
@@ -307,6 +315,15 @@ def test_locks_of_another_login_count_for_nothing(database):
     with closing(psycopg2.connect(database.reporter_url)) as pod, pod.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(7, 1)")
         assert len(asyncio.run(members())) == 1
+
+
+def members(world: World) -> set[int]:
+    """The numbers of the replicas, as PostgreSQL shows them to all."""
+    rows = world.database.query(
+        "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    return {number for (number,) in rows}
 
 
 def state(pid: int) -> str:
