@@ -104,7 +104,8 @@ def test_final_values_wait_until_the_database_is_back(capsys):
     assert sender.send_final(call("final")) == "answer to final"
     assert database.stored == ["a", "final"]
     assert 1200 <= database.now < 1220
-    assert 6 <= capsys.readouterr().err.count("final waits for the database") <= 8  # every 30 s, not every attempt
+    # Every 30 s at most, at the next of the attempts, which come at random times: not at every one.
+    assert 4 <= capsys.readouterr().err.count("final waits for the database") <= 8
     assert database.attempts < 60
     assert database.closed == 1
 
