@@ -63,7 +63,7 @@ class Front:
         self._to = configuration.host
         application = web.Application(client_max_size=2**26)
         application.router.add_route("*", "/{path:.*}", self._pass_on)
-        runner = web.AppRunner(application)
+        runner = web.AppRunner(application, shutdown_timeout=0.1)  # watches are open; who opened them is dead
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()

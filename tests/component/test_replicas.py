@@ -276,7 +276,8 @@ async def test_a_rolling_update_hands_the_studies_over(world, kubeconfig, tmp_pa
             await joined(new[-1], 3)
             ending = asyncio.ensure_future(leaving.end())
             begun = time.monotonic()
-            await asyncio.gather(*(goes_on(world, name, (await world.active(name))[0]) for name in names))
+            running = [(await world.active(name))[0] for name in names]
+            await asyncio.gather(*map(goes_on, [world] * len(names), names, running))
             gaps.append(time.monotonic() - begun)
             assert await ending == 0
         print(f"four studies went on within {max(gaps):.1f} s of SIGTERM")
