@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from study_operator.model.position import Position
 from study_operator.storage.database import Database
 from study_operator.storage.output import Batch, Output, Stored
-from study_operator.storage.reading import bad_reports_of
+from study_operator.storage.reading import facts_of
 
 FIRST, SECOND = Position(5, 1, 5), Position(9, 2, 9, 0, 1)
 
@@ -29,7 +29,8 @@ def reports(database: TestDatabase, trial_id: int) -> list[tuple[int, str]]:
 def bad(database: TestDatabase, trial_id: int) -> tuple[int, str]:
     ((study_id,),) = database.query("SELECT study_id FROM trials WHERE trial_id = %s", trial_id)
     with Database(settings_for(database).dsn).transaction() as cursor:
-        return bad_reports_of(cursor, study_id)
+        facts = facts_of(cursor, study_id)
+        return facts.bad_reports, facts.last_bad_report
 
 
 def results(database: TestDatabase) -> list[tuple]:

@@ -205,4 +205,4 @@ async def test_killed_while_it_begins(world, wrong):
         struck += faults.struck
         if not faults.struck:
             break
-    assert {"COMMIT INSERT INTO trial_system_attributes", "COMMIT INSERT INTO study_system_attributes"} <= set(struck)
+    assert {"COMMIT Beginnings.enqueue", "COMMIT Beginnings.load"} <= set(struck)
