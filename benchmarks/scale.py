@@ -388,7 +388,7 @@ def measure(options: argparse.Namespace) -> None:
         bare = asyncio.run(run_bare(scenario, logs))
         own = asyncio.run(run_studies(scenario, logs))
         show(scenario, own, bare)
-        kept[name] = {"studies": dataclasses.asdict(own), "bare": dataclasses.asdict(bare)}
+        kept[name] = {"studies": vars(own), "bare": vars(bare)}
         if options.json:
             Path(options.json).write_text(json.dumps(kept, indent=1) + "\n")
 
