@@ -18,7 +18,7 @@ TRIALS, STEPS = 12, 4
 def helm_upgrade(*values: str) -> None:
     """What `helm upgrade` makes of the release with other values; returns when every pod is ready."""
     command = ["helm", "upgrade", SYSTEM, str(CHART), "--namespace", SYSTEM, "--reuse-values", "--wait"]
-    settings = [word for value in values for word in ("--set-string" if "Annotations" in value else "--set", value)]
+    settings = [word for value in values for word in ("--set", value)]
     done = subprocess.run([*command, "--timeout", "5m", *settings], capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
 
@@ -27,7 +27,7 @@ def helm_upgrade(*values: str) -> None:
 def _two_replicas(installed: dict[str, str]) -> Iterator[None]:
     helm_upgrade("replicas=2")
     yield
-    helm_upgrade("replicas=1", "operator.podAnnotations=null")
+    helm_upgrade("replicas=1", "operator.podAnnotations.updated=null")
 
 
 def operators(cluster: Cluster) -> dict[str, str]:
