@@ -97,7 +97,10 @@ COSTS = Costs(look=0.010, running=0.00005, trial=0.014, suggest=suggest_random)
 PODS_PER_SECOND = 27.0  # as the control plane of `make bench-scale` starts bare Jobs: 200 in 7.4 s
 
 # What was measured: name, load, sampler, seconds, cores of the operator.
-MEASURED: list[tuple[str, Load, str, float, float]] = [("b1", Load(1, 600, 200, (30.0, 30.0)), "TPE", 123, 0.135)]
+MEASURED: list[tuple[str, Load, str, float, float]] = [
+    ("b1", Load(1, 600, 200, (30.0, 30.0)), "TPE", 123, 0.135),
+    ("b2", Load(1, 2000, 1000, (30.0, 60.0)), "TPE", 232, 0.246),
+]
 _MINUTES = 60.0
 # What people ask about: the same 100,000 trials, 10,000 at once, as one study or as many.
 ASKED = [
