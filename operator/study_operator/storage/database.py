@@ -71,13 +71,9 @@ class Database:
         with self._connection() as connection, connection.cursor() as cursor:
             connection.autocommit = True  # psycopg2 would send BEGIN and COMMIT by themselves
             try:
-                cursor.execute(statement, arguments)
-                return cursor.fetchone()
-            except psycopg2.Error as error:
-                if hold is None or error.pgcode != _NOT_HELD:
-                    raise
-                hold.superseded = True
-                raise fence.NotHeld("another replica has taken the study over") from None
+                with _refused_without(hold):
+                    cursor.execute(statement, arguments)
+                    return cursor.fetchone()
             finally:
                 if not connection.closed:
                     connection.autocommit = False
@@ -135,13 +131,20 @@ def _admit(cursor: cursor, study_id: int | None, trial_id: int | None) -> None:
         return
     hold.check()
     study = "%s" if trial_id is None else "(SELECT study_id FROM trials WHERE trial_id = %s)"
-    try:
+    with _refused_without(hold):
         cursor.execute(
             f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_WRITER}'; {_ADMIT.format(study)}",
             (study_id if trial_id is None else trial_id, hold.epoch),
         )
+
+
+@contextmanager
+def _refused_without(hold: fence.Hold | None) -> Iterator[None]:
+    """Raises NotHeld when the database says that there is a later hold."""
+    try:
+        yield
     except psycopg2.Error as error:
-        if error.pgcode != _NOT_HELD:
+        if hold is None or error.pgcode != _NOT_HELD:
             raise
         hold.superseded = True
         raise fence.NotHeld("another replica has taken the study over") from None
