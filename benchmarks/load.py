@@ -88,6 +88,9 @@ class Api:
             url = self._url(path, {"watch": "true", "timeoutSeconds": "7200", **query, **version})
             rest = b""
             async with self._session.get(url) as response:
+                if response.status == 504:  # its cache is seconds behind what it has sent before
+                    await asyncio.sleep(1)
+                    continue
                 if response.status >= 300:
                     raise Failed(f"watch {path}: {response.status} {(await response.text())[:300]}")
                 async for chunk in response.content.iter_any():

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from study_operator import beside, metrics
 from study_operator.cluster import ApiError, Cluster, owner_uid
@@ -28,6 +28,8 @@ from study_operator.storage.threads import StorageThreads
 # Calls of the API server at once for one study. A server that answers in milliseconds sees few of them.
 AT_ONCE = 64
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 
@@ -42,21 +44,29 @@ class Done:
     again: bool = False
 
 
-async def _all(tasks: list[asyncio.Future[None]]) -> None:
+async def _all(tasks: Iterable[asyncio.Future[T]]) -> list[T]:
     """Waits for all of them, also when one has failed: nothing goes on when a look has ended."""
-    for result in await asyncio.gather(*tasks, return_exceptions=True):
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
         if isinstance(result, BaseException):
             raise result
+    return results  # type: ignore[return-value]
 
 
-async def _some_at_once(calls: list[Coroutine[Any, Any, None]]) -> None:
+def _in_pieces(actions: Sequence[Action]) -> Iterator[Any]:
+    """What is done with one transaction, so that much of it is done when the API server fails on the way."""
+    return (actions[start : start + AT_ONCE] for start in range(0, len(actions), AT_ONCE))
+
+
+async def _some_at_once(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What they return, in their order."""
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(call: Coroutine[Any, Any, None]) -> None:
+    async def one(call: Coroutine[Any, Any, T]) -> T:
         async with gate:
-            await call
+            return await call
 
-    await _all([asyncio.ensure_future(one(call)) for call in calls])
+    return await _all([asyncio.ensure_future(one(call)) for call in calls])
 
 
 class Actor:
@@ -88,57 +98,65 @@ class Actor:
             StorageUnavailable: on the way; what was done stays done.
         """
         troubles = self._done.troubles
-        for kind, same in groupby(actions, type):
+        for _, same in groupby(actions, type):
             before = len(troubles)
-            if kind in (Launch, EndJob, CleanUp):
-                if kind is not Launch or await self._prepare():
-                    await _some_at_once([self._act(action, freed_at) for action in same])
-            else:
-                for action in same:
-                    await self._act(action, freed_at)
+            await self._act(list(same), freed_at)
             # In whatever order they came: a condition's message that changes at each look would be written each time.
             troubles[before:] = sorted(troubles[before:])
         return self._done
 
-    async def _act(self, action: Action, freed_at: float | None) -> None:
-        match action:
+    async def _act(self, actions: Sequence[Action], freed_at: float | None) -> None:
+        """Does some actions of the same kind."""
+        match actions[0]:
             case Tell():
-                await self._tell(action)
+                for some in _in_pieces(actions):
+                    await self._tell(await _some_at_once(map(self._explained, some)))
             case Judge():
-                await self._judge(action)
+                for some in _in_pieces(actions):
+                    await self._judge(some)
             case Requeue():
-                await self._requeue(action.row, action.failure)
+                for action in actions:
+                    await self._requeue(action.row, action.failure)
             case Launch():
-                await self._launch(action.row)
+                if await self._prepare():
+                    await _some_at_once(self._launch(action.row) for action in actions)
             case EndJob():
-                await self._delete(action.job, waiting=True, kill_after=action.kill_after)
+                await _some_at_once(self._delete(end.job, waiting=True, kill_after=end.kill_after) for end in actions)
             case CleanUp():
-                await self._delete(action.job, waiting=False)
+                await _some_at_once(self._delete(action.job, waiting=False) for action in actions)
             case Ask():
-                await self._start(action.count)
+                for action in actions:
+                    await self._start(action.count)
                 if freed_at is not None and self._done.created:
                     metrics.SLOT_FREE_TO_JOB.observe(time.monotonic() - freed_at)
 
-    async def _tell(self, told: Tell) -> None:
-        failure = told.failure
-        if failure is not None and told.job is not None and not failure.last_log_line:
-            failure = await self._explain(told.job, failure)
-        with trial_context(told.row.number):
-            if not await self._threads.run(self._live.tell, told, failure):
-                log.info("trial %d had ended otherwise before it could be told", told.row.number)
-                return
-            if failure is None:
-                log.info("trial %d ended: %s %s", told.row.number, told.state.name, list(told.values or ()))
-            else:
-                self._failed(told.row, failure)
+    async def _tell(self, tells: list[Tell]) -> None:
+        done = await self._threads.run(self._live.tell, tells)
+        for told, ended in zip(tells, done, strict=True):
+            with trial_context(told.row.number):
+                if not ended:
+                    log.info("trial %d had ended otherwise before it could be told", told.row.number)
+                elif told.failure is None:
+                    log.info("trial %d ended: %s %s", told.row.number, told.state.name, list(told.values or ()))
+                else:
+                    self._failed(told.row, told.failure)
 
-    async def _judge(self, judged: Judge) -> None:
-        failure = await self._explain(judged.job)
-        ruling = verdict(self._live.study, judged.row, judged.job, failure)
-        if isinstance(ruling, Requeue):
-            await self._requeue(ruling.row, ruling.failure)
-        else:
-            await self._tell(replace(ruling, job=None))  # it is explained
+    async def _explained(self, told: Tell) -> Tell:
+        """With what the program of a failed trial said last."""
+        failure = told.failure
+        if failure is None or told.job is None or failure.last_log_line:
+            return told
+        return replace(told, failure=await self._explain(told.job, failure))
+
+    async def _judge(self, judged: Sequence[Judge]) -> None:
+        failures = await _some_at_once(self._explain(action.job) for action in judged)
+        study = self._live.study
+        rulings = [verdict(study, judge.row, judge.job, why) for judge, why in zip(judged, failures, strict=True)]
+        if tells := [ruling for ruling in rulings if isinstance(ruling, Tell)]:
+            await self._tell(tells)
+        for ruling in rulings:
+            if isinstance(ruling, Requeue):
+                await self._requeue(ruling.row, ruling.failure)
 
     async def _requeue(self, row: TrialRow, failure: Failure | None) -> None:
         with trial_context(row.number):

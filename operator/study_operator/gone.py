@@ -40,18 +40,11 @@ class Gone:
 
     async def _end(self, study: KnownStudy) -> None:
         while running := await self._running(study):  # again, for a value may arrive meanwhile, and is not lost
-            for row in running:
-                seen = row.result is not None and not row.result.provisional
-                told = tell_result(row, ()) if seen else Tell(row, TrialState.FAIL, failure=_DELETED)
-                await self._threads.run(
-                    self._trials.tell,
-                    study.study_id,
-                    row.trial_id,
-                    told.state,
-                    told.values,
-                    told.failure,
-                    despite_result=seen,
-                )
+            tells = [
+                tell_result(row, ()) if row.has_final else Tell(row, TrialState.FAIL, failure=_DELETED)
+                for row in running
+            ]
+            await self._threads.run(self._trials.tell, study.study_id, tells)
         await self._threads.run(self._studies.forget, study)
         log.info("Study %s/%s is gone; deletionPolicy: %s", study.namespace, study.name, study.deletion_policy)
 

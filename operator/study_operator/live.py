@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
@@ -21,15 +22,16 @@ from study_operator.model.pruners import build_pruner
 from study_operator.model.samplers import build_sampler
 from study_operator.model.sampling import Sampling, ancestors
 from study_operator.model.study import Study
-from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Rows, TrialRow
+from study_operator.model.trial import BestTrial, Clock, Failure, Rows, TrialRow
 from study_operator.model.warm_start import WarmStarted
 from study_operator.model.wishes import impossible
 from study_operator.storage.beginnings import Beginnings
 from study_operator.storage.database import Database
 from study_operator.storage.mirror import Mirror, forget_changes
 from study_operator.storage.reading import FAILURE_ATTR, JOB_ATTR
+from study_operator.storage.storing import store_most
 from study_operator.storage.studies import Studies
-from study_operator.storage.trials import Trials
+from study_operator.storage.trials import Trials, constraint_attrs
 
 log = logging.getLogger(__name__)
 
@@ -187,12 +189,12 @@ class LiveStudy:
         """Lets a trial run again under another Job. False when it had ended already, or a result has just arrived."""
         assert self.study_id is not None
         job = self.study.job_name(row.number, row.attempt + 1)
-        memory = self._memory_of(row.trial_id)
-        if memory is None:
+        sampling = self._sampling_of([row.trial_id])
+        if sampling is None:
             return self._trials.requeue(self.study_id, row.trial_id, job, failure)
         try:
-            with memory.batch() as batch:
-                memory.set_trial_system_attr(row.trial_id, JOB_ATTR, job)
+            with sampling.memory.batch() as batch:
+                sampling.memory.set_trial_system_attr(row.trial_id, JOB_ATTR, job)
                 change = batch.trials[row.trial_id]
                 # What somebody else had read off the output of the Job that failed is not the next one's.
                 change.failure, change.unless_result, change.forget_result = failure, True, True
@@ -201,48 +203,50 @@ class LiveStudy:
             return False
         return True
 
-    def tell(self, told: Tell, failure: Failure | None) -> bool:
-        """Ends a trial. False when it had ended already, or a result has just arrived."""
-        assert self.study_id is not None
-        row, values = told.row, told.values
-        infeasible = failure is not None and failure.kind is FailureClass.INFEASIBLE
-        ask_for_value = told.state is TrialState.PRUNED and values is None and not infeasible
-        attrs = {f"constraints:{name}": violation for name, violation in told.constraints.items()}
-        despite_result = row.result is not None and not row.result.provisional
-        self.prune.discard(row.number)
-        self.launched.discard(row.job or "")
-        memory = self._memory_of(row.trial_id)
-        if memory is None or self._sampling is None:
-            if ask_for_value and (value := self._trials.last_value(row.trial_id)) is not None:
-                values = (value,)
-            return self._trials.tell(
-                self.study_id, row.trial_id, told.state, values, failure, attrs, despite_result=despite_result
-            )
-        sampling = self._sampling
-        if told.state is TrialState.PRUNED:  # where nothing prunes, it has seen none of the reports
-            for report in self._trials.reports({row.trial_id: sampling.seen(row.trial_id)}):
-                sampling.see(report)
-        try:
-            with memory.batch() as batch:
-                for name, violation in attrs.items():
-                    memory.set_trial_system_attr(row.trial_id, name, violation)
-                if failure is not None:
-                    memory.set_trial_user_attr(row.trial_id, FAILURE_ATTR, asdict(failure))
-                sampling.tell(row.trial_id, told.state, sampling.last_value(row.trial_id) if ask_for_value else values)
-                change = batch.trials[row.trial_id]
-                change.failure, change.unless_result = failure, not despite_result
-        except (NotStored, UpdateFinishedTrialError):
-            self._sampling = None
-            return False
-        return True
+    def tell(self, tells: Sequence[Tell]) -> list[bool]:
+        """Ends trials, many in one transaction.
 
-    def _memory_of(self, trial_id: int) -> Memory | None:
-        """The memory that is to be kept in step when this trial is written to."""
-        kept = self._kept()
-        if kept is None or not kept.memory.knows(trial_id):
+        Returns:
+            For each whether it was ended; False when it had ended already, or a result has just arrived.
+        """
+        assert self.study_id is not None
+        for told in tells:
+            self.prune.discard(told.row.number)
+            self.launched.discard(told.row.job or "")
+        sampling = self._sampling_of(told.row.trial_id for told in tells)
+        if sampling is None:
+            return self._trials.tell(self.study_id, tells)
+        # Where nothing prunes, it has seen none of the reports.
+        pruned = [told.row.trial_id for told in tells if told.state is TrialState.PRUNED]
+        for report in self._trials.reports({trial_id: sampling.seen(trial_id) for trial_id in pruned}):
+            sampling.see(report)
+        done = store_most(tells, partial(self._tell, sampling))
+        if not all(done):
             self._sampling = None
-            return None
-        return kept.memory
+        return done
+
+    def _tell(self, sampling: Sampling, tells: Sequence[Tell]) -> None:
+        memory = sampling.memory
+        with memory.batch() as batch:
+            for told in tells:
+                trial_id = told.row.trial_id
+                if memory.get_trial(trial_id).state.is_finished():
+                    raise StaleHistory(f"trial {told.row.number} has ended")
+                for name, violation in constraint_attrs(told).items():
+                    memory.set_trial_system_attr(trial_id, name, violation)
+                if told.failure is not None:
+                    memory.set_trial_user_attr(trial_id, FAILURE_ATTR, asdict(told.failure))
+                values = sampling.last_value(trial_id) if told.by_last_report else told.values
+                sampling.tell(trial_id, told.state, values)
+                change = batch.trials[trial_id]
+                change.failure, change.unless_result = told.failure, not told.row.has_final
+
+    def _sampling_of(self, trial_ids: Iterable[int]) -> Sampling | None:
+        """What is to be kept in step when these trials are written to."""
+        kept = self._kept()
+        if kept is not None and not all(map(kept.memory.knows, trial_ids)):
+            kept = self._sampling = None
+        return kept
 
     def _ensure(self, reporting: Reporting) -> None:
         """Creates the study's rows, and keeps its key and deletion policy as they should be."""

@@ -56,12 +56,14 @@ class Key(NamedTuple):
 @dataclass
 class Look:
     """What came of one look: when to look again though nothing happens, in seconds; whether to look again soon
-    because something went wrong, and what, in sentences for people; whether the Study is gone and its rows ended."""
+    because something went wrong, and what, in sentences for people; whether the Study is gone and its rows ended; for
+    how many seconds it has acted, not read."""
 
     again: float | None = None
     failed: bool = False
     gone: bool = False
     troubles: list[str] = field(default_factory=list)
+    acted: float = 0.0
 
     def sooner(self, seconds: float | None) -> None:
         if seconds is not None:
@@ -198,7 +200,9 @@ class Reconciler:
         look.sooner(todo.look_again.total_seconds() if todo.look_again else None)
         actor = Actor(self._cluster, self._threads, live, self._reporting(live.study), self._cluster_now)
         active = {job.name for job in observed.active}
+        begun = time.monotonic()
         done = await actor.act(todo.actions, noticed if live.active - active else None)
+        look.acted = time.monotonic() - begun
         live.active = active | set(done.created)
         if todo.actions:
             rows = await self._threads.run(live.look, list({job.number for job in observed.active}))

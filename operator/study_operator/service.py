@@ -30,8 +30,9 @@ READINESS_INTERVAL, READINESS_TIMEOUT = 5.0, 15.0  # seconds
 # After how many seconds without the database its loss is told in the status; for how many seconds looks that are going
 # on are waited for at the end.
 OUTAGE, FAREWELL = 5.0, 15.0
-# A study whose look has taken longer than QUICK rests for as long as it was longer: of a thousand trials that run, one
-# ends every few milliseconds, and a look for each of them would leave the others no CPU. Seconds.
+# A study whose look has read for longer than QUICK rests for as long as it was longer, unless it has acted meanwhile:
+# of a thousand trials that run, one ends every few milliseconds, and a look for each of them would leave the others no
+# CPU. Seconds.
 QUICK, LONGEST_REST = 0.25, 2.0
 JOINING = "no connection for locks yet: looking for the other replicas"
 
@@ -148,47 +149,49 @@ class Service:
     async def _work(self) -> None:
         while (got := await self._queue.get()) is not None:
             key, noticed = got
-            begun = time.monotonic()
+            begun, acted = time.monotonic(), 0.0
             try:
                 with study_context(*key):
-                    await self._serve(key, noticed)
+                    acted = await self._serve(key, noticed)
             finally:
-                self._queue.done(key, min(max(time.monotonic() - begun - QUICK, 0.0), LONGEST_REST))
+                read = time.monotonic() - begun - acted
+                self._queue.done(key, min(max(read - acted - QUICK, 0.0), LONGEST_REST))
                 self._replicas.looked(key)
 
-    async def _serve(self, key: Key, noticed: float) -> None:
-        """Looks at a study if it is served here."""
+    async def _serve(self, key: Key, noticed: float) -> float:
+        """Looks at a study if it is served here. Returns for how many seconds it has acted on it."""
         hold = self._replicas.hold(key)
         if hold is None:
             if self._replicas.serves(key):
                 self._queue.add_after(key, fence.BEAT)  # the database is only slow to answer, or it is handed over
             elif self._outage() is not None:
                 await self._tell_outage(key)
-            return
+            return 0.0
         with fence.under(hold):
             try:
                 if wait := await self._replicas.claim(key, hold):
                     self._queue.add_after(key, wait)
                 else:
-                    await self._look(key, noticed)
+                    return await self._look(key, noticed)
             except fence.NotHeld as error:
                 log.warning("left off: %s", error)
                 self._queue.add_after(key, fence.BEAT)
             except (StorageUnavailable, StorageError) as error:
                 log.warning("trying again in %.1f s: %s", self._queue.retry(key), error)
+        return 0.0
 
-    async def _look(self, key: Key, noticed: float) -> None:
+    async def _look(self, key: Key, noticed: float) -> float:
         begun = time.perf_counter()
         try:
             look = await self._reconciler.reconcile(key, noticed)
         except ApiError as error:
             log.warning("trying again in %.1f s: %s", self._queue.retry(key), error)
-            return
+            return 0.0
         except fence.NotHeld:
             raise
         except Exception:
             log.exception("trying again in %.1f s", self._queue.retry(key))
-            return
+            return 0.0
         finally:
             metrics.RECONCILE.observe(time.perf_counter() - begun)
         if look.failed:
@@ -201,6 +204,7 @@ class Service:
             self._queue.add_after(key, look.again)
         if look.gone:
             self._replicas.gone(key)
+        return look.acted
 
     def _noticed(self, key: Key) -> None:
         """Something has happened to a Study."""

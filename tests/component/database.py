@@ -19,6 +19,8 @@ import psycopg2
 from optuna.trial import TrialState
 from psycopg2.extensions import connection
 
+from study_operator.model.plan import Tell
+from study_operator.model.trial import Failure, Result, TrialRow
 from study_operator.settings import Settings
 from study_operator.storage.database import Database
 from study_operator.storage.mirror import Mirror
@@ -66,10 +68,23 @@ class TestDatabase:
             mirror.set_trial_system_attr(trial_id, "study_operator:job", f"job-{mirror.size - 1}")
         return batch.ids[trial_id]
 
-    def tell(self, trial_id: int, state: TrialState, values: Sequence[float] | None, **more: Any) -> bool:
-        """Ends a trial as the operator does when its study is not in memory."""
-        ((study_id,),) = self.query("SELECT study_id FROM trials WHERE trial_id = %s", trial_id)
-        return self.trials().tell(study_id, trial_id, state, values, **more)
+    def tell(
+        self,
+        trial_id: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+        failure: Failure | None = None,
+        despite_result: bool = False,
+    ) -> bool:
+        """Ends a trial as the operator does when its study is not in memory.
+
+        Args:
+            despite_result: the caller has seen a result that holds by itself.
+        """
+        ((study_id, number),) = self.query("SELECT study_id, number FROM trials WHERE trial_id = %s", trial_id)
+        row = TrialRow(trial_id, number, TrialState.RUNNING, {}, None, result=Result(()) if despite_result else None)
+        (ended,) = self.trials().tell(study_id, [Tell(row, state, None if values is None else tuple(values), failure)])
+        return ended
 
     def mirror(self, study_id: int) -> Mirror:
         return Mirror(Database(settings_for(self).dsn), study_id)

@@ -111,7 +111,7 @@ def test_the_same_seed_suggests_the_same_as_in_memory(empty_database: TestDataba
 
 
 def whole(trials: list[FrozenTrial]) -> list[str]:
-    """All that there is of trials, NaN being like NaN. In which order PostgreSQL returns these rows, nobody promises."""
+    """All that there is of trials, NaN being like NaN. In which order PostgreSQL returns rows, nobody promises."""
     unordered = ("_user_attrs", "_system_attrs", "intermediate_values")
     return [
         repr({name: sorted(value.items()) if name in unordered else value for name, value in vars(trial).items()})

@@ -82,6 +82,12 @@ class Tell:
     job: JobState | None = None
     constraints: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def by_last_report(self) -> bool:
+        """Whether the value reported last becomes the trial's own, as Optuna has it for pruned trials."""
+        infeasible = self.failure is not None and self.failure.kind is FailureClass.INFEASIBLE
+        return self.state is TrialState.PRUNED and self.values is None and not infeasible
+
 
 @dataclass(frozen=True)
 class Judge:

@@ -49,6 +49,11 @@ class TrialRow:
     retries: int = 0
 
     @property
+    def has_final(self) -> bool:
+        """Whether a result has come that holds by itself."""
+        return self.result is not None and not self.result.provisional
+
+    @property
     def attempt(self) -> int:
         """How often the trial has been run again, for whatever reason; it is part of its Job's name."""
         return attempt_of(self.job or "")

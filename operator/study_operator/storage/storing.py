@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from optuna.distributions import distribution_to_json
 
-from study_operator.model.memory import Batch, Change, Full, StaleHistory, Stored
+from study_operator.model.memory import Batch, Change, Full, NotStored, StaleHistory, Stored
 from study_operator.storage import reading
 from study_operator.storage.database import Database
+
+T = TypeVar("T")
 
 _STORE = "SELECT outcome, detail, at, ids FROM study_operator.store(%s, %s)"
 
@@ -32,6 +34,25 @@ def store(database: Database, study_id: int, batch: Batch) -> Stored:
     if outcome == "stale":
         raise StaleHistory(detail)
     return Stored(at, ids)
+
+
+def store_most(items: Sequence[T], write: Callable[[Sequence[T]], None]) -> list[bool]:
+    """Writes what can be written of some items: all in one piece, and each half by itself when one is refused.
+
+    Args:
+        write: stores some, whole or not at all; raises NotStored when it cannot.
+
+    Returns:
+        For each item whether it was written.
+    """
+    try:
+        write(items)
+        return [True] * len(items)
+    except NotStored:
+        if len(items) == 1:
+            return [False]
+    half = len(items) // 2
+    return store_most(items[:half], write) + store_most(items[half:], write)
 
 
 def _as_json(batch: Batch) -> dict[str, Any]:

@@ -7,21 +7,27 @@ trials as its own.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from optuna.trial import TrialState
 
-from study_operator.model.memory import Batch, Change, StaleHistory
+from study_operator.model.memory import Batch, Change
+from study_operator.model.plan import Tell
 from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Report, Rows
 from study_operator.storage import reading
 from study_operator.storage.database import Database
 from study_operator.storage.reading import FAILURE_ATTR, JOB_ATTR
-from study_operator.storage.storing import store
+from study_operator.storage.storing import store, store_most
 
 _OPEN = frozenset({TrialState.RUNNING, TrialState.WAITING})
+
+
+def constraint_attrs(told: Tell) -> dict[str, float]:
+    """By how much a trial violates each constraint, as the samplers look it up."""
+    return {f"constraints:{name}": violation for name, violation in told.constraints.items()}
 
 
 class Trials:
@@ -96,42 +102,33 @@ class Trials:
         change = Change(trial_id, 0, _OPEN, system_attrs={JOB_ATTR: job}, failure=failure)
         # What somebody else had read off the output of the Job that failed is not the next one's.
         change.unless_result = change.forget_result = True
-        return self._stored(study_id, change)
+        return store_most([change], functools.partial(self._write, study_id)) == [True]
 
-    def tell(
-        self,
-        study_id: int,
-        trial_id: int,
-        state: TrialState,
-        values: Sequence[float] | None,
-        failure: Failure | None = None,
-        system_attrs: Mapping[str, Any] | None = None,
-        despite_result: bool = False,
-    ) -> bool:
-        """Ends a trial of a study that is not in memory; `Sampling.tell` does for one that is.
-
-        Args:
-            failure: why it has no value, or why its values do not count.
-            despite_result: end it although its pod has stored final values; False unless these are being told.
+    def tell(self, study_id: int, tells: Sequence[Tell]) -> list[bool]:
+        """Ends trials of a study that is not in memory; `Sampling.tell` does for one that is.
 
         Returns:
-            False, and nothing is changed, when it has ended already, or when a result has arrived that the caller had
-            not seen: a finished value is never lost to a decision made before it.
+            For each whether it was ended. It is not, and nothing is changed, when it has ended already, or when a
+            result has arrived that the caller had not seen: a finished value is never lost to a decision made before
+            it.
         """
-        change = Change(trial_id, 0, _OPEN, state, values=values, failure=failure, unless_result=not despite_result)
-        change.system_attrs = dict(system_attrs or {})
-        if failure is not None:
-            change.user_attrs = {FAILURE_ATTR: asdict(failure)}
-        return self._stored(study_id, change)
+        return store_most([self._end(told) for told in tells], functools.partial(self._write, study_id))
 
-    def _stored(self, study_id: int, change: Change) -> bool:
-        try:
-            store(self._database, study_id, Batch({change.trial_id: change}))
-        except StaleHistory:
-            return False
-        return True
+    def _end(self, told: Tell) -> Change:
+        values: Sequence[float] | None = told.values
+        if told.by_last_report and (last := self._last_value(told.row.trial_id)) is not None:
+            values = (last,)
+        change = Change(told.row.trial_id, told.row.number, _OPEN, told.state, values=values, failure=told.failure)
+        change.unless_result = not told.row.has_final
+        change.system_attrs = constraint_attrs(told)
+        if told.failure is not None:
+            change.user_attrs = {FAILURE_ATTR: asdict(told.failure)}
+        return change
 
-    def last_value(self, trial_id: int) -> float | None:
+    def _write(self, study_id: int, changes: Sequence[Change]) -> None:
+        store(self._database, study_id, Batch({change.trial_id: change for change in changes}))
+
+    def _last_value(self, trial_id: int) -> float | None:
         """The value reported for the highest step, which Optuna takes as a pruned trial's own; None if none or NaN."""
         with self._database.transaction() as cursor:
             cursor.execute(
