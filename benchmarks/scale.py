@@ -378,6 +378,7 @@ def measure(options: argparse.Namespace) -> None:
         raise Failed(f"no scenario {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
     heading("bench-scale: thousands of trials on imitated nodes", Optuna=version("optuna"))
     kept: dict[str, Any] = {}
+    bare_runs: dict[Scenario, Run] = {}  # bare Jobs have no sampler
     for name in wanted:
         scenario = SCENARIOS[name]
         if options.sampler:
@@ -385,7 +386,10 @@ def measure(options: argparse.Namespace) -> None:
         logs = Path(options.logs) / name
         logs.mkdir(parents=True, exist_ok=True)
         progress(f"{name}: {scenario.title}, sampler {scenario.sampler}")
-        bare = asyncio.run(run_bare(scenario, logs))
+        jobs = dataclasses.replace(scenario, title="", sampler="", katib="")
+        if jobs not in bare_runs:
+            bare_runs[jobs] = asyncio.run(run_bare(scenario, logs))
+        bare = bare_runs[jobs]
         own = asyncio.run(run_studies(scenario, logs))
         show(scenario, own, bare)
         kept[name] = {"studies": vars(own), "bare": vars(bare)}

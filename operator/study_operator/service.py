@@ -30,10 +30,10 @@ READINESS_INTERVAL, READINESS_TIMEOUT = 5.0, 15.0  # seconds
 # After how many seconds without the database its loss is told in the status; for how many seconds looks that are going
 # on are waited for at the end.
 OUTAGE, FAREWELL = 5.0, 15.0
-# A study whose look has read for longer than QUICK rests for as long as it was longer, unless it has acted meanwhile:
-# of a thousand trials that run, one ends every few milliseconds, and a look for each of them would leave the others no
-# CPU. Seconds.
-QUICK, LONGEST_REST = 0.25, 2.0
+# Of a thousand trials that run, one ends every few milliseconds, and a look for each of them would leave the API server
+# and the other studies no CPU. So a study of which looks read for longer than QUICK rests until that is a third of the
+# time; what it does with what it has read counts as rest. Seconds.
+QUICK, LONGEST_REST = 0.1, 2.0
 JOINING = "no connection for locks yet: looking for the other replicas"
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ class Service:
                     acted = await self._serve(key, noticed)
             finally:
                 read = time.monotonic() - begun - acted
-                self._queue.done(key, min(max(read - acted - QUICK, 0.0), LONGEST_REST))
+                self._queue.done(key, min(max(2 * (read - QUICK) - acted, 0.0), LONGEST_REST))
                 self._replicas.looked(key)
 
     async def _serve(self, key: Key, noticed: float) -> float:

@@ -7,6 +7,7 @@ import math
 import pytest
 from world import secret_of
 
+from study_operator.live import LiveStudy
 from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL
 
 CONTAINER = {"name": "trial", "image": "trial:1"}
@@ -51,6 +52,46 @@ async def test_a_study_of_which_no_trial_succeeds_has_failed(world):
     condition = await world.condition("Failed")
     assert (condition["reason"], condition["message"]) == ("NoTrialSucceeded", "none of 1 trials completed, 1 failed")
     assert (await world.condition("Complete"))["status"] == "False"
+
+
+@pytest.mark.parametrize("in_memory", [True, False], ids=["with its history in memory", "after a restart"])
+async def test_trials_that_end_together_are_told_in_one_transaction(world, in_memory):
+    await world.apply(maxTrials=4, parallelism=4)
+    await world.settle()
+    for number in range(4):
+        await world.finish(number, float(number))
+        await world.end_job(number)
+    if not in_memory:
+        world.start_operator()
+    await world.settle()
+    assert world.rows() == [(number, "COMPLETE") for number in range(4)]
+    assert world.database.query("SELECT count(DISTINCT datetime_complete) FROM trials") == [(1,)]
+
+
+@pytest.mark.parametrize("in_memory", [True, False], ids=["with its history in memory", "after a restart"])
+async def test_a_result_that_arrives_at_the_last_moment_holds_up_no_other_end(world, monkeypatch, in_memory):
+    await world.apply(maxTrials=5, parallelism=5, maxFailedTrials=5)
+    await world.settle()
+    for number in range(5):
+        await world.end_job(number, "BackoffLimitExceeded")
+    late, tell, tried = await world.pod(3), LiveStudy.tell, []
+
+    def tell_late(live, tells):
+        if not tried:
+            late.call("finish", [0.25])
+        if not in_memory:
+            live.drop()
+        tried.append(tell(live, tells))
+        return tried[-1]
+
+    monkeypatch.setattr(LiveStudy, "tell", tell_late)
+    await world.settle()
+    assert tried == [[True, True, True, False, True], [True]]
+    assert world.rows() == [(number, "COMPLETE" if number == 3 else "FAIL") for number in range(5)]
+    status = (await world.study())["status"]
+    assert (status["phase"], status["bestTrial"]["number"]) == ("Succeeded", 3)
+    # What could be told was not told again: one incident for each that has failed.
+    assert world.database.query("SELECT count(*), count(DISTINCT trial_id) FROM study_operator.incidents") == [(4, 4)]
 
 
 async def test_more_trials_continue_a_finished_study(world):
