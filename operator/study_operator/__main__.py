@@ -34,8 +34,8 @@ settings, read from the environment:
   LOG_LEVEL           debug, info, warning or error [info]
 """
 
-# Seconds for which a sampler that computes keeps the event loop waiting, each time the loop has been away for a read or a
-# write; Python's own 5 ms are longer than most of what the loop does.
+# Seconds for which a sampler that computes keeps the event loop waiting, each time the loop has been away for a read or
+# a write; Python's own 5 ms are longer than most of what the loop does.
 SWITCH_INTERVAL = 0.0005
 
 

@@ -156,6 +156,14 @@ def server(own_database) -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
+async def own_world(kubeconfig: str, own_database, server) -> AsyncIterator[World]:
+    """As `world`, with a database whose server the test may stop, restart and freeze."""
+    world = await World.create(kubeconfig, own_database[1])
+    yield world
+    await world.close()
+
+
+@pytest.fixture
 def own_pod(own_database, server) -> Pod:
     """A running trial in a database whose server the test may stop, restart and freeze."""
     return Pod.create(own_database[1])

@@ -5,44 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from database import TestDatabase, settings_for
-from postgres_server import PostgresServer
 from running import run_pods, running
 from waiting import until
 from world import World
 
 from study_operator import service
-from study_operator.storage.migrate import migrate
-
-
-@pytest.fixture(scope="module")
-def own_server() -> Iterator[PostgresServer]:
-    server = PostgresServer()
-    try:
-        server.start()
-        migrate(settings_for(TestDatabase(server.url(), "postgres")))
-        yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture
-def server(own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresServer]:
-    """A migrated server of these tests' own; the operator looks for it more often than it would in production."""
+def world(own_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The operator looks for the database more often than it would in production."""
     monkeypatch.setattr(service, "READINESS_INTERVAL", 0.2)
-    yield own_server
-    if not own_server.runs():
-        own_server.start()
-
-
-@pytest.fixture
-async def world(kubeconfig: str, server: PostgresServer) -> AsyncIterator[World]:
-    world = await World.create(kubeconfig, TestDatabase(server.url(), "postgres"))
-    yield world
-    await world.close()
+    return own_world
 
 
 async def test_a_database_that_is_down_at_the_start(world, server):

@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,11 @@ from urllib.parse import quote, quote_plus
 
 import psycopg2
 import pytest
-from database import REPORTER_PASSWORD, SEED, TestDatabase, settings_for
+from database import REPORTER_PASSWORD, SEED
 from postgres_server import PostgresServer
 from running import run_pods
 from waiting import until
 from world import World, has_ended, job_template
-
-from study_operator.storage.migrate import migrate
 
 LISTED = [
     *("/api/v1/namespaces/{}/events", "/api/v1/namespaces/{}/pods", "/api/v1/namespaces/{}/services"),
@@ -31,21 +28,8 @@ LISTED = [
 
 
 @pytest.fixture
-def server() -> Iterator[PostgresServer]:
-    server = PostgresServer()
-    try:
-        server.start()
-        migrate(settings_for(TestDatabase(server.url(), "postgres")))
-        yield server
-    finally:
-        server.remove()
-
-
-@pytest.fixture
-async def world(kubeconfig: str, server: PostgresServer) -> AsyncIterator[World]:
-    world = await World.create(kubeconfig, TestDatabase(server.url(), "postgres"))
-    yield world
-    await world.close()
+def world(own_world: World) -> World:
+    return own_world
 
 
 def forms(secret: str) -> set[str]:

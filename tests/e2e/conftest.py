@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from e2e import Cluster
+from operator_process import OperatorProcess, scaled
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,6 +27,20 @@ def installed() -> dict[str, str]:
         name, _, value = line.removeprefix("export ").partition("=")
         os.environ[name] = os.path.expandvars("".join(shlex.split(value)))
     return json.loads(subprocess.check_output([*local, "images", "study-trial", "study-trial-digits"], cwd=ROOT))
+
+
+@pytest.fixture(scope="module")
+def nobody_serves(installed: dict[str, str]) -> Iterator[None]:
+    """The operator in the cluster is away, for those that the module's tests start."""
+    with scaled(0):
+        yield
+
+
+@pytest.fixture
+def operator(nobody_serves: None, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """An operator outside the cluster, not started yet."""
+    with OperatorProcess(tmp_path) as process:
+        yield process
 
 
 @pytest.fixture

@@ -5,30 +5,21 @@ from __future__ import annotations
 import json
 import signal
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e import KEEP_JOBS, TRAIN, Cluster, eventually
 from node import kill_daemon, local_cluster
-from operator_process import OperatorProcess, scaled
+from operator_process import OperatorProcess
 
 STEPS, TRIALS = 10, 8
 ETCD = "http://127.0.0.1:2379"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _none_in_the_cluster(installed: dict[str, str]) -> Iterator[None]:
-    with scaled(0):
-        yield
-
-
 @pytest.fixture
-def operator(installed: dict[str, str], tmp_path: Path) -> Iterator[OperatorProcess]:
-    with OperatorProcess(tmp_path) as process:
-        process.start()
-        yield process
+def operator(operator: OperatorProcess) -> OperatorProcess:
+    operator.start()
+    return operator
 
 
 def _apply(cluster: Cluster, name: str) -> None:

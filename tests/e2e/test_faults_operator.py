@@ -6,28 +6,15 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from e2e import KEEP_JOBS, TRAIN, Cluster, eventually
 from node import wrong_clock
-from operator_process import OperatorProcess, scaled
+from operator_process import OperatorProcess
 
 STEPS = 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _none_in_the_cluster(installed: dict[str, str]) -> Iterator[None]:
-    with scaled(0):
-        yield
-
-
-@pytest.fixture
-def operator(installed: dict[str, str], tmp_path: Path) -> Iterator[OperatorProcess]:
-    with OperatorProcess(tmp_path) as process:
-        yield process
 
 
 @pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.faults)])
@@ -56,6 +43,7 @@ def _skew(ahead: bool) -> float:
     return 3600.0 if ahead else -min(3600.0, time.time() - certificate.stat().st_mtime - 60)
 
 
+@pytest.mark.usefixtures("nobody_serves")
 @pytest.mark.parametrize("ahead", [True, False], ids=["ahead", "behind"])
 def test_an_operator_whose_clock_is_wrong(cluster: Cluster, tmp_path: Path, ahead: bool):
     """Deadlines are those of the database's and the API server's clocks, from which their beginnings are."""
