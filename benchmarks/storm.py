@@ -317,6 +317,7 @@ async def _measure(options: argparse.Namespace, kubeconfig: str) -> None:
     server = PostgresServer(max_connections=options.clients * 5 // 4 + 100)
     namespace = f"storm-{secrets.token_hex(4)}"
     api = Api(kubeconfig)
+    rows: list[tuple[str, ...]] = []
     try:
         server.start()
         environment = {
@@ -339,7 +340,6 @@ async def _measure(options: argparse.Namespace, kubeconfig: str) -> None:
                 PgBouncer=Pooler.version(),
                 **{"psycopg2-binary": version("psycopg2-binary")},
             )
-            rows = []
             for way, url in (("PgBouncer", pooler.url), ("direct", settings.reporter_url)):
                 progress(f"{way}: waiting for {options.clients} trials")
                 programs = await studies.launch(way.lower(), lambda *text: _query(server, *text))
@@ -351,8 +351,9 @@ async def _measure(options: argparse.Namespace, kubeconfig: str) -> None:
         programs = _bare(server, options.clients)
         done = storm(inserting, programs, server, options)
         rows.append(_row("plain INSERT", done, _stored(server, programs), None))
-        _print(rows)
     finally:
+        if rows:  # what one way took holds, though another fails or somebody has enough of it
+            _print(rows)
         await _remove(api, namespace)
         await api.close()
         server.remove()
@@ -388,7 +389,7 @@ def _row(way: str, done: Storm, stored: int, decides_at: int | None) -> tuple[st
 
 
 def _print(rows: list[tuple[str, ...]]) -> None:
-    head = ("way", "reports", "p50", "p99", "most", "lost", "server connections", "PostgreSQL's memory")
+    head = ("", "reports", "p50", "p99", "most", "lost", "server connections", "PostgreSQL's memory")
     table((*head, "steps late: p50, p99, most", "client's CPU a report"), rows)
 
 
