@@ -27,6 +27,8 @@ from study_operator.storage.threads import StorageThreads
 
 # Calls of the API server at once for one study. A server that answers in milliseconds sees few of them.
 AT_ONCE = 64
+# Trials that are suggested and stored together, when many slots are free.
+STORED_AT_ONCE = 8
 
 T = TypeVar("T")
 
@@ -201,22 +203,30 @@ class Actor:
             self._done.troubles.append(f"Job {ended.name} could not be deleted: {error.message}")
 
     async def _start(self, count: int) -> None:
-        """Starts trials: while the Jobs of some are created, more are stored, until one is refused."""
+        """Starts trials: while the Jobs of some are created, more are stored, until one is refused.
+
+        One by one at first, so that a slot does not wait for the suggestions of others; then ever more in one
+        transaction.
+        """
         gate, creating = asyncio.Semaphore(AT_ONCE), []
         try:
-            for _ in range(count):
-                await gate.acquire()
-                if self._done.troubles or (row := await self._store()) is None or not await self._prepare():
+            size = 1
+            while len(creating) < count and not self._done.troubles:
+                rows = await self._store(min(size, count - len(creating)))
+                if not rows or not await self._prepare():
                     break
-                creating.append(asyncio.ensure_future(self._launch(row)))
-                creating[-1].add_done_callback(lambda _: gate.release())
+                for row in rows:
+                    await gate.acquire()
+                    creating.append(asyncio.ensure_future(self._launch(row)))
+                    creating[-1].add_done_callback(lambda _: gate.release())
+                size = min(2 * size, STORED_AT_ONCE)
         finally:
             await _all(creating)
 
-    async def _store(self) -> TrialRow | None:
-        """Asks for a trial and stores it; None when no more may be started or the sampler fails."""
+    async def _store(self, count: int) -> list[TrialRow]:
+        """Asks for trials and stores them; none when no more may be started or the sampler fails."""
         try:
-            return await self._threads.run(self._live.start)
+            return await self._threads.run(self._live.start, count)
         except (StorageUnavailable, StorageError, NotHeld):
             raise
         except StaleHistory as error:
@@ -224,7 +234,7 @@ class Actor:
         except Exception as error:  # the sampler's own, which the user must see, not just a log
             log.exception("the sampler failed")
             self._done.troubles.append(f"sampler {self._live.study.sampler.name} failed: {error}")
-        return None
+        return []
 
     async def _prepare(self) -> bool:
         """Creates what every trial needs, unless this process has seen that it is there. False when that fails."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import partial
 
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from study_operator.metrics import SUGGEST
 from study_operator.model import pareto
@@ -160,30 +160,44 @@ class LiveStudy:
         (self._studies.pause if idle else self._studies.resume)(self.study_id, now)
         return self._trials.clock(self.study_id)
 
-    def start(self) -> TrialRow | None:
-        """Asks the sampler for one trial and stores it; None when no more may be started."""
+    def start(self, count: int) -> list[TrialRow]:
+        """Asks the sampler for trials and stores them together.
+
+        Args:
+            count: how many there are to be at the most.
+
+        Returns:
+            Those that were stored, none when no more may be started.
+
+        Raises:
+            StaleHistory: others write to the study all the time.
+        """
         assert self.study_id is not None
         for _ in range(5):
             sampling = self._kept() or self._load()
             if self._impossible:  # enqueued since the last look; the next one ends it
                 raise StaleHistory(f"trial {self._impossible[0][0].number} was enqueued: {self._impossible[0][1]}")
             if sampling.exhausted or sampling.converged:
-                return None
+                return []
             begun = time.perf_counter()
             try:
-                trial = sampling.ask(self.study.max_trials, lambda number: {JOB_ATTR: self.study.job_name(number)})
+                trials = sampling.ask(
+                    count, self.study.max_trials, lambda number: {JOB_ATTR: self.study.job_name(number)}
+                )
             except StaleHistory as error:
                 log.info("reading what others have written to the study: %s", error)
                 self._catch_up(sampling)
                 continue
             except Full:
-                return None
-            SUGGEST.observe(time.perf_counter() - begun)
-            number = trial.number - sampling.memory.first
-            return TrialRow(
-                trial._trial_id, number, TrialState.RUNNING, dict(trial.params), self.study.job_name(number)
-            )
+                return []
+            took = (time.perf_counter() - begun) / len(trials)
+            for _ in trials:
+                SUGGEST.observe(took)
+            return [self._begun(trial, trial.number - sampling.memory.first) for trial in trials]
         raise StaleHistory("other programs keep adding trials to this study; the next attempt comes in a moment")
+
+    def _begun(self, trial: FrozenTrial, number: int) -> TrialRow:
+        return TrialRow(trial._trial_id, number, TrialState.RUNNING, dict(trial.params), self.study.job_name(number))
 
     def requeue(self, row: TrialRow, failure: Failure | None) -> bool:
         """Lets a trial run again under another Job. False when it had ended already, or a result has just arrived."""

@@ -128,6 +128,7 @@ class Reconciler:
         live = self._live.pop(key, None)
         if live is not None and live.study_id is not None:
             self._keys.pop(live.study_id, None)
+            self._trials.forget(live.study_id)
         self._reported.pop(key, None)
         self._follower.forget(key)
         self._publisher.forget(key)

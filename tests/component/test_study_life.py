@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from world import secret_of
+from world import params_of, secret_of
 
 from study_operator.live import LiveStudy
 from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL
@@ -52,6 +52,15 @@ async def test_a_study_of_which_no_trial_succeeds_has_failed(world):
     condition = await world.condition("Failed")
     assert (condition["reason"], condition["message"]) == ("NoTrialSucceeded", "none of 1 trials completed, 1 failed")
     assert (await world.condition("Complete"))["status"] == "False"
+
+
+async def test_many_free_slots_are_filled_with_few_transactions_and_the_first_one_at_once(world):
+    await world.apply(maxTrials=20, parallelism=20, sampler={"name": "TPE", "options": {"n_startup_trials": 1}})
+    await world.settle()
+    assert await world.active() == list(range(20))
+    stored = world.database.query("SELECT count(*) FROM trials GROUP BY datetime_start ORDER BY min(number)")
+    assert [count for (count,) in stored] == [1, 2, 4, 8, 5]
+    assert len({repr(params_of(job)) for job in await world.jobs()}) == 20
 
 
 @pytest.mark.parametrize("in_memory", [True, False], ids=["with its history in memory", "after a restart"])

@@ -25,20 +25,23 @@ PLUGINS = ROOT / "examples/plugins"
 # Asks a Study's sampler for trials of a quadratic, as the operator does, one after the other; prints their losses.
 DRIVE = """
 import json, os
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
+from study_operator.model.memory import Memory
 from study_operator.model.samplers import build_sampler
 from study_operator.model.sampling import Sampling
 from study_operator.model.study import parse
 
 study = parse(json.loads(os.environ["STUDY"]))
 sampler = build_sampler(study, 0, [study.sampler.cls] if study.sampler.cls else [])
-sampling = Sampling(study, sampler, None, (), {})
+memory = Memory(1, "study", [StudyDirection[direction] for direction in study.directions])
+sampling = Sampling(study, sampler, None, memory)
 losses = []
 for number in range(int(os.environ["TRIALS"])):
-    suggestion = sampling.ask()
-    sampling.confirm(suggestion, 1000 + number)
-    losses.append((suggestion.params["x"] - 2) ** 2 + (suggestion.params["y"] + 1) ** 2)
-    sampling.tell(1000 + number, TrialState.COMPLETE, losses[-1:])
+    (trial,) = sampling.ask()
+    losses.append((trial.params["x"] - 2) ** 2 + (trial.params["y"] + 1) ** 2)
+    with memory.batch():
+        sampling.tell(trial._trial_id, TrialState.COMPLETE, losses[-1:])
 print(json.dumps([type(sampler).__name__, losses]))
 """
 QUADRATIC = [{"name": "x", "float": {"low": -5, "high": 5}}, {"name": "y", "float": {"low": -5, "high": 5}}]

@@ -67,7 +67,7 @@ def sampling_with(sampler: Any, of: Study, trials: Iterable[FrozenTrial] = (), *
 
 def ask(sampling: Sampling) -> Suggestion:
     """The next suggestion, stored."""
-    trial, batch = sampling.ask(), sampling.memory.stored[-1]
+    (trial,), batch = sampling.ask(), sampling.memory.stored[-1]
     (change,) = batch.trials.values()
     return Suggestion(
         change.number,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +28,8 @@ from study_operator.model.trial import Failure
 
 T = TypeVar("T")
 
-# A new trial has such an id until it is stored: none that PostgreSQL's integer can hold, and behind all others.
+# A new trial has an id from here on until it is stored: none that PostgreSQL's integer can hold, behind all others, and
+# never that of another one, for samplers remember trials by their ids.
 _PROVISIONAL = 2**31
 
 
@@ -152,6 +154,7 @@ class Memory(BaseStorage):
         self._undo: list[Callable[[], None]] = []
         self._pending: dict[int, dict[str, Any]] = {}  # system attributes that go out with a trial's next change
         self._holding = False
+        self._provisional = itertools.count(_PROVISIONAL)
         self.first, self.doubtful = 0, False
         for trial in trials:
             self._append(trial)
@@ -210,7 +213,7 @@ class Memory(BaseStorage):
     @_writes
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         self._check_study(study_id)
-        trial_id = _PROVISIONAL + len(self._trials)
+        trial_id = next(self._provisional)
         if template_trial is None:
             trial = FrozenTrial(
                 number=-1,

@@ -79,25 +79,32 @@ class Sampling:
         return self._converged
 
     def ask(
-        self, most: int | None = None, attrs: Callable[[int], Mapping[str, Any]] = lambda number: {}
-    ) -> FrozenTrial:
-        """Asks the sampler for one trial and stores it, RUNNING; trials waiting in the queue of `enqueue_trial` come
-        first.
+        self,
+        count: int = 1,
+        most: int | None = None,
+        attrs: Callable[[int], Mapping[str, Any]] = lambda number: {},
+    ) -> list[FrozenTrial]:
+        """Asks the sampler for trials, one after the other, and stores them together, RUNNING; trials waiting in the
+        queue of `enqueue_trial` come first.
 
         Args:
-            most: how many trials may have been started, this one included.
-            attrs: system attributes that are stored with it, for its number.
+            count: how many; of a finite space one at a time.
+            most: how many trials may have been started, these included.
+            attrs: system attributes that are stored with a trial, for its number.
 
         Raises:
             NotStored: everything is as it was before.
         """
+        asked = []
         with self.memory.batch(most) as batch:
-            trial = self._study.ask()
-            self._space.choose(trial._suggest)  # what `Study.ask` calls for each of a list of parameters
-            for name, value in attrs(trial.number - self.memory.first).items():
-                self.memory.set_trial_system_attr(trial._trial_id, name, value)
-        stored = self.memory.get_trial(batch.ids.get(trial._trial_id, trial._trial_id))
-        self._give_out(stored)
+            for _ in range(count if self._finite is None else 1):
+                trial = self._study.ask()
+                self._space.choose(trial._suggest)  # what `Study.ask` calls for each of a list of parameters
+                for name, value in attrs(trial.number - self.memory.first).items():
+                    self.memory.set_trial_system_attr(trial._trial_id, name, value)
+                asked.append(trial._trial_id)
+        stored = [self.memory.get_trial(batch.ids.get(trial_id, trial_id)) for trial_id in asked]
+        self.notice(stored)
         return stored
 
     def cursors(self, trial_ids: Iterable[int]) -> dict[int, int]:

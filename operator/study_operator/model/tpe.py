@@ -48,9 +48,8 @@ class _Seen:
             self._values = np.append(self._values, np.full(len(fresh), np.nan))
         return places
 
-    def judge(self, trials: Sequence[FrozenTrial]) -> tuple[np.ndarray, np.ndarray]:
+    def judge(self, trials: Sequence[FrozenTrial], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What kind of trial each is, and the value of each feasible COMPLETE one, both of shape (trials,)."""
-        places = self.places(trials)
         for i in np.flatnonzero(self._kinds[places] == _RUNNING):
             if (trial := trials[i]).state is not TrialState.RUNNING:
                 self._kinds[places[i]], self._values[places[i]] = _judged(trial)
@@ -81,15 +80,18 @@ class TPE(TPESampler):
     def _get_internal_repr(
         self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
     ) -> dict[str, np.ndarray]:
-        found = self._observations(study, search_space, trials)
+        found = self._observations(study, search_space, trials, self._seen.places(trials))
         return dict(zip(search_space, found[:, _whole(found)], strict=True))
 
     def _observations(
-        self, study: Study, search_space: dict[str, BaseDistribution], trials: Sequence[FrozenTrial]
+        self,
+        study: Study,
+        search_space: dict[str, BaseDistribution],
+        trials: Sequence[FrozenTrial],
+        places: np.ndarray,
     ) -> np.ndarray:
         """The parameters of all trials as numbers, shape (parameters, trials). A trial that has not all of them has
         NaN among them, which no parameter's value is."""
-        places = self._seen.places(trials)
         columns = [self._seen.column(name, kind, trials, places) for name, kind in search_space.items()]
         found = np.array(columns).reshape(len(search_space), len(trials))
         for i in np.flatnonzero(~_whole(found)):
@@ -108,8 +110,9 @@ class TPE(TPESampler):
             trials = _without(trials, trial)
         if self._gamma is None:
             self._gamma = default_gamma
-        found = self._observations(study, search_space, trials)
-        below, whole = self._below(study, trials), _whole(found)
+        places = self._seen.places(trials)
+        found = self._observations(study, search_space, trials, places)
+        below, whole = self._below(study, trials, places), _whole(found)
         likely, unlikely = (
             self._parzen_estimator_cls(
                 dict(zip(search_space, found[:, chosen & whole], strict=True)),
@@ -122,10 +125,10 @@ class TPE(TPESampler):
         chosen = self._compare(candidates, self._compute_acquisition_func(candidates, likely, unlikely))
         return {name: kind.to_external_repr(chosen[name]) for name, kind in search_space.items()}
 
-    def _below(self, study: Study, trials: Sequence[FrozenTrial]) -> np.ndarray:
+    def _below(self, study: Study, trials: Sequence[FrozenTrial], places: np.ndarray) -> np.ndarray:
         """Whether each trial counts among the best, shape (trials,): COMPLETE ones first, then those pruned, by how far
         they came, then those that break a constraint, by how much."""
-        kinds, values = self._seen.judge(trials)
+        kinds, values = self._seen.judge(trials, places)
         assert self._gamma is not None
         wanted = self._gamma(int(np.count_nonzero(kinds != _RUNNING)))
         below = np.zeros(len(trials), dtype=bool)

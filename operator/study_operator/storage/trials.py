@@ -62,6 +62,10 @@ class Trials:
                 changed=facts.changed,
             )
 
+    def forget(self, study_id: int) -> None:
+        """Holds nothing in memory of a study any more. Does not block."""
+        self._best.pop(study_id, None)
+
     def clock(self, study_id: int) -> Clock:
         """For how long the study has been active."""
         with self._database.transaction() as cursor:
