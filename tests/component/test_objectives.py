@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from world import counted
 
+from study_operator.model.plan import LINGER
+
 TWO = [{"name": "accuracy", "direction": "Maximize"}, {"name": "latency", "direction": "Minimize"}]
 LATENCY = [{"name": "latency_ms", "max": 50}]
 
@@ -125,6 +127,10 @@ async def test_finished_jobs_are_kept_as_cron_jobs_are(world):
         else:
             await world.finish(number, 1.0 if number == 1 else 0.5)
             await world.end_job(number)
+    await world.settle()
+    lately = ["study-1", "study-2", "study-4", "study-5"]
+    assert sorted(job["metadata"]["name"] for job in await world.jobs()) == lately
+    world.ahead += LINGER
     await world.settle()
     assert sorted(job["metadata"]["name"] for job in await world.jobs()) == ["study-1", "study-4", "study-5"]
     assert (await world.study())["status"]["bestTrial"]["jobName"] == "study-1"

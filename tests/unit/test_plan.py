@@ -505,6 +505,21 @@ def test_the_latest_finished_jobs_are_kept_and_the_best_trials():
     assert CleanUp(jobs[1]) not in actions(waiting)
 
 
+def test_jobs_that_are_not_to_be_kept_stay_a_minute_but_no_more_of_them_than_run_at_once():
+    def finished(number, seconds):
+        return job_state(number, COMPLETED, finished_at=NOW - timedelta(seconds=seconds))
+
+    spec = {"successfulJobsHistoryLimit": 1, "parallelism": 3, "maxTrials": 9}
+    jobs = [finished(0, 90), finished(1, 61), finished(2, 59), finished(3, 20), finished(4, 10)]
+    found = plan(observe(jobs=jobs, counts={COMPLETE: 9}, spec=spec))
+    assert (found.actions, found.look_again) == ((CleanUp(jobs[0]), CleanUp(jobs[1])), timedelta(seconds=1))
+    found = plan(observe(jobs=jobs[2:], counts={COMPLETE: 9}, spec=spec))
+    assert (found.actions, found.look_again) == ((), timedelta(seconds=40)), "of both that are left, the later one's"
+    many = [finished(number, 10 - number) for number in range(8)]
+    found = plan(observe(jobs=many, counts={COMPLETE: 9}, spec=spec))
+    assert found.actions == tuple(CleanUp(job) for job in many[:4])
+
+
 def test_every_job_may_be_cleaned_up():
     spec = {"successfulJobsHistoryLimit": 0, "failedJobsHistoryLimit": 0}
     jobs = [job_state(0, COMPLETED), job_state(1, FAILED)]

@@ -28,8 +28,9 @@ from study_operator.model.trial import Failure, FailureClass, JobPhase, JobState
 # How long a pruned trial may go on: long enough to see the answer to its next report and to end by itself. What is left
 # then has PRUNED_KILL to end after SIGTERM: together with what it takes to notice, its GPU is free within 10 seconds.
 PRUNED_GRACE, PRUNED_KILL = timedelta(seconds=4), 3
-# Finished Jobs that are removed at one look.
-CLEAN_UP = 50
+# Finished Jobs that are removed at one look. To remove one costs the control plane as much as to start one: of those
+# that are not to be kept, the latest, as many as may run at once, stay for LINGER, while slots are being filled.
+CLEAN_UP, LINGER = 50, timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -193,9 +194,12 @@ def plan(observed: Observed) -> Plan:
             actions.append(EndJob(job, PRUNED_KILL if _was_pruned(job, observed) else None))
         else:
             waits.append(wait)
-    clean_up = [CleanUp(job) for job in _to_clean_up(observed)[:CLEAN_UP]]
+    superfluous = _superfluous(observed)
+    clean_up = [CleanUp(job) for job, lingers in superfluous if lingers <= timedelta(0)][:CLEAN_UP]
     if clean_up or any(isinstance(action, Tell | Judge) for action in actions):
         waits.append(timedelta(seconds=1))  # to clean up what has ended now
+    elif superfluous:
+        waits.append(max(lingers for _, lingers in superfluous))
     if observed.launching and not study.paused and not stopping:
         free = max(study.parallelism - len(busy), 0)
         actions += [Launch(row) for row in waiting[:free]]
@@ -302,23 +306,31 @@ def _was_pruned(job: JobState, observed: Observed) -> bool:
     return row is not None and row.state is TrialState.PRUNED
 
 
-def _to_clean_up(observed: Observed) -> list[JobState]:
-    """Finished Jobs beyond those that are kept, the oldest first. A Job whose trial has not been told is evidence."""
+def _superfluous(observed: Observed) -> list[tuple[JobState, timedelta]]:
+    """Finished Jobs beyond those that are kept, the oldest first, and for how long each lingers. A Job whose trial has
+    not been told is evidence."""
     study, best = observed.study, observed.rows.best
     kept = {
         JobPhase.COMPLETE: study.successful_jobs_history_limit,
         JobPhase.FAILED: study.failed_jobs_history_limit,
     }
-    found: list[JobState] = []
+    found: list[tuple[JobState, timedelta]] = []
     for phase, most in kept.items():
         jobs = [
             job
             for job in observed.jobs.values()
             if job.phase is phase and not job.deleting and not _is_awaited(job, observed)
         ]
-        jobs.sort(key=lambda job: (job.finished_at or job.created_at, job.number), reverse=True)
-        found += [job for job in jobs[most:] if best is None or job.name != best.job]
-    return sorted(found, key=lambda job: (job.finished_at or job.created_at, job.number))
+        jobs.sort(key=_when_finished, reverse=True)
+        more = [job for job in jobs[most:] if best is None or job.name != best.job]
+        stay = study.parallelism if most else 0  # who wants none kept wants them gone
+        found += [(job, _when_finished(job)[0] + LINGER - observed.now) for job in more[:stay]]
+        found += [(job, timedelta(0)) for job in more[stay:]]
+    return sorted(found, key=lambda one: _when_finished(one[0]))
+
+
+def _when_finished(job: JobState) -> tuple[datetime, int]:
+    return job.finished_at or job.created_at, job.number
 
 
 def _is_awaited(job: JobState, observed: Observed) -> bool:
