@@ -233,6 +233,8 @@ class Actor:
             self._done.troubles.append(str(error))
         except Exception as error:  # the sampler's own, which the user must see, not just a log
             log.exception("the sampler failed")
+            if count > 1:  # none of them is stored: at least those are to be for which it does not fail
+                return await self._store(1)
             self._done.troubles.append(f"sampler {self._live.study.sampler.name} failed: {error}")
         return []
 
