@@ -94,12 +94,12 @@ def suggest_tpe(trials: int) -> float:
 SAMPLERS = {"Random": suggest_random, "TPE": suggest_tpe}
 # Of `make bench-scale` and `make bench-suggest`, as docs/benchmarks.md has them.
 COSTS = Costs(look=0.010, running=0.00005, trial=0.014, suggest=suggest_random)
-PODS_PER_SECOND = 27.0  # as the control plane of `make bench-scale` starts bare Jobs: 200 in 7.4 s
+PODS_PER_SECOND = 55.0  # as the control plane of `make bench-scale` starts bare Jobs: 200 in 3.9 s, 1,000 in 16.8 s
 
 # What was measured: name, load, sampler, seconds, cores of the operator.
 MEASURED: list[tuple[str, Load, str, float, float]] = [
-    ("b1", Load(1, 600, 200, (30.0, 30.0)), "TPE", 123, 0.135),
-    ("b2", Load(1, 2000, 1000, (30.0, 60.0)), "TPE", 232, 0.246),
+    ("b1", Load(1, 600, 200, (30.0, 30.0)), "TPE", 110, 0.161),
+    ("b2", Load(1, 2000, 1000, (30.0, 60.0)), "TPE", 152, 0.330),
 ]
 _MINUTES = 60.0
 # What people ask about: the same 100,000 trials, 10,000 at once, as one study or as many.
