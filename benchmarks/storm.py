@@ -354,9 +354,11 @@ async def _measure(options: argparse.Namespace, kubeconfig: str) -> None:
     finally:
         if rows:  # what one way took holds, though another fails or somebody has enough of it
             _print(rows)
-        await _remove(api, namespace)
-        await api.close()
-        server.remove()
+        try:
+            await _remove(api, namespace)
+        finally:
+            await api.close()
+            server.remove()
     if lost := [row[0] for row in rows if row[5] != "0"]:
         raise Failed(f"reports were lost: {', '.join(lost)}")
 
