@@ -86,24 +86,29 @@ class Api:
         version: dict[str, str] = {}
         while True:
             url = self._url(path, {"watch": "true", "timeoutSeconds": "7200", **query, **version})
-            rest = b""
             async with self._session.get(url) as response:
-                if response.status == 504:  # its cache is seconds behind what it has sent before
-                    await asyncio.sleep(1)
-                    continue
                 if response.status >= 300:
                     raise Failed(f"watch {path}: {response.status} {(await response.text())[:300]}")
-                async for chunk in response.content.iter_any():
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    for line in lines:
-                        event = json.loads(line)
-                        if event["type"] == "ERROR":
-                            raise Failed(f"watch {path}: {event['object'].get('message')}")
-                        version = {"resourceVersion": event["object"]["metadata"]["resourceVersion"]}
-                        yield event
+                async for event in _events(response):
+                    if event["type"] == "ERROR" and event["object"].get("code") == 504:
+                        await asyncio.sleep(1)  # its cache is seconds behind what it has sent before
+                        break
+                    if event["type"] == "ERROR":
+                        raise Failed(f"watch {path}: {event['object'].get('message')}")
+                    version = {"resourceVersion": event["object"]["metadata"]["resourceVersion"]}
+                    yield event
 
     def _url(self, path: str, query: Mapping[str, str]) -> str:
         return f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")
+
+
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """The lines of a watch; aiohttp's own reader of lines refuses long ones."""
+    rest = b""
+    async for chunk in response.content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield json.loads(line)
 
 
 @dataclass(frozen=True)

@@ -56,12 +56,12 @@ async def _all(tasks: Iterable[asyncio.Future[T]]) -> list[T]:
 
 
 def _in_pieces(actions: Sequence[Action]) -> Iterator[Any]:
-    """What is done with one transaction, so that much of it is done when the API server fails on the way."""
+    """AT_ONCE of them at a time, each for one transaction: what was done before the API server fails stays done."""
     return (actions[start : start + AT_ONCE] for start in range(0, len(actions), AT_ONCE))
 
 
 async def _some_at_once(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """What they return, in their order."""
+    """Makes the calls, AT_ONCE at a time. Returns what they return, in their order."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(call: Coroutine[Any, Any, T]) -> T:
