@@ -111,6 +111,10 @@ class Queue(Generic[Key]):
         """Whether a worker has it."""
         return key in self._working
 
+    def again(self, key: Key) -> bool:
+        """Whether it has been added while a worker has it."""
+        return key in self._again
+
     def longest_work(self) -> float:
         """For how many seconds the oldest work has been going on; 0 when there is none. Any thread may ask."""
         begun = list(self._working.values())  # a copy in one step: work begins and ends meanwhile

@@ -202,7 +202,7 @@ class Service:
             self._queue.succeeded(key)
         if look.again is not None:
             self._queue.add_after(key, look.again)
-        if look.gone:
+        if look.gone and not self._queue.again(key):  # otherwise there may be a new Study of that name by now
             self._replicas.gone(key)
         return look.acted
 

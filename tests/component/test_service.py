@@ -14,10 +14,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from urllib.parse import quote
 
+import psycopg2
 from database import REPORTER_PASSWORD, SEED, TestDatabase
 from prometheus_client.parser import text_string_to_metric_families
 from running import RunningService, run_pods, running
@@ -25,7 +26,7 @@ from waiting import until
 from world import World, counted
 
 from study_operator import service
-from study_operator.reconcile import Reconciler
+from study_operator.reconcile import Key, Reconciler
 
 ROOT = Path(__file__).resolve().parents[2]
 PRUNER = {"name": "SuccessiveHalving", "options": {"min_resource": 1, "reduction_factor": 2}}
@@ -167,6 +168,29 @@ def assert_logged(log: str, namespace: str) -> None:
     ]
     assert of_no_study == []
     assert [line["message"] for line in lines if line["level"] in ("error", "critical")] == []
+
+
+async def test_a_study_that_is_created_again_while_its_deletion_is_seen_to(world, kubeconfig):
+    async def launched() -> bool:
+        return await world.active() == [0, 1]
+
+    async with running(world) as operator:
+        first = await world.apply()
+        await until(launched)
+        with closing(psycopg2.connect(world.database.url)) as held, held, held.cursor() as cursor:
+            cursor.execute("LOCK TABLE study_operator.access")
+            await world.delete_study()
+            await until(
+                lambda: world.database.query("SELECT pid FROM pg_locks WHERE NOT granted")
+            )  # the farewell waits
+            await world.remove_finalizers()
+            await world.collect_garbage()
+            second = await world.apply()
+            await until(lambda: operator.service._queue.again(Key(world.namespace, "study")))
+        await until(launched)
+    owners = {job["metadata"]["ownerReferences"][0]["uid"] for job in await world.jobs()}
+    assert second["metadata"]["uid"] in owners
+    assert first["metadata"]["uid"] != second["metadata"]["uid"]
 
 
 async def test_a_password_that_the_database_refuses_is_not_shown(world, kubeconfig, tmp_path):

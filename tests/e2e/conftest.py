@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e import Cluster
+from e2e import SYSTEM, Cluster
 from operator_process import OperatorProcess, scaled
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,3 +52,31 @@ def cluster(installed: dict[str, str]) -> Iterator[Cluster]:
     cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     yield cluster
     cluster.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """With a failure comes what the cluster looked like then: its test may be the only one that ever sees it."""
+    report = yield
+    cluster = getattr(item, "funcargs", {}).get("cluster")
+    if report.failed and call.when == "call" and isinstance(cluster, Cluster):
+        report.sections.append(("the cluster at that moment", _scene(cluster)))
+    return report
+
+
+def _scene(cluster: Cluster) -> str:
+    operator = f"--selector=app.kubernetes.io/component=operator --namespace={SYSTEM} --prefix --tail"
+    asked = (
+        f"get pods --namespace={SYSTEM}",
+        "get studies --all-namespaces",
+        f"describe studies --namespace={cluster.namespace}",
+        f"get jobs,pods --namespace={cluster.namespace}",
+        "describe nodes local",
+        f"logs {operator}=10 --previous",
+        f"logs {operator}=40",
+    )
+    scene = []
+    for line in asked:
+        done = subprocess.run(["kubectl", *line.split()], capture_output=True, text=True, timeout=60)
+        scene += [f"$ kubectl {line}", *(done.stdout + done.stderr).splitlines()[-60:]]
+    return "\n".join(scene)
