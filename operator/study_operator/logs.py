@@ -76,3 +76,6 @@ def configure(log_format: str, level: str) -> None:
     for name in ("kopf", "optuna", "alembic", "aiohttp", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
         logging.getLogger(name).propagate = True
+    # What breaks a watch off is one sentence of watch.py, and signals are not kopf's to receive.
+    for name in ("running", "orchestration"):
+        logging.getLogger(f"kopf._core.reactor.{name}").setLevel(logging.CRITICAL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -89,7 +90,7 @@ class Service:
                 self._outages(),
                 guard(self._settings, self._replicas.leads),
                 listen(self._database, listener, self._reported, self._look_at_all_soon),
-                watch(self._noticed, self._changed, self._moved, self._settings.watch_namespaces, self.stop),
+                watch(self._noticed, self._changed, self._moved, self._settings.watch_namespaces),
             )
         finally:
             await follower.close()
@@ -101,6 +102,8 @@ class Service:
 
     async def _until_stopped(self, *watching: Coroutine[Any, Any, None]) -> None:
         """Runs everything; at the end, lets the looks that are going on end, and hands the studies over."""
+        for number in (signal.SIGTERM, signal.SIGINT):  # until now nothing is served
+            asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
         alive, locks = asyncio.ensure_future(self._sign_of_life()), asyncio.ensure_future(self._replicas.run())
         others = [asyncio.ensure_future(coroutine) for coroutine in (*watching, self.stop.wait())]
         workers = [asyncio.ensure_future(self._work()) for _ in range(self._settings.workers)]

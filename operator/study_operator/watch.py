@@ -2,17 +2,27 @@
 
 kopf watches and nothing more: raw events write nothing to the objects and add no finalizers. An event says which study
 to look at, never what to do.
+
+kopf has a thread and an event loop of its own: when it ends, for whatever reason, it cancels all tasks of its loop that
+are younger than itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 
 import kopf
 
 from study_operator.model.study import GROUP, PLURAL, STUDY_LABEL, VERSION
 from study_operator.reconcile import Key
+
+# Seconds after which watching begins anew when it was broken off.
+_AGAIN = 2.0
+
+log = logging.getLogger(__name__)
 
 
 async def watch(
@@ -20,17 +30,67 @@ async def watch(
     changed: Callable[[Key], None],
     moved: Callable[[Key], None],
     namespaces: Collection[str],
-    stop: asyncio.Event,
 ) -> None:
-    """Watches Studies and their Jobs until `stop` is set.
+    """Watches Studies and their Jobs until it is cancelled.
 
     Args:
-        noticed: called in the event loop with the Study that an event is about.
+        noticed: called in the caller's event loop with the Study that an event is about.
         changed: called with the study whose Job an event is about.
         moved: called instead when a Job goes on as expected, which several events say for each trial: nothing is to be
             done, so the look may come later, one for all of them.
         namespaces: those to watch; empty for all.
     """
+    loop, kopfs = asyncio.get_running_loop(), asyncio.new_event_loop()
+    kopfs.set_exception_handler(lambda _, context: log.debug("%s", context))  # of tasks that kopf has lost sight of
+
+    def told(whom: Callable[[Key], None]) -> Callable[[Key], None]:
+        def tell(key: Key) -> None:
+            loop.call_soon_threadsafe(whom, key)
+
+        return tell
+
+    registry = _registry(told(noticed), told(changed), told(moved))
+    watching = kopfs.create_task(_watch(registry, namespaces))
+
+    def work() -> None:
+        try:
+            kopfs.run_until_complete(asyncio.wait([watching]))
+        finally:
+            kopfs.close()
+
+    thread = ThreadPoolExecutor(1, thread_name_prefix="watch")
+    working = loop.run_in_executor(thread, work)
+    try:
+        await asyncio.shield(working)
+    finally:
+        if not working.done():
+            kopfs.call_soon_threadsafe(watching.cancel)
+            await asyncio.wait([working])
+        thread.shutdown()
+
+
+async def _watch(registry: kopf.OperatorRegistry, namespaces: Collection[str]) -> None:
+    """Runs kopf for ever: an error that the API server puts into a stream, for its cache is behind or it is short of
+    memory, ends kopf, and would end the operator with it. Then everything is listed anew."""
+    while True:
+        try:
+            await kopf.operator(
+                registry=registry,
+                settings=_settings(),
+                standalone=True,
+                identity="study-operator",  # kopf's own looks the user up, and an arbitrary UID has no entry
+                clusterwide=not namespaces,
+                namespaces=sorted(namespaces),
+            )
+        except Exception as error:
+            log.warning("watching Studies and Jobs was broken off, beginning anew in %.0f s: %s", _AGAIN, error)
+        await asyncio.sleep(_AGAIN)
+
+
+def _registry(
+    noticed: Callable[[Key], None], changed: Callable[[Key], None], moved: Callable[[Key], None]
+) -> kopf.OperatorRegistry:
+    """What kopf is to call; the arguments are `watch`'s."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -63,15 +123,7 @@ async def watch(
                 return  # mostly by the operator itself, and its end has been seen to
             (changed if ended or type == "DELETED" else moved)(Key(namespace, study))
 
-    await kopf.operator(
-        registry=registry,
-        settings=_settings(),
-        standalone=True,
-        identity="study-operator",  # kopf's own looks the user up, and an arbitrary UID has no entry
-        clusterwide=not namespaces,
-        namespaces=sorted(namespaces),
-        stop_flag=stop,
-    )
+    return registry
 
 
 class _NoDifferences(kopf.DiffBaseStorage):
@@ -93,6 +145,9 @@ def _settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True  # with peering, two operators of one priority pause each other
     settings.scanning.disabled = True  # needs no right to watch namespaces and definitions
     settings.posting.enabled = False  # this operator writes its own Events
+    settings.process.ultimate_exiting_timeout = (
+        None  # it would kill the process some time after watching was broken off
+    )
     settings.persistence.diffbase_storage = _NoDifferences()
     # Only trials' Jobs leave the API server: a cluster may have thousands of others.
     settings.watching.label_selectors["batch", "v1", "jobs"] = STUDY_LABEL

@@ -166,11 +166,17 @@ class FaultyCluster(Cluster):
 
 
 class FaultyDatabase(Database):
-    """The operator's database. What goes wrong, PostgreSQL itself does."""
+    """The operator's database. What goes wrong, PostgreSQL itself does.
+
+    Attributes:
+        sent, landed: how many commits have been sent whose answers nobody waits for, and how many of them have
+            happened.
+    """
 
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn)
         self.faults = Faults()
+        self.sent = self.landed = 0
         self._late: list[threading.Thread] = []
 
     def wait_for_late(self) -> int:
@@ -228,7 +234,9 @@ class FaultyDatabase(Database):
             opened.autocommit = True
             opened.cursor().execute("COMMIT PREPARED %s", (name,))
             opened.close()
+            self.landed += 1
 
+        self.sent += 1
         timer = threading.Timer(_LATE, commit)
         timer.start()
         self._late.append(timer)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import aiohttp
 from aiohttp import web
 from kubernetes.aio import client
+from yarl import URL
 
 _PATH = re.compile(
     r"/(?:api|apis/(?P<group>[^/]+))/[^/]+(?:/namespaces/[^/]+(?=/))?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?"
@@ -29,14 +30,20 @@ class Right(NamedTuple):
 class Proxy:
     """Passes everything on as it is, the caller's own token too.
 
+    Args:
+        configuration: says where the server is.
+        certified: whether everything is asked for in the configuration's own name.
+
     Attributes:
         used: the rights that were needed, as the API server reads them off a request.
         refused: those that the caller had not.
     """
 
-    def __init__(self, configuration: client.Configuration) -> None:
+    def __init__(self, configuration: client.Configuration, certified: bool = False) -> None:
         self._server = configuration.host
         self._tls = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+        if certified:
+            self._tls.load_cert_chain(configuration.cert_file, configuration.key_file)
         self.used: set[Right] = set()
         self.refused: set[Right] = set()
 
@@ -54,12 +61,16 @@ class Proxy:
         await self._runner.cleanup()
         await self._session.close()
 
+    def asked(self, request: web.Request) -> URL:
+        """Path and query as they are passed on."""
+        return request.rel_url
+
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
         headers["Accept-Encoding"] = "identity"
         async with self._session.request(
             request.method,
-            self._server + str(request.rel_url),
+            self._server + str(self.asked(request)),
             headers=headers,
             data=await request.read() or None,
             ssl=self._tls,

@@ -68,9 +68,10 @@ async def shares(found: list[Replica], studies: int) -> list[int]:
     return await until(all_served, PATIENCE)
 
 
-def server_of(found: list[Replica], name: str) -> Replica:
-    """The replica that has started the trials of a study, none of which has moved."""
-    (one,) = (one for one in found if f"started as Job {name}-" in one.process.log())
+async def server_of(found: list[Replica], name: str) -> Replica:
+    """The replica that has started the trials of a study, none of which has moved. It says so a moment after the Job is
+    there."""
+    (one,) = await until(lambda: [one for one in found if f"started as Job {name}-" in one.process.log()])
     return one
 
 
@@ -144,7 +145,7 @@ async def test_studies_of_a_replica_that_is_killed_go_on_within_ten_seconds(worl
     async with replicas(world, tmp_path, kubeconfig, 3) as three:
         await apply_and_wait(world, names, maxTrials=4, parallelism=1)
         await shares(three, 6)
-        victim = server_of(three, "study0")
+        victim = await server_of(three, "study0")
         killed = time.monotonic()
         victim.signal(signal.SIGKILL)
         await goes_on(world, "study0", 0)
@@ -172,7 +173,7 @@ async def test_a_replica_whose_connection_is_ended_goes_on_with_what_is_its_own(
 async def test_studies_of_a_replica_cut_off_from_the_database_go_on_elsewhere(world, kubeconfig, tmp_path):
     async with replicas(world, tmp_path, kubeconfig, 2) as two:
         await apply_and_wait(world, ["study0"], maxTrials=4, parallelism=1)
-        victim = server_of(two, "study0")
+        victim = await server_of(two, "study0")
         cut = time.monotonic()
         victim.wire.silent = True
         await goes_on(world, "study0", 0)

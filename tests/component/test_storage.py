@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,7 +18,7 @@ from world import World, params_of
 from study_operator.model.memory import Batch, Stored
 from study_operator.model.study import parse
 from study_operator.model.trial import Failure, Report
-from study_operator.storage.database import Database
+from study_operator.storage.database import Database, StorageUnavailable
 from study_operator.storage.listen import listen
 from study_operator.storage.mirror import Mirror
 
@@ -257,6 +258,27 @@ def _listeners(database: TestDatabase) -> list[tuple[int]]:
 
 
 # Removal
+
+
+async def test_a_lost_connection_is_found_out_once(database):
+    """All threads' connections are lost together when the server restarts: not each of them by a look that fails."""
+    opened = Database(settings_for(database).dsn)
+    together = threading.Barrier(4)
+
+    def ask(wait: bool) -> int:
+        with opened.transaction() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            if wait:
+                together.wait(30)  # each in a thread of its own
+            return cursor.fetchone()[0]
+
+    with ThreadPoolExecutor(4) as threads:
+        before = list(threads.map(ask, [True] * 4))
+        database.query("SELECT pg_terminate_backend(pid, 10000) FROM unnest(%s) AS lost (pid)", before)
+        with pytest.raises(StorageUnavailable):
+            threads.submit(ask, False).result()
+        after = list(threads.map(ask, [True] * 4))
+    assert len({*before, *after}) == 8
 
 
 async def test_a_study_deleted_with_its_rows_leaves_none_in_any_table(world):

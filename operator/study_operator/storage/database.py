@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +40,7 @@ class Database:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._local = threading.local()
+        self._lost = 0.0  # when the server last ended a connection; older ones are not used any more
 
     def connect(self, **options: Any) -> connection:
         """A new connection of the caller's own, with other options than the others' if need be.
@@ -100,7 +102,10 @@ class Database:
     def _connection(self) -> Iterator[connection]:
         """This thread's connection; what goes wrong with it is raised as `transaction` and `write` say."""
         connection = getattr(self._local, "connection", None)
-        if connection is None or connection.closed:
+        if connection is None or connection.closed or self._local.opened < self._lost:
+            if connection is not None:
+                connection.close()
+            self._local.opened = time.monotonic()
             connection = self._local.connection = self.connect()
             try:
                 with connection, connection.cursor() as cursor:
@@ -111,6 +116,8 @@ class Database:
         try:
             yield connection
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+            if connection.closed:  # so are the others' probably, or each of them would fail once
+                self._lost = time.monotonic()
             connection.close()
             full = isinstance(error, psycopg2.errors.DiskFull)
             raise (StorageFull if full else StorageUnavailable)(one_line(error)) from None

@@ -1,0 +1,56 @@
+"""The watches go on whatever the API server puts into their streams."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+from aiohttp import web
+from kubernetes.aio.config import kube_config
+from proxy import Proxy
+from running import run_pods, running
+from waiting import until
+from world import counted
+from yarl import URL
+
+_YET_TO_COME = {
+    "resourceVersion": str(10**15),
+    "resourceVersionMatch": "NotOlderThan",
+    "sendInitialEvents": "true",  # what asks for less waits for ever
+}
+
+
+class Behind(Proxy):
+    """The first watch of each resource is answered as by an API server whose cache is behind: what the caller has seen
+    is yet to come.
+
+    Attributes:
+        watches: how often each path has been watched.
+    """
+
+    watches: Counter[str]
+
+    def asked(self, request: web.Request) -> URL:
+        if request.query.get("watch") != "true":
+            return request.rel_url
+        self.watches[request.path] += 1
+        return request.rel_url.update_query(_YET_TO_COME if self.watches[request.path] == 1 else {})
+
+
+async def test_a_server_whose_cache_is_behind(world, tmp_path, monkeypatch, caplog):
+    async with Behind(world._configuration, certified=True) as proxy:
+        proxy.watches = Counter()
+        kubeconfig = tmp_path / "kubeconfig"
+        named = [
+            {"name": "it", "cluster": {"server": proxy.url}, "user": {}, "context": {"cluster": "it", "user": "it"}}
+        ]
+        content = dict.fromkeys(("clusters", "users", "contexts"), named)
+        kubeconfig.write_text(json.dumps({"kind": "Config", "current-context": "it", **content}))
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
+        async with running(world):
+            await until(lambda: len(proxy.watches) == 2 and min(proxy.watches.values()) >= 2)
+            await world.apply()
+            status = await run_pods(world, float)
+    assert counted(status) == {"total": 4, "complete": 4}
+    assert "Too large resource version" in caplog.text
