@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import aiohttp
 from kubernetes.aio import client
 
-from study_operator.cluster import refusal, unreachable
+from study_operator.streams import stream
 
-_CONNECT = 10.0  # seconds
 _BUFFER = 32 * 1024  # bytes, for each stream; aiohttp stops reading at twice as many
 
 
@@ -55,16 +54,5 @@ class PodLogs:
         query |= {"follow": "true"} if follow else {}
         query |= {"previous": "true"} if previous else {}
         path = f"/api/v1/namespaces/{namespace}/pods/{quote(pod)}/log"
-        try:
-            _, url, headers, _, _ = await self._client.param_serialize("GET", path, auth_settings=["BearerToken"])
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT)
-            answer = await self._client.call_api("GET", f"{url}?{urlencode(query)}", headers, _request_timeout=timeout)
-            response = answer.response
-            try:
-                if response.status >= 300:
-                    raise refusal(response.status, (await response.read()).decode("utf-8", "replace"))
-                yield response.content
-            finally:
-                response.close()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise unreachable(error) from None
+        async with stream(self._client, path, query) as content:
+            yield content

@@ -37,12 +37,15 @@ class Publisher:
         self._cluster = cluster
         self._events = Events(cluster)
         self._written: dict[tuple[str, str], float] = {}
+        self._counted = float("-inf"), 0  # when studies that change were last counted, and how many there were
 
     def interval(self) -> float:
         """The shortest time, in seconds, between two writes of one study's status that only bring counts up to date."""
-        since = time.monotonic() - _LATELY
-        changing = sum(1 for _ in itertools.takewhile(lambda at: at > since, reversed(self._written.values())))
-        return STATUS_INTERVAL * max(1.0, changing / STATUS_STUDIES)
+        now = time.monotonic()
+        if now - self._counted[0] > STATUS_INTERVAL:  # for each report of a thousand pods it is asked
+            lately = itertools.takewhile(lambda at: at > now - _LATELY, reversed(self._written.values()))
+            self._counted = now, sum(1 for _ in lately)
+        return STATUS_INTERVAL * max(1.0, self._counted[1] / STATUS_STUDIES)
 
     def forget(self, key: tuple[str, str]) -> None:
         """The Study is gone: so are its time stamps and gauges."""

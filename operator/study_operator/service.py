@@ -16,6 +16,7 @@ from study_operator.clocks import RemoteClock
 from study_operator.cluster import ApiError, Cluster
 from study_operator.follow import Follower
 from study_operator.guard import guard
+from study_operator.jobwatch import watch_jobs
 from study_operator.logs import study_context
 from study_operator.queue import Queue
 from study_operator.reconcile import Key, Reconciler
@@ -25,7 +26,7 @@ from study_operator.storage.database import Database, StorageError, StorageFull,
 from study_operator.storage.listen import listen
 from study_operator.storage.studies import Studies
 from study_operator.storage.threads import StorageThreads
-from study_operator.watch import watch
+from study_operator.watch import watch_studies
 
 READINESS_INTERVAL, READINESS_TIMEOUT = 5.0, 15.0  # seconds
 # After how many seconds without the database its loss is told in the status; for how many seconds looks that are going
@@ -90,7 +91,14 @@ class Service:
                 self._outages(),
                 guard(self._settings, self._replicas.leads),
                 listen(self._database, listener, self._reported, self._look_at_all_soon),
-                watch(self._noticed, self._changed, self._moved, self._settings.watch_namespaces),
+                watch_studies(self._noticed, self._settings.watch_namespaces),
+                watch_jobs(
+                    cluster.configuration,
+                    self._changed,
+                    self._moved,
+                    self._look_at_all_soon,
+                    self._settings.watch_namespaces,
+                ),
             )
         finally:
             await follower.close()

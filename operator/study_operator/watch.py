@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import kopf
 
-from study_operator.model.study import GROUP, PLURAL, STUDY_LABEL, VERSION
+from study_operator.model.study import GROUP, PLURAL, VERSION
 from study_operator.reconcile import Key
 
 # Seconds after which watching begins anew when it was broken off.
@@ -25,31 +25,17 @@ _AGAIN = 2.0
 log = logging.getLogger(__name__)
 
 
-async def watch(
-    noticed: Callable[[Key], None],
-    changed: Callable[[Key], None],
-    moved: Callable[[Key], None],
-    namespaces: Collection[str],
-) -> None:
-    """Watches Studies and their Jobs until it is cancelled.
+async def watch_studies(noticed: Callable[[Key], None], namespaces: Collection[str]) -> None:
+    """Watches Studies until it is cancelled.
 
     Args:
         noticed: called in the caller's event loop with the Study that an event is about.
-        changed: called with the study whose Job an event is about.
-        moved: called instead when a Job goes on as expected, which several events say for each trial: nothing is to be
-            done, so the look may come later, one for all of them.
         namespaces: those to watch; empty for all.
     """
     loop, kopfs = asyncio.get_running_loop(), asyncio.new_event_loop()
     kopfs.set_exception_handler(lambda _, context: log.debug("%s", context))  # of tasks that kopf has lost sight of
 
-    def told(whom: Callable[[Key], None]) -> Callable[[Key], None]:
-        def tell(key: Key) -> None:
-            loop.call_soon_threadsafe(whom, key)
-
-        return tell
-
-    registry = _registry(told(noticed), told(changed), told(moved))
+    registry = _registry(lambda key: loop.call_soon_threadsafe(noticed, key))
     watching = kopfs.create_task(_watch(registry, namespaces))
 
     def work() -> None:
@@ -83,14 +69,12 @@ async def _watch(registry: kopf.OperatorRegistry, namespaces: Collection[str]) -
                 namespaces=sorted(namespaces),
             )
         except Exception as error:
-            log.warning("watching Studies and Jobs was broken off, beginning anew in %.0f s: %s", _AGAIN, error)
+            log.warning("watching Studies was broken off, beginning anew in %.0f s: %s", _AGAIN, error)
         await asyncio.sleep(_AGAIN)
 
 
-def _registry(
-    noticed: Callable[[Key], None], changed: Callable[[Key], None], moved: Callable[[Key], None]
-) -> kopf.OperatorRegistry:
-    """What kopf is to call; the arguments are `watch`'s."""
+def _registry(noticed: Callable[[Key], object]) -> kopf.OperatorRegistry:
+    """What kopf is to call."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -110,18 +94,6 @@ def _registry(
         else:
             seen[key] = version
         noticed(key)
-
-    @kopf.on.event("batch", "v1", "jobs", registry=registry)
-    async def job_event(
-        namespace: str, labels: kopf.Labels, type: str | None, status: kopf.Status, **_: object
-    ) -> None:
-        if study := labels.get(STUDY_LABEL):
-            ended = any(
-                c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in status.get("conditions") or ()
-            )
-            if type == "DELETED" and ended:
-                return  # mostly by the operator itself, and its end has been seen to
-            (changed if ended or type == "DELETED" else moved)(Key(namespace, study))
 
     return registry
 
@@ -149,6 +121,4 @@ def _settings() -> kopf.OperatorSettings:
         None  # it would kill the process some time after watching was broken off
     )
     settings.persistence.diffbase_storage = _NoDifferences()
-    # Only trials' Jobs leave the API server: a cluster may have thousands of others.
-    settings.watching.label_selectors["batch", "v1", "jobs"] = STUDY_LABEL
     return settings

@@ -505,12 +505,12 @@ def test_the_latest_finished_jobs_are_kept_and_the_best_trials():
     assert CleanUp(jobs[1]) not in actions(waiting)
 
 
-def test_jobs_that_are_not_to_be_kept_stay_a_minute_but_no_more_of_them_than_run_at_once():
+def test_jobs_that_are_not_to_be_kept_stay_for_a_while_but_no_more_of_them_than_run_at_once():
     def finished(number, seconds):
         return job_state(number, COMPLETED, finished_at=NOW - timedelta(seconds=seconds))
 
     spec = {"successfulJobsHistoryLimit": 1, "parallelism": 3, "maxTrials": 9}
-    jobs = [finished(0, 90), finished(1, 61), finished(2, 59), finished(3, 20), finished(4, 10)]
+    jobs = [finished(0, 330), finished(1, 301), finished(2, 299), finished(3, 260), finished(4, 10)]
     found = plan(observe(jobs=jobs, counts={COMPLETE: 9}, spec=spec))
     assert (found.actions, found.look_again) == ((CleanUp(jobs[0]), CleanUp(jobs[1])), timedelta(seconds=1))
     found = plan(observe(jobs=jobs[2:], counts={COMPLETE: 9}, spec=spec))

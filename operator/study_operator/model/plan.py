@@ -30,7 +30,7 @@ from study_operator.model.trial import Failure, FailureClass, JobPhase, JobState
 PRUNED_GRACE, PRUNED_KILL = timedelta(seconds=4), 3
 # Finished Jobs that are removed at one look. To remove one costs the control plane as much as to start one: of those
 # that are not to be kept, the latest, as many as may run at once, stay for LINGER, while slots are being filled.
-CLEAN_UP, LINGER = 200, timedelta(minutes=1)
+CLEAN_UP, LINGER = 200, timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
