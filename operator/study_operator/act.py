@@ -25,7 +25,8 @@ from study_operator.model.trial import Failure, FailureClass, JobPhase, JobState
 from study_operator.storage.database import StorageError, StorageUnavailable
 from study_operator.storage.threads import StorageThreads
 
-# Calls of the API server at once for one study. A server that answers in milliseconds sees few of them.
+# Calls of the API server at once, for all studies together: a server that answers in milliseconds sees few of them, and
+# one that is busy comes to start the pods of Jobs that there are. Ends are told in transactions of as many.
 AT_ONCE = 64
 # Trials that are suggested and stored together, when many slots are free.
 STORED_AT_ONCE = 8
@@ -60,23 +61,13 @@ def _in_pieces(actions: Sequence[Action]) -> Iterator[Any]:
     return (actions[start : start + AT_ONCE] for start in range(0, len(actions), AT_ONCE))
 
 
-async def _some_at_once(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Makes the calls, AT_ONCE at a time. Returns what they return, in their order."""
-    gate = asyncio.Semaphore(AT_ONCE)
-
-    async def one(call: Coroutine[Any, Any, T]) -> T:
-        async with gate:
-            return await call
-
-    return await _all([asyncio.ensure_future(one(call)) for call in calls])
-
-
 class Actor:
     """Acts on one study.
 
     Args:
         reporting: where the study's pods report to.
         now: the time by the API server's clock, aware, UTC.
+        gate: of AT_ONCE calls, for all actors.
     """
 
     def __init__(
@@ -86,9 +77,10 @@ class Actor:
         live: LiveStudy,
         reporting: Reporting,
         now: Callable[[], datetime],
+        gate: asyncio.Semaphore,
     ) -> None:
         self._cluster, self._threads, self._live, self._reporting, self._now = cluster, threads, live, reporting, now
-        self._done = Done()
+        self._gate, self._done = gate, Done()
 
     async def act(self, actions: Iterable[Action], freed_at: float | None) -> Done:
         """Does the actions in their order; those to which it makes no difference at once.
@@ -112,7 +104,7 @@ class Actor:
         match actions[0]:
             case Tell():
                 for some in _in_pieces(actions):
-                    await self._tell(await _some_at_once(map(self._explained, some)))
+                    await self._tell(await self._some_at_once(map(self._explained, some)))
             case Judge():
                 for some in _in_pieces(actions):
                     await self._judge(some)
@@ -121,16 +113,27 @@ class Actor:
                     await self._requeue(action.row, action.failure)
             case Launch():
                 if await self._prepare():
-                    await _some_at_once(self._launch(action.row) for action in actions)
+                    await self._some_at_once(self._launch(action.row) for action in actions)
             case EndJob():
-                await _some_at_once(self._delete(end.job, waiting=True, kill_after=end.kill_after) for end in actions)
+                await self._some_at_once(
+                    self._delete(end.job, waiting=True, kill_after=end.kill_after) for end in actions
+                )
             case CleanUp():
-                await _some_at_once(self._delete(action.job, waiting=False) for action in actions)
+                await self._some_at_once(self._delete(action.job, waiting=False) for action in actions)
             case Ask():
                 for action in actions:
                     await self._start(action.count)
                 if freed_at is not None and self._done.created:
                     metrics.SLOT_FREE_TO_JOB.observe(time.monotonic() - freed_at)
+
+    async def _some_at_once(self, calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+        """Makes the calls as the gate lets them. Returns what they return, in their order."""
+
+        async def one(call: Coroutine[Any, Any, T]) -> T:
+            async with self._gate:
+                return await call
+
+        return await _all([asyncio.ensure_future(one(call)) for call in calls])
 
     async def _tell(self, tells: list[Tell]) -> None:
         done = await self._threads.run(self._live.tell, tells)
@@ -151,7 +154,7 @@ class Actor:
         return replace(told, failure=await self._explain(told.job, failure))
 
     async def _judge(self, judged: Sequence[Judge]) -> None:
-        failures = await _some_at_once(self._explain(action.job) for action in judged)
+        failures = await self._some_at_once(self._explain(action.job) for action in judged)
         study = self._live.study
         rulings = [verdict(study, judge.row, judge.job, why) for judge, why in zip(judged, failures, strict=True)]
         if tells := [ruling for ruling in rulings if isinstance(ruling, Tell)]:
@@ -208,7 +211,7 @@ class Actor:
         One by one at first, so that a slot does not wait for the suggestions of others; then ever more in one
         transaction.
         """
-        gate, creating = asyncio.Semaphore(AT_ONCE), []
+        creating: list[asyncio.Future] = []
         try:
             size = 1
             while len(creating) < count and not self._done.troubles:
@@ -216,9 +219,9 @@ class Actor:
                 if not rows or not await self._prepare():
                     break
                 for row in rows:
-                    await gate.acquire()
+                    await self._gate.acquire()
                     creating.append(asyncio.ensure_future(self._launch(row)))
-                    creating[-1].add_done_callback(lambda _: gate.release())
+                    creating[-1].add_done_callback(lambda _: self._gate.release())
                 size = min(2 * size, STORED_AT_ONCE)
         finally:
             await _all(creating)

@@ -105,18 +105,17 @@ class Publisher:
     async def _tell_news(
         self, manifest: dict[str, Any], old: dict[str, Any], new: dict[str, Any], now: datetime
     ) -> None:
-        if "startTime" in new and "startTime" not in old:
-            await self._events.record(manifest, "Started", "the first trials were started", now)
-        best, before = new.get("bestTrial"), old.get("bestTrial") or {}
-        if best and best["number"] != before.get("number"):
-            message = f"trial {best['number']} is the best so far: {', '.join(best['values'])}"
-            await self._events.record(manifest, "NewBest", message, now)
+        best, before, ended = new.get("bestTrial"), old.get("bestTrial") or {}, bool(new.get("completionTime"))
+        shown = f"trial {best['number']} is the best: {', '.join(best['values'])}" if best else ""
+        if best and best["number"] != before.get("number") and not ended:
+            await self._events.record(manifest, "NewBest", f"so far {shown}", now)
         before_conditions = {(c["type"], c["status"]) for c in old.get("conditions") or ()}
         for condition in new["conditions"]:
             state = (condition["type"], condition["status"])
             if state in _NEWS and state not in before_conditions:
                 reason, warning = _NEWS[state]
-                await self._events.record(manifest, reason, condition["message"], now, warning=warning)
+                message = condition["message"] + (f"; {shown}" if state == ("Complete", "True") and best else "")
+                await self._events.record(manifest, reason, message, now, warning=warning)
 
 
 def _ended(study: Study | None, row: TrialRow, failure: Failure) -> str:

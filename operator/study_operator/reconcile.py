@@ -6,6 +6,7 @@ made good by the next one.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from study_operator import beside, metrics
-from study_operator.act import Actor
+from study_operator.act import AT_ONCE, Actor
 from study_operator.cluster import ApiError, Cluster
 from study_operator.follow import Follower
 from study_operator.gone import Gone
@@ -102,6 +103,7 @@ class Reconciler:
         self._beginnings = Beginnings(database, cluster_id)
         self.gone = Gone(self._studies, self._trials, threads, settings.watch_namespaces)
         self._publisher = Publisher(cluster)
+        self._gate = asyncio.Semaphore(AT_ONCE)
         self._live: dict[Key, LiveStudy] = {}
         self._keys: dict[int, Key] = {}
         self._reported: dict[Key, float] = {}
@@ -199,7 +201,7 @@ class Reconciler:
             observed, waits = await self._observe(key, live, manifest, look, launching=False)
         todo = plan(observed)
         look.sooner(todo.look_again.total_seconds() if todo.look_again else None)
-        actor = Actor(self._cluster, self._threads, live, self._reporting(live.study), self._cluster_now)
+        actor = Actor(self._cluster, self._threads, live, self._reporting(live.study), self._cluster_now, self._gate)
         active = {job.name for job in observed.active}
         begun = time.monotonic()
         done = await actor.act(todo.actions, noticed if live.active - active else None)

@@ -26,7 +26,7 @@ async def test_a_study_runs_to_its_best_trial(world):
     assert status["bestTrial"]["number"] == 3
     assert status["bestTrial"]["jobName"] == "study-3"
     assert (await world.condition("Complete"))["status"] == "True"
-    assert {"Started", "NewBest", "Completed"} <= set(await world.events())
+    assert {"NewBest", "Completed"} <= set(await world.events())
 
 
 async def test_a_job_without_a_pod_is_no_secret(world):

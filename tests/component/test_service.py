@@ -115,7 +115,7 @@ async def test_a_study_from_its_creation_to_its_end(world, kubeconfig, tmp_path)
         status = await run_pods(world, lambda number: number / 10)
         assert counted(status) == {"total": 4, "complete": 2, "pruned": 1, "failed": 1}
         assert status["bestTrial"]["number"] == 3
-        reasons = {"Started", "NewBest", "TrialError", "Completed"}
+        reasons = {"NewBest", "TrialError", "Completed"}
 
         async def told() -> bool:
             return set(await world.events()) == reasons
