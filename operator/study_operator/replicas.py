@@ -8,9 +8,10 @@ more.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -75,7 +76,8 @@ class Replicas:
         self._locks: Locks | None = None
         self._members: dict[int, float] = {}  # with the seconds for which each had been silent
         self._views = 0  # how often they have been read
-        self._known: set[Key] = set()
+        self._known: dict[Key, int] = {}  # with the number of the latest notice
+        self._notices = itertools.count()
         self._holds: dict[Key, Hold] = {}
         self._unlock: set[Key] = set()
         self._claims: dict[Key, _Claim] = {}
@@ -106,8 +108,9 @@ class Replicas:
     def served(self) -> list[Key]:
         return list(self._holds)
 
-    def known(self) -> list[Key]:
-        return list(self._known)
+    def known(self) -> dict[Key, int]:
+        """The studies that there are, as far as is known; for `forget`."""
+        return dict(self._known)
 
     def leads(self) -> bool:
         """Whether this is the one replica that does what is to be done once for all of them."""
@@ -121,18 +124,21 @@ class Replicas:
 
     def notice(self, key: Key) -> None:
         """There is such a study, or there was and something may be left of it: somebody has to serve it."""
-        if key not in self._known:
-            self._known.add(key)
-            if self._locks is not None and shares.owner(self._members, key) == self._locks.member:
-                self._locks.wake()
+        new = key not in self._known
+        self._known[key] = next(self._notices)
+        if new and self._locks is not None and shares.owner(self._members, key) == self._locks.member:
+            self._locks.wake()
 
-    def forget(self, keys: Iterable[Key]) -> None:
-        """Nothing is known of these studies any more; those that are served here are seen to."""
-        self._known.difference_update(key for key in keys if key not in self._holds)
+    def forget(self, seen: Mapping[Key, int]) -> None:
+        """There are none of these studies, of which `known` was so; but for those that have been noticed again since,
+        and those that are served here, which are seen to."""
+        for key, notice in seen.items():
+            if self._known.get(key) == notice and key not in self._holds:
+                del self._known[key]
 
     def gone(self, key: Key) -> None:
         """Nothing is left to be done for the study. Its lock is let go of when the look has ended."""
-        self._known.discard(key)
+        self._known.pop(key, None)
         if (hold := self._holds.get(key)) is not None:
             hold.leaving = True
 

@@ -294,7 +294,7 @@ class Service:
         uids = {uid for _, uid in present}
         left = {Key(study.namespace, study.name) for study in stored if study.uid not in uids}
         there = {key for key, _ in present} | left
-        self._replicas.forget(set(heard_of) - there)
+        self._replicas.forget({key: notice for key, notice in heard_of.items() if key not in there})
         for key in left:
             self._reconciler.look_for_predecessors(key)
         for key in there:
