@@ -86,7 +86,7 @@ class Cluster:
         meta = manifest["metadata"]
         body = {"metadata": {key: meta[key] for key in ("uid", "resourceVersion")}, "status": status}
         path = f"{_studies(meta['namespace'])}/{quote(meta['name'])}/status"
-        await self._call("PATCH", path, body=body, content=_MERGE_PATCH)
+        await self._call_text("PATCH", path, body=body, content=_MERGE_PATCH)
 
     # Jobs and their pods
 
@@ -111,14 +111,17 @@ class Cluster:
                 return None
             raise
 
-    async def create_job(self, manifest: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any]:
-        """Creates a Job; as a dry run, only asks whether that could be done. Then, misspelt fields are refused too, as
-        kubectl would: the Study's schema cannot, and they would be dropped without a word."""
+    async def create_job(self, manifest: Mapping[str, Any], dry_run: bool = False) -> Mapping[str, Any]:
+        """Creates a Job, and returns what a list has of it; as a dry run, only asks whether that could be done. Then,
+        misspelt fields are refused too, as kubectl would: the Study's schema cannot, and they would be dropped without
+        a word."""
         query = {"fieldManager": "study-operator"}
         if dry_run:
             query |= {"dryRun": "All", "fieldValidation": "Strict"}
         namespace = manifest["metadata"]["namespace"]
-        return await self._call("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", query, manifest)
+        return listing.job(
+            await self._call_text("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", query, manifest)
+        )
 
     async def delete_job(self, namespace: str, name: str, uid: str, waiting: bool = True) -> None:
         """Deletes a Job and its pods.
@@ -219,7 +222,7 @@ class Cluster:
         """Creates an object of the core API; False when there is one of that name."""
         path = f"/api/v1/namespaces/{manifest['metadata']['namespace']}/{plural}"
         try:
-            await self._call("POST", path, query, manifest)
+            await self._call_text("POST", path, query, manifest)
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 return False
@@ -229,7 +232,7 @@ class Cluster:
     async def _delete(self, path: str, name: str, body: Mapping[str, Any]) -> None:
         """Deletes an object; one that is gone, or has given way to another of that name, is no error."""
         try:
-            await self._call("DELETE", f"{path}/{quote(name)}", body=body)
+            await self._call_text("DELETE", f"{path}/{quote(name)}", body=body)
         except ApiError as error:
             if error.status not in (404, 409):
                 raise

@@ -1,4 +1,4 @@
-"""What of a Job is read when all of a study are listed.
+"""What of a Job is read when all of a study are listed, and of one that has been created.
 
 A thousand Jobs are five megabytes of JSON, most of it what the API server notes down for itself and the template that
 every trial has. A decoder that knows what is wanted passes over the rest: 20 times as fast as making objects of all.
@@ -56,9 +56,14 @@ class _Jobs(TypedDict):
     items: list[_Job]
 
 
-_DECODER = msgspec.json.Decoder(_Jobs)
+_JOBS, _JOB = msgspec.json.Decoder(_Jobs), msgspec.json.Decoder(_Job)
 
 
 def jobs(text: str) -> list[_Job]:
     """The Jobs of a JobList, each a dict with the fields above and no others."""
-    return _DECODER.decode(text)["items"]
+    return _JOBS.decode(text)["items"]
+
+
+def job(text: str) -> _Job:
+    """One Job, likewise."""
+    return _JOB.decode(text)

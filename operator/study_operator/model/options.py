@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
 import sys
@@ -21,12 +22,18 @@ def valid_options(cls: type, reserved: Collection[str] = ()) -> dict[str, Any]:
         The type of each argument by name.
     """
     found = {}
-    for name, parameter in inspect.signature(cls).parameters.items():
+    for name, parameter in _parameters(cls).items():
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name not in reserved:
             hint = _resolve(parameter.annotation, cls)
             if any(member in _VALUES or get_origin(member) is Literal for member in _members(hint)):
                 found[name] = hint
     return found
+
+
+@functools.cache
+def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
+    """Of its constructor. To read them takes longer than all else that is done for a Study before its first trial."""
+    return inspect.signature(cls).parameters
 
 
 def _resolve(annotation: Any, cls: type) -> Any:
@@ -62,7 +69,7 @@ def check_options(
         if not _fits(value, valid[name]):
             raise ValueError(f"option {name!r} of {kind} is {value!r}; it must be {_describe(valid[name])}")
     for name, hint in valid.items():
-        if name not in options and inspect.signature(cls).parameters[name].default is inspect.Parameter.empty:
+        if name not in options and _parameters(cls)[name].default is inspect.Parameter.empty:
             raise ValueError(f"{kind} needs the option {name!r}, {_describe(hint)}")
 
 
