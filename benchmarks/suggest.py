@@ -35,7 +35,7 @@ from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from report import Place, database
 
-from study_operator.model.memory import Batch, Stored
+from study_operator.model.batch import Batch, Stored
 from study_operator.model.tpe import TPE
 from study_operator.storage.database import Database
 from study_operator.storage.mirror import Mirror

@@ -17,8 +17,8 @@ from study_operator.fence import NotHeld
 from study_operator.live import LiveStudy
 from study_operator.logs import trial_context
 from study_operator.model import pods
+from study_operator.model.batch import StaleHistory
 from study_operator.model.job import TRIAL_ID_ANNOTATION, Reporting, job, secret
-from study_operator.model.memory import StaleHistory
 from study_operator.model.plan import Action, Ask, CleanUp, EndJob, Judge, Launch, Requeue, Tell, verdict
 from study_operator.model.study import Study
 from study_operator.model.trial import Failure, FailureClass, JobPhase, JobState, TrialRow

@@ -14,9 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study_operator.metrics import SUGGEST
 from study_operator.model import pareto
+from study_operator.model.batch import Full, NotStored, StaleHistory
 from study_operator.model.convergence import build_judge
 from study_operator.model.job import Reporting
-from study_operator.model.memory import Full, Memory, NotStored, StaleHistory
+from study_operator.model.memory import Memory
 from study_operator.model.plan import Tell
 from study_operator.model.pruners import build_pruner
 from study_operator.model.samplers import build_sampler

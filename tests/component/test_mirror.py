@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from waiting import until
 
 from study_operator import fence
-from study_operator.model.memory import Full, StaleHistory
+from study_operator.model.batch import Full, StaleHistory
 from study_operator.storage import history
 from study_operator.storage.database import Database, StorageUnavailable
 from study_operator.storage.listen import listen

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from waiting import until
 from world import World, params_of
 
-from study_operator.model.memory import Batch, Stored
+from study_operator.model.batch import Batch, Stored
 from study_operator.model.study import parse
 from study_operator.model.trial import Failure, Report
 from study_operator.storage.database import Database, StorageUnavailable

@@ -12,8 +12,9 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from study_operator.model.batch import Batch, Stored
 from study_operator.model.convergence import build_judge
-from study_operator.model.memory import Batch, Memory, Stored
+from study_operator.model.memory import Memory
 from study_operator.model.pruners import build_pruner
 from study_operator.model.samplers import build_sampler
 from study_operator.model.sampling import Sampling, ancestors

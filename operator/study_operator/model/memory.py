@@ -1,8 +1,8 @@
 """One study's trials in memory, as an Optuna storage: what samplers and pruners read, and what they write.
 
 Optuna's samplers read the whole history again and again; from here that costs what it costs from Optuna's own
-`InMemoryStorage`. What they write is collected in a batch and goes out in one piece: `_store` says where to. Here that
-is nowhere, and ids are made up; storage/mirror.py stores it in the database and takes the database's ids.
+`InMemoryStorage`. What they write is collected in a batch (batch.py) and goes out in one piece: `_store` says where to.
+Here that is nowhere, and ids are made up; storage/mirror.py stores it in the database and takes the database's ids.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -24,89 +23,9 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
-from study_operator.model.trial import Failure
+from study_operator.model.batch import PROVISIONAL, Batch, Change, NotStored, StaleHistory, Stored
 
 T = TypeVar("T")
-
-# A new trial has an id from here on until it is stored: none that PostgreSQL's integer can hold, behind all others, and
-# never that of another one, for samplers remember trials by their ids.
-_PROVISIONAL = 2**31
-
-
-class NotStored(Exception):
-    """A batch has not been stored, and will not be. Memory is as it was before."""
-
-
-class StaleHistory(NotStored):
-    """Somebody else has written to this study since it was read; read what has changed and try again."""
-
-
-class Full(NotStored):
-    """As many trials as there may be have been started."""
-
-
-@dataclass
-class Change:
-    """What is to be written to one trial.
-
-    Attributes:
-        trial_id: of a new trial a provisional one.
-        number: the trial's, as the database counts.
-        was: the states in which the trial may be for this to hold; empty for a new one.
-        state: the new one, None when it stays.
-        template: a new trial has these times instead of the time at which it is stored.
-        params: the value in Optuna's internal representation, and its distribution, by name.
-        unless_result: only if no result of the trial has come that holds by itself.
-        forget_result: what somebody has read off the output of a trial's last Job counts no more.
-        failure: is noted down as an incident of the trial's Job.
-    """
-
-    trial_id: int
-    number: int
-    was: frozenset[TrialState] = frozenset()
-    state: TrialState | None = None
-    template: FrozenTrial | None = None
-    params: dict[str, tuple[float, BaseDistribution]] = field(default_factory=dict)
-    values: Sequence[float] | None = None
-    user_attrs: dict[str, Any] = field(default_factory=dict)
-    system_attrs: dict[str, Any] = field(default_factory=dict)
-    reports: dict[int, float] = field(default_factory=dict)
-    unless_result: bool = False
-    forget_result: bool = False
-    failure: Failure | None = None
-
-    @property
-    def new(self) -> bool:
-        return self.trial_id >= _PROVISIONAL
-
-    @property
-    def starts(self) -> bool:
-        """Whether it makes one more trial that has been started."""
-        return (self.new or TrialState.WAITING in self.was) and self.state not in (None, TrialState.WAITING)
-
-
-@dataclass
-class Batch:
-    """What is written together: changes by trial_id, the study's attributes, and how many trials may have been started
-    when it is stored, None for any number. Once it is stored, `ids` are those of new trials by their provisional ones.
-    """
-
-    trials: dict[int, Change] = field(default_factory=dict)
-    user_attrs: dict[str, Any] = field(default_factory=dict)
-    system_attrs: dict[str, Any] = field(default_factory=dict)
-    most: int | None = None
-    ids: dict[int, int] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.trials or self.user_attrs or self.system_attrs)
-
-
-@dataclass(frozen=True)
-class Stored:
-    """When a batch was stored (naive, UTC), and the ids of its new trials, in their order."""
-
-    at: datetime
-    ids: Sequence[int] = ()
 
 
 def _writes(method: Callable[..., T]) -> Callable[..., T]:
@@ -154,7 +73,7 @@ class Memory(BaseStorage):
         self._undo: list[Callable[[], None]] = []
         self._pending: dict[int, dict[str, Any]] = {}  # system attributes that go out with a trial's next change
         self._holding = False
-        self._provisional = itertools.count(_PROVISIONAL)
+        self._provisional = itertools.count(PROVISIONAL)
         self.first, self.doubtful = 0, False
         for trial in trials:
             self._append(trial)
@@ -470,7 +389,7 @@ class Memory(BaseStorage):
             NotStored: it is not stored.
             Exception: any other one: it may be stored.
         """
-        last = max((trial_id for trial_id in self._places if 0 <= trial_id < _PROVISIONAL), default=-1)
+        last = max((trial_id for trial_id in self._places if 0 <= trial_id < PROVISIONAL), default=-1)
         new = sum(change.new for change in batch.trials.values())
         return Stored(_now(), range(last + 1, last + 1 + new))
 

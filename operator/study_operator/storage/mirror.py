@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from optuna.trial import FrozenTrial, TrialState
 
-from study_operator.model.memory import Batch, Memory, NotStored, StaleHistory, Stored
+from study_operator.model.batch import Batch, NotStored, StaleHistory, Stored
+from study_operator.model.memory import Memory
 from study_operator.storage import history
 from study_operator.storage.database import Database
 from study_operator.storage.reading import JOB_ATTR

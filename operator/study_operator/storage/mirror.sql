@@ -69,7 +69,7 @@ BEGIN
     END IF;
 END $$;
 
--- Stores what belongs together, whole or not at all. model/memory.py says what a change is, storage/storing.py what is in the JSON.
+-- Stores what belongs together, whole or not at all. model/batch.py says what a change is, storage/storing.py what is in the JSON.
 -- Everything is checked before anything is written: `outcome` is 'stored', 'full' (no more trials may be started) or 'stale' (the
 -- rows are not what the caller knows; `detail` says how). `at` is the time that was stored, `ids` are the new trials'.
 CREATE OR REPLACE FUNCTION study_operator.store(

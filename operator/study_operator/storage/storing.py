@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from optuna.distributions import distribution_to_json
 
-from study_operator.model.memory import Batch, Change, Full, NotStored, StaleHistory, Stored
+from study_operator.model.batch import Batch, Change, Full, NotStored, StaleHistory, Stored
 from study_operator.storage import reading
 from study_operator.storage.database import Database
 

@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 from optuna.trial import TrialState
 
-from study_operator.model.memory import Batch, Change
+from study_operator.model.batch import Batch, Change
 from study_operator.model.plan import Tell
 from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Report, Rows
 from study_operator.storage import reading
