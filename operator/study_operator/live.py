@@ -23,7 +23,7 @@ from study_operator.model.pruners import build_pruner
 from study_operator.model.samplers import build_sampler
 from study_operator.model.sampling import Sampling, ancestors
 from study_operator.model.study import Study
-from study_operator.model.trial import BestTrial, Clock, Failure, Rows, TrialRow
+from study_operator.model.trial import BestTrial, Clock, Failure, Rows, TrialRow, constraint_attrs
 from study_operator.model.warm_start import WarmStarted
 from study_operator.model.wishes import impossible
 from study_operator.storage.beginnings import Beginnings
@@ -32,7 +32,7 @@ from study_operator.storage.mirror import Mirror, forget_changes
 from study_operator.storage.reading import FAILURE_ATTR, JOB_ATTR
 from study_operator.storage.storing import store_most
 from study_operator.storage.studies import Studies
-from study_operator.storage.trials import Trials, constraint_attrs
+from study_operator.storage.trials import Trials
 
 log = logging.getLogger(__name__)
 
@@ -247,7 +247,7 @@ class LiveStudy:
                 trial_id = told.row.trial_id
                 if memory.get_trial(trial_id).state.is_finished():
                     raise StaleHistory(f"trial {told.row.number} has ended")
-                for name, violation in constraint_attrs(told).items():
+                for name, violation in constraint_attrs(told.constraints).items():
                     memory.set_trial_system_attr(trial_id, name, violation)
                 if told.failure is not None:
                     memory.set_trial_user_attr(trial_id, FAILURE_ATTR, asdict(told.failure))

@@ -223,3 +223,8 @@ class Report:
     trial_id: int
     step: int
     value: float
+
+
+def constraint_attrs(violations: Mapping[str, float]) -> dict[str, float]:
+    """By how much a trial violates each constraint, as Optuna's samplers look it up among its system attributes."""
+    return {f"constraints:{name}": violation for name, violation in violations.items()}

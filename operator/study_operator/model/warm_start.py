@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study_operator.model.search_space import possible
 from study_operator.model.study import Study
+from study_operator.model.trial import constraint_attrs
 
 # Trials taken from all studies together: a sampler reads all of them for each suggestion.
 MOST_TRIALS = 10_000
@@ -130,7 +131,7 @@ def _own(study: Study, trial: FrozenTrial, constraints: Mapping[str, float]) -> 
         params=params,
         distributions={name: study.distributions[name] for name in params},
         user_attrs={},
-        system_attrs={f"constraints:{c.name}": c.violation(constraints[c.name]) for c in study.constraints},
+        system_attrs=constraint_attrs({c.name: c.violation(constraints[c.name]) for c in study.constraints}),
         intermediate_values=trial.intermediate_values,
         trial_id=trial._trial_id,
     )

@@ -16,18 +16,13 @@ from optuna.trial import TrialState
 
 from study_operator.model.batch import Batch, Change
 from study_operator.model.plan import Tell
-from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Report, Rows
+from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Report, Rows, constraint_attrs
 from study_operator.storage import reading
 from study_operator.storage.database import Database
 from study_operator.storage.reading import FAILURE_ATTR, JOB_ATTR
 from study_operator.storage.storing import store, store_most
 
 _OPEN = frozenset({TrialState.RUNNING, TrialState.WAITING})
-
-
-def constraint_attrs(told: Tell) -> dict[str, float]:
-    """By how much a trial violates each constraint, as the samplers look it up."""
-    return {f"constraints:{name}": violation for name, violation in told.constraints.items()}
 
 
 class Trials:
@@ -124,7 +119,7 @@ class Trials:
             values = (last,)
         change = Change(told.row.trial_id, told.row.number, _OPEN, told.state, values=values, failure=told.failure)
         change.unless_result = not told.row.has_final
-        change.system_attrs = constraint_attrs(told)
+        change.system_attrs = constraint_attrs(told.constraints)
         if told.failure is not None:
             change.user_attrs = {FAILURE_ATTR: asdict(told.failure)}
         return change
