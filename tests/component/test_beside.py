@@ -286,7 +286,8 @@ async def test_the_clusters_choice_of_a_group_can_be_kept(world):
     template = job_template()
     template["spec"]["template"]["spec"]["securityContext"] = {"fsGroup": None}
     study = await study_of(world, checkpoints={"claimTemplate": CLAIM}, jobTemplate=template)
-    made = await world.cluster.create_job(job(study, reporting(world, study), 0, 0, {"x": 0.5}), dry_run=True)
+    manifest = job(study, reporting(world, study), 0, 0, {"x": 0.5})
+    made = await world.cluster._call("POST", world._path("jobs"), {"dryRun": "All"}, manifest)
     assert "fsGroup" not in made["spec"]["template"]["spec"]["securityContext"]
 
 

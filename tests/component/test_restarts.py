@@ -44,8 +44,8 @@ async def test_a_study_goes_on_though_every_event_is_lost(world, kubeconfig, mon
     async def deaf(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(service, "watch", deaf)
-    monkeypatch.setattr(service, "listen", deaf)
+    for ear in ("watch_studies", "watch_jobs", "listen"):
+        monkeypatch.setattr(service, ear, deaf)
     async with running(world, RESYNC_SECONDS="1"):
         await world.apply(deletionPolicy="Delete")
         status = await run_pods(world, lambda number: number / 10)
