@@ -109,7 +109,8 @@ class Database:
             connection = self._local.connection = self.connect()
             try:
                 with connection, connection.cursor() as cursor:
-                    cursor.execute(f"SET lock_timeout = '{_LOCK}'")
+                    # Compiling the query that loads a history takes longer than the query.
+                    cursor.execute(f"SET lock_timeout = '{_LOCK}'; SET jit = off")
             except psycopg2.Error as error:
                 connection.close()
                 raise StorageUnavailable(one_line(error)) from None
