@@ -29,6 +29,7 @@ from kubernetes import client, config
 
 from study_operator.settings import Settings
 from study_operator.storage.migrate import migrate
+from study_operator.streams import lines
 
 LOCAL_CLUSTER = [sys.executable, str(ROOT / "hack/local-cluster")]
 NAMESPACE = "load"
@@ -89,7 +90,8 @@ class Api:
             async with self._session.get(url) as response:
                 if response.status >= 300:
                     raise Failed(f"watch {path}: {response.status} {(await response.text())[:300]}")
-                async for event in _events(response):
+                async for line in lines(response.content):
+                    event = json.loads(line)
                     if event["type"] == "ERROR" and event["object"].get("code") == 504:
                         await asyncio.sleep(1)  # its cache is seconds behind what it has sent before
                         break
@@ -100,15 +102,6 @@ class Api:
 
     def _url(self, path: str, query: Mapping[str, str]) -> str:
         return f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")
-
-
-async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
-    """The lines of a watch; aiohttp's own reader of lines refuses long ones."""
-    rest = b""
-    async for chunk in response.content.iter_any():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield json.loads(line)
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ from study_operator.model.trial import Failure, FailureClass, JobPhase, JobState
 from study_operator.storage.database import StorageError, StorageUnavailable
 from study_operator.storage.threads import StorageThreads
 
-# Calls of the API server at once, for all studies together: a server that answers in milliseconds sees few of them, and
-# one that is busy comes to start the pods of Jobs that there are. Ends are told in transactions of as many.
+# Calls of the API server at once for one study, and Jobs that are being created at once for all of them: a server that
+# answers in milliseconds sees few, and one that is busy comes to start the pods of Jobs that there are. Only creations
+# share a gate: logs that a dead node does not give out hold up nobody else's trials.
 AT_ONCE = 64
 # Trials that are suggested and stored together, when many slots are free.
 STORED_AT_ONCE = 8
@@ -61,13 +62,24 @@ def _in_pieces(actions: Sequence[Action]) -> Iterator[Any]:
     return (actions[start : start + AT_ONCE] for start in range(0, len(actions), AT_ONCE))
 
 
+async def _some_at_once(calls: Iterable[Coroutine[Any, Any, T]], gate: asyncio.Semaphore | None = None) -> list[T]:
+    """Makes the calls as a gate lets them, of their own unless given. Returns what they return, in their order."""
+    gate = gate or asyncio.Semaphore(AT_ONCE)
+
+    async def one(call: Coroutine[Any, Any, T]) -> T:
+        async with gate:
+            return await call
+
+    return await _all([asyncio.ensure_future(one(call)) for call in calls])
+
+
 class Actor:
     """Acts on one study.
 
     Args:
         reporting: where the study's pods report to.
         now: the time by the API server's clock, aware, UTC.
-        gate: of AT_ONCE calls, for all actors.
+        gate: of AT_ONCE creations of Jobs, for all actors.
     """
 
     def __init__(
@@ -104,7 +116,7 @@ class Actor:
         match actions[0]:
             case Tell():
                 for some in _in_pieces(actions):
-                    await self._tell(await self._some_at_once(map(self._explained, some)))
+                    await self._tell(await _some_at_once(map(self._explained, some)))
             case Judge():
                 for some in _in_pieces(actions):
                     await self._judge(some)
@@ -113,27 +125,16 @@ class Actor:
                     await self._requeue(action.row, action.failure)
             case Launch():
                 if await self._prepare():
-                    await self._some_at_once(self._launch(action.row) for action in actions)
+                    await _some_at_once((self._launch(action.row) for action in actions), self._gate)
             case EndJob():
-                await self._some_at_once(
-                    self._delete(end.job, waiting=True, kill_after=end.kill_after) for end in actions
-                )
+                await _some_at_once(self._delete(end.job, waiting=True, kill_after=end.kill_after) for end in actions)
             case CleanUp():
-                await self._some_at_once(self._delete(action.job, waiting=False) for action in actions)
+                await _some_at_once(self._delete(action.job, waiting=False) for action in actions)
             case Ask():
                 for action in actions:
                     await self._start(action.count)
                 if freed_at is not None and self._done.created:
                     metrics.SLOT_FREE_TO_JOB.observe(time.monotonic() - freed_at)
-
-    async def _some_at_once(self, calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-        """Makes the calls as the gate lets them. Returns what they return, in their order."""
-
-        async def one(call: Coroutine[Any, Any, T]) -> T:
-            async with self._gate:
-                return await call
-
-        return await _all([asyncio.ensure_future(one(call)) for call in calls])
 
     async def _tell(self, tells: list[Tell]) -> None:
         done = await self._threads.run(self._live.tell, tells)
@@ -154,7 +155,7 @@ class Actor:
         return replace(told, failure=await self._explain(told.job, failure))
 
     async def _judge(self, judged: Sequence[Judge]) -> None:
-        failures = await self._some_at_once(self._explain(action.job) for action in judged)
+        failures = await _some_at_once(self._explain(action.job) for action in judged)
         study = self._live.study
         rulings = [verdict(study, judge.row, judge.job, why) for judge, why in zip(judged, failures, strict=True)]
         if tells := [ruling for ruling in rulings if isinstance(ruling, Tell)]:

@@ -16,7 +16,7 @@ from kubernetes.aio import client
 from study_operator.cluster import ApiError
 from study_operator.model.study import STUDY_LABEL
 from study_operator.reconcile import Key
-from study_operator.streams import stream
+from study_operator.streams import lines, stream
 
 # Seconds after which a watch that has ended goes on, and in which a sign of life must come: the API server sends a
 # bookmark each minute.
@@ -122,11 +122,8 @@ async def _events(api: client.ApiClient, path: str, version: str) -> AsyncIterat
     # Only trials' Jobs leave the API server: a cluster may have thousands of others.
     query = {"watch": "true", "labelSelector": STUDY_LABEL, "allowWatchBookmarks": "true", "resourceVersion": version}
     async with stream(api, path, query, silence=_SILENCE) as answer:
-        rest = b""
-        async for chunk in answer.iter_any():
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                event = _DECODER.decode(line)
-                if event.type == "ERROR":
-                    raise ApiError(event.object.code, "", event.object.message)
-                yield event
+        async for line in lines(answer):
+            event = _DECODER.decode(line)
+            if event.type == "ERROR":
+                raise ApiError(event.object.code, "", event.object.message)
+            yield event

@@ -39,3 +39,12 @@ async def stream(
             response.close()
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise unreachable(error) from None
+
+
+async def lines(answer: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """The whole lines of an answer, however long; aiohttp's own reader of lines refuses long ones."""
+    rest = b""
+    async for chunk in answer.iter_any():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line

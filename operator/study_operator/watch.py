@@ -99,8 +99,8 @@ def _registry(noticed: Callable[[Key], object]) -> kopf.OperatorRegistry:
 
 
 class _NoDifferences(kopf.DiffBaseStorage):
-    """Without it kopf makes several copies of every object to find out what has changed, which nobody here asks: two
-    fifths of the operator's work with thousands of trials."""
+    """Without it kopf makes several copies of every Study, at each write of its status, to find out what has changed,
+    which nobody here asks."""
 
     def build(self, **_: object) -> None:
         return None
@@ -117,8 +117,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True  # with peering, two operators of one priority pause each other
     settings.scanning.disabled = True  # needs no right to watch namespaces and definitions
     settings.posting.enabled = False  # this operator writes its own Events
-    settings.process.ultimate_exiting_timeout = (
-        None  # it would kill the process some time after watching was broken off
-    )
+    # It would kill the process some time after watching was broken off.
+    settings.process.ultimate_exiting_timeout = None
     settings.persistence.diffbase_storage = _NoDifferences()
     return settings

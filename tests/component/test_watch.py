@@ -6,6 +6,7 @@ import json
 from collections import Counter
 
 from aiohttp import web
+from kubernetes.aio import client
 from kubernetes.aio.config import kube_config
 from proxy import Proxy
 from running import run_pods, running
@@ -28,7 +29,9 @@ class Behind(Proxy):
         watches: how often each path has been watched.
     """
 
-    watches: Counter[str]
+    def __init__(self, configuration: client.Configuration) -> None:
+        super().__init__(configuration, certified=True)
+        self.watches: Counter[str] = Counter()
 
     def asked(self, request: web.Request) -> URL:
         if request.query.get("watch") != "true":
@@ -38,8 +41,7 @@ class Behind(Proxy):
 
 
 async def test_a_server_whose_cache_is_behind(world, tmp_path, monkeypatch, caplog):
-    async with Behind(world._configuration, certified=True) as proxy:
-        proxy.watches = Counter()
+    async with Behind(world._configuration) as proxy:
         kubeconfig = tmp_path / "kubeconfig"
         named = [
             {"name": "it", "cluster": {"server": proxy.url}, "user": {}, "context": {"cluster": "it", "user": "it"}}

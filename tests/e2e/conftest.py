@@ -77,6 +77,7 @@ def _scene(cluster: Cluster) -> str:
     )
     scene = []
     for line in asked:
-        done = subprocess.run(["kubectl", *line.split()], capture_output=True, text=True, timeout=60)
+        command = ["kubectl", "--request-timeout=10s", *line.split()]  # the API server may be what is broken
+        done = subprocess.run(command, capture_output=True, text=True)
         scene += [f"$ kubectl {line}", *(done.stdout + done.stderr).splitlines()[-60:]]
     return "\n".join(scene)
