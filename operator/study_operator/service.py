@@ -29,9 +29,9 @@ from study_operator.storage.threads import StorageThreads
 from study_operator.watch import watch_studies
 
 READINESS_INTERVAL, READINESS_TIMEOUT = 5.0, 15.0  # seconds
-# After how many seconds without the database its loss is told in the status; for how many seconds looks that are going
-# on are waited for at the end.
-OUTAGE, FAREWELL = 5.0, 15.0
+# After how many seconds without the database its loss is told in the status, and how often at most in other words; for
+# how many seconds looks that are going on are waited for at the end.
+OUTAGE, REWORDED, FAREWELL = 5.0, 30.0, 15.0
 # Of a thousand trials that run, one ends every few milliseconds, and a look for each of them would leave the API server
 # and the other studies no CPU. So a study of which looks read for longer than QUICK rests until that is a third of the
 # time; what it does with what it has read counts as rest. Seconds.
@@ -320,14 +320,16 @@ class Service:
         return self._replicas.trouble if seconds is not None and seconds > OUTAGE else None
 
     async def _outages(self) -> None:
-        """Tells an outage in the status of every Study, once."""
-        told = False
+        """Tells an outage in the status of every Study: once, and again when it is known by other words for a while."""
+        told, at = None, float("-inf")
         while True:
             await asyncio.sleep(1.0)
-            if (self._outage() is not None) is not told:
-                told = not told
-                for key in self._replicas.known() if told else ():
-                    self._queue.add(key)
+            trouble = self._outage()
+            if trouble == told or (trouble and told and time.monotonic() - at < REWORDED):
+                continue
+            told, at = trouble, time.monotonic()
+            for key in self._replicas.known() if trouble else ():
+                self._queue.add(key)
 
     async def _tell_outage(self, key: Key) -> None:
         try:

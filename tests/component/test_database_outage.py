@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -98,6 +99,25 @@ async def test_a_database_that_goes_down_while_trials_run(world, server):
         assert (status["phase"], status["progress"]) == ("Succeeded", "4/4")
         assert (status["bestTrial"]["number"], status["bestTrial"]["values"]) == (1, ["0.7"])
         assert (await world.condition("StorageReady"))["status"] == "True"
+
+
+async def test_an_outage_is_told_in_the_words_of_now(world, server, monkeypatch):
+    """A database that accepts connections and is silent, and then is not there at all: both name the server."""
+    monkeypatch.setattr(service, "REWORDED", 0.5)
+    async with running(world) as operator:
+        await world.apply()
+        await until(operator.ready)
+        server.stop()
+        where = f'the database cannot be used: connection to server at "127.0.0.1", port {server.port} failed: '
+
+        async def says(words: str) -> bool:
+            return (await world.condition("StorageReady")).get("message", "").startswith(where + words)
+
+        with socket.create_server(("127.0.0.1", server.port)):
+            await until(lambda: says("no answer for 5 s"))
+        await until(lambda: says("Connection refused"))
+        server.start()
+        await until(operator.ready)
 
 
 async def test_a_job_that_fails_while_the_database_is_down(world, server):

@@ -211,12 +211,9 @@ def _open(database: Database) -> connection:
         while (state := opened.poll()) != POLL_OK:
             waits = ([opened], [], []) if state == POLL_READ else ([], [opened], [])
             if not any(select.select(*waits, max(0.0, deadline - time.monotonic()))):
-                raise StorageUnavailable(f"the database has not answered for {_CONNECT:.0f} s")
+                raise psycopg2.OperationalError(f"no answer for {_CONNECT:.0f} s")
     except psycopg2.Error as error:
         where = f'connection to server at "{opened.info.host}", port {opened.info.port} failed'  # as libpq puts it
         opened.close()
         raise StorageUnavailable(f"{where}: {one_line(error)}") from None
-    except StorageUnavailable:
-        opened.close()
-        raise
     return opened
