@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import signal
 import sys
 
 from study_operator.logs import configure
@@ -26,6 +27,9 @@ settings, read from the environment:
   REPORTER_CA_FILE    CA handed to trials
   STUDY_KEY_SEED      secret that the studies' keys are derived from, at least 32 characters (required)
   WATCH_NAMESPACES    comma-separated [all]
+  SAMPLER_CLASSES     comma-separated package.module:Class that Studies may name [none]
+  TRIAL_IMAGE         image of the sidecar that reads metrics from files [none]
+  OPERATOR_SERVICE    namespace/name of the Service of these replicas; for more than one [none]
   WORKERS             studies looked at at once [8]
   STORAGE_THREADS     connections to the database [8]
   RESYNC_SECONDS      how often all studies are looked at although nothing happened [300]
@@ -40,7 +44,13 @@ SWITCH_INTERVAL = 0.0005
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0, 1 when the database is at fault, 2 when the settings are."""
+    """The command line. Returns the exit code: 0, 1 when the database is at fault, 2 when the settings are.
+
+    Raises:
+        SystemExit: SIGTERM, until `run` serves and ends in its own way. Without a handler the kernel keeps the signal
+            from a container's first process, and Kubernetes would wait for its grace period to end.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(
         prog="study-operator",
         description="Hyperparameter optimisation on Kubernetes: serves Study resources.",

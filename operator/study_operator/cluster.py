@@ -63,6 +63,14 @@ class Cluster:
     async def close(self) -> None:
         await self._client.close()
 
+    async def nobody_ready(self, namespace: str, service: str) -> bool:
+        """Whether there are pods behind a Service, and none of them is ready."""
+        query = {"labelSelector": f"kubernetes.io/service-name={service}"}
+        found = await self._call("GET", f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices", query)
+        endpoints = [endpoint for item in found["items"] for endpoint in item.get("endpoints") or ()]
+        # A missing condition is to be read as ready.
+        return bool(endpoints) and not any((e.get("conditions") or {}).get("ready", True) for e in endpoints)
+
     async def cluster_id(self) -> str:
         """The UID of kube-system, which is as old as the cluster and tells it from others."""
         return (await self._call("GET", "/api/v1/namespaces/kube-system"))["metadata"]["uid"]

@@ -59,6 +59,8 @@ class Replicas:
 
     Attributes:
         joined: set as soon as the replica is a member, and while it is.
+        alone: whether nobody else was there when it last was a member; None when it never was.
+        trouble: why it is not a member, in words.
     """
 
     def __init__(
@@ -88,7 +90,8 @@ class Replicas:
         # Nobody else has been seen since this process began, and it has never lost its session: who served the studies
         # before has died.
         self._first = True
-        self._lost_at, self._alone = time.monotonic(), True
+        self._lost_at = time.monotonic()
+        self.alone: bool | None = None
         self.joined = asyncio.Event()
         self.trouble = "the database has not been reached yet"
         metrics.STUDIES_SERVED.set_function(lambda: len(self._holds))
@@ -116,9 +119,9 @@ class Replicas:
         """Whether this is the one replica that does what is to be done once for all of them."""
         return self._locks is not None and self._locks.member == min(self._members, default=0)
 
-    def alone_without_locks(self) -> float | None:
-        """For how many seconds there have been no locks, if nobody else is known that may serve the studies instead."""
-        return time.monotonic() - self._lost_at if self._locks is None and self._alone else None
+    def without_locks(self) -> float | None:
+        """For how many seconds there have been no locks; None when there are."""
+        return time.monotonic() - self._lost_at if self._locks is None else None
 
     # What is said
 
@@ -228,7 +231,7 @@ class Replicas:
             return
         self._locks.close()
         self._first = False
-        self._alone = len(self._members) <= 1
+        self.alone = len(self._members) <= 1
         self._locks, self._members, self._lost_at = None, {}, time.monotonic()
         self.joined.clear()
         self._unlock.clear()

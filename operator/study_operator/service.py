@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from study_operator import fence, metrics, probes
@@ -18,6 +19,7 @@ from study_operator.follow import Follower
 from study_operator.guard import guard
 from study_operator.jobwatch import watch_jobs
 from study_operator.logs import study_context
+from study_operator.outage import Outage
 from study_operator.queue import Queue
 from study_operator.reconcile import Key, Reconciler
 from study_operator.replicas import Replicas
@@ -29,9 +31,7 @@ from study_operator.storage.threads import StorageThreads
 from study_operator.watch import watch_studies
 
 READINESS_INTERVAL, READINESS_TIMEOUT = 5.0, 15.0  # seconds
-# After how many seconds without the database its loss is told in the status, and how often at most in other words; for
-# how many seconds looks that are going on are waited for at the end.
-OUTAGE, REWORDED, FAREWELL = 5.0, 30.0, 15.0
+FAREWELL = 15.0  # for how many seconds looks that are going on are waited for at the end
 # Of a thousand trials that run, one ends every few milliseconds, and a look for each of them would leave the API server
 # and the other studies no CPU. So a study of which looks read for longer than QUICK rests until that is a third of the
 # time; what it does with what it has read counts as rest. Seconds.
@@ -81,6 +81,8 @@ class Service:
             self._replicas = Replicas(
                 self._database, self._threads, self._studies, cluster_id, self._settings.watch_namespaces, self
             )
+            nobody_ready = partial(cluster.nobody_ready, *self._settings.service) if self._settings.service else None
+            self._outage = Outage(self._replicas, nobody_ready, self._tell_all)
             await self._check_storage()  # a database of another version ends the process here, with a sentence
             with contextlib.suppress(ApiError):  # the watch will tell
                 for key, _ in await self._present():
@@ -88,7 +90,7 @@ class Service:
             await self._until_stopped(
                 self._readiness(),
                 self._resync(),
-                self._outages(),
+                self._outage.watch(),
                 guard(self._settings, self._replicas.leads),
                 listen(self._database, listener, self._reported, self._look_at_all_soon),
                 watch_studies(self._noticed, self._settings.watch_namespaces),
@@ -175,7 +177,7 @@ class Service:
         if hold is None:
             if self._replicas.serves(key):
                 self._queue.add_after(key, fence.BEAT)  # the database is only slow to answer, or it is handed over
-            elif self._outage() is not None:
+            elif self._outage.words() is not None:
                 await self._tell_outage(key)
             return 0.0
         with fence.under(hold):
@@ -220,7 +222,7 @@ class Service:
     def _noticed(self, key: Key) -> None:
         """Something has happened to a Study."""
         self._replicas.notice(key)
-        if self._replicas.serves(key) or self._outage() is not None:
+        if self._replicas.serves(key) or self._outage.words() is not None:
             self._queue.add(key)
 
     def _changed(self, key: Key) -> None:
@@ -314,22 +316,9 @@ class Service:
 
     # Without a database
 
-    def _outage(self) -> str | None:
-        """Why studies are served by nobody, if that is so and has been for a while."""
-        seconds = self._replicas.alone_without_locks()
-        return self._replicas.trouble if seconds is not None and seconds > OUTAGE else None
-
-    async def _outages(self) -> None:
-        """Tells an outage in the status of every Study: once, and again when it is known by other words for a while."""
-        told, at = None, float("-inf")
-        while True:
-            await asyncio.sleep(1.0)
-            trouble = self._outage()
-            if trouble == told or (trouble and told and time.monotonic() - at < REWORDED):
-                continue
-            told, at = trouble, time.monotonic()
-            for key in self._replicas.known() if trouble else ():
-                self._queue.add(key)
+    def _tell_all(self) -> None:
+        for key in self._replicas.known():
+            self._queue.add(key)
 
     async def _tell_outage(self, key: Key) -> None:
         try:

@@ -41,6 +41,7 @@ class Settings:
     http_port: int
     sampler_classes: tuple[str, ...]
     trial_image: str | None  # of the sidecar that reads metrics from files
+    service: tuple[str, str] | None  # namespace and name of the one that selects the replicas of this operator
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -74,6 +75,7 @@ class Settings:
             http_port=_integer(env, "HTTP_PORT", 8080, lowest=0, highest=65535),
             sampler_classes=_classes(env),
             trial_image=env.get("TRIAL_IMAGE") or None,
+            service=_service(env),
         )
 
 
@@ -171,6 +173,15 @@ def _classes(env: Mapping[str, str]) -> tuple[str, ...]:
         if not _CLASS.fullmatch(name):
             raise SettingsError(f"SAMPLER_CLASSES: {name!r} is not a class; write package.module:Class")
     return classes
+
+
+def _service(env: Mapping[str, str]) -> tuple[str, str] | None:
+    if not (text := env.get("OPERATOR_SERVICE")):
+        return None
+    namespace, _, name = text.partition("/")
+    if not (namespace and name) or "/" in name:
+        raise SettingsError(f"OPERATOR_SERVICE is {text!r}; write namespace/name")
+    return namespace, name
 
 
 def _read_file(name: str, path: str) -> str:

@@ -44,12 +44,14 @@ class Front:
 
     Attributes:
         writes: what the replica has sent so far, but for GETs.
+        reads: the paths of its GETs.
         stop_at: called with each write before it is passed on; True stops the replica there, and the write waits.
         go_on: set when a write that waits is to be passed on.
     """
 
     def __init__(self) -> None:
         self.writes: list[Write] = []
+        self.reads: list[str] = []
         self.stop_at: Callable[[Write], bool] = lambda _: False
         self.go_on = asyncio.Event()
         self.pid = 0
@@ -83,7 +85,9 @@ class Front:
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        if request.method != "GET":
+        if request.method == "GET":
+            self.reads.append(request.path)
+        else:
             write = Write(time.monotonic(), request.method, request.path)
             self.writes.append(write)
             if self.stop_at(write):

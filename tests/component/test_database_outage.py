@@ -12,7 +12,7 @@ from running import run_pods, running
 from waiting import until
 from world import World
 
-from study_operator import service
+from study_operator import outage, service
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ async def test_a_database_that_goes_down_while_trials_run(world, server):
 
 async def test_an_outage_is_told_in_the_words_of_now(world, server, monkeypatch):
     """A database that accepts connections and is silent, and then is not there at all: both name the server."""
-    monkeypatch.setattr(service, "REWORDED", 0.5)
+    monkeypatch.setattr(outage, "REWORDED", 0.5)
     async with running(world) as operator:
         await world.apply()
         await until(operator.ready)

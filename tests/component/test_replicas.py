@@ -28,11 +28,14 @@ LIMIT = 30.0  # studies go on elsewhere within 10 s; a machine that runs everyth
 
 
 @asynccontextmanager
-async def replicas(world: World, folder: Path, kubeconfig: str, count: int) -> AsyncIterator[list[Replica]]:
+async def replicas(
+    world: World, folder: Path, kubeconfig: str, count: int, **settings: str
+) -> AsyncIterator[list[Replica]]:
     """So many replicas, which have found each other."""
     async with AsyncExitStack() as stack:
         found = [
-            await stack.enter_async_context(replica(world, folder, f"replica-{i}", kubeconfig)) for i in range(count)
+            await stack.enter_async_context(replica(world, folder, f"replica-{i}", kubeconfig, **settings))
+            for i in range(count)
         ]
         for one in found:
             await joined(one, count)
@@ -185,6 +188,47 @@ async def test_studies_of_a_replica_cut_off_from_the_database_go_on_elsewhere(wo
         late = [write for write in victim.wrote_to("study0") if write.at > taken_over]
         assert late == []
         assert (await world.condition("StorageReady", "study0"))["status"] == "True"
+
+
+async def test_an_outage_is_told_when_no_replica_is_ready(own_world, server, kubeconfig, tmp_path):
+    """None of the replicas knows whether another one still has the database; Kubernetes does."""
+    world = own_world
+    slices = f"/apis/discovery.k8s.io/v1/namespaces/{world.namespace}/endpointslices"
+
+    async def ready(*pods: bool) -> None:
+        """What the kubelet and the controller of slices would say."""
+        manifest = {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": "replicas", "labels": {"kubernetes.io/service-name": "replicas"}},
+            "addressType": "IPv4",
+            "endpoints": [
+                {"addresses": [f"10.0.0.{number}"], "conditions": {"ready": ready}}
+                for number, ready in enumerate(pods, 1)
+            ],
+        }
+        await world.cluster._call("DELETE", slices)
+        await world.cluster._call("POST", slices, body=manifest)
+
+    async def storage_ready() -> str:
+        return (await world.condition("StorageReady", "study0")).get("status", "")
+
+    async def told() -> bool:
+        return await storage_ready() == "False"
+
+    await ready(False, True)
+    async with replicas(world, tmp_path, kubeconfig, 2, OPERATOR_SERVICE=f"{world.namespace}/replicas") as two:
+        await apply_and_wait(world, ["study0"], maxTrials=4, parallelism=1)
+        await until(storage_ready)
+        server.stop()
+        await until(lambda: all(one.front.reads.count(slices) >= 2 for one in two), PATIENCE)
+        assert await storage_ready() == "True", "another replica may have the database"
+        await ready(False, False)
+        await until(told, PATIENCE)
+        assert (await world.condition("Progressing", "study0"))["reason"] == "WaitingForStorage"
+        server.start()
+        await run_out(world, ["study0"])
+        assert await storage_ready() == "True"
 
 
 STOPS: dict[str, Callable[[Write], bool]] = {

@@ -19,6 +19,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import psycopg2
+import pytest
+import yaml
 from database import REPORTER_PASSWORD, SEED, TestDatabase
 from prometheus_client.parser import text_string_to_metric_families
 from running import RunningService, run_pods, running
@@ -33,9 +35,9 @@ PRUNER = {"name": "SuccessiveHalving", "options": {"min_resource": 1, "reduction
 
 
 class Process:
-    """`study-operator run` as a process, as the image starts it."""
+    """`study-operator run`, or another command, as a process, as the image starts it."""
 
-    def __init__(self, database: TestDatabase, log: Path, **environment: str) -> None:
+    def __init__(self, database: TestDatabase, log: Path, command: str = "run", **environment: str) -> None:
         with socket.socket() as probe:
             probe.bind(("", 0))
             self.port = probe.getsockname()[1]
@@ -49,9 +51,10 @@ class Process:
             "HTTP_PORT": str(self.port),
             **environment,
         }
-        command = [sys.executable, "-m", "study_operator", "run"]
         with log.open("w") as file:
-            self.process = subprocess.Popen(command, env=environment, stderr=file)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "study_operator", command], env=environment, stderr=file
+            )
 
     def log(self) -> str:
         return self._log.read_text()
@@ -88,6 +91,25 @@ async def process(world: World, log: Path, kubeconfig: str, **environment: str) 
     finally:
         started.process.kill()
         started.process.wait()
+
+
+@pytest.mark.parametrize("command", ["run", "migrate"])
+async def test_sigterm_ends_what_waits_for_a_server(world, tmp_path, command):
+    """`run` for the API server, `migrate` for the database: a handler answers, as the kernel does not for PID 1."""
+    nowhere = tmp_path / "kubeconfig"
+    context = {"name": "it", "context": {"cluster": "it", "user": "it"}}
+    config = {"apiVersion": "v1", "kind": "Config", "current-context": "it", "contexts": [context]}
+    config |= {"clusters": [{"name": "it", "cluster": {"server": "http://127.0.0.1:1"}}]}
+    nowhere.write_text(yaml.safe_dump(config | {"users": [{"name": "it", "user": {}}]}))
+    unreachable = {"KUBECONFIG": str(nowhere), "DATABASE_URL": "postgresql://optuna@127.0.0.1:1/studies"}
+    started = Process(world.database, tmp_path / "log", command, **unreachable)
+    try:
+        await until(lambda: "waiting for the" in started.log())
+        started.process.terminate()
+        assert await asyncio.to_thread(started.process.wait, 60) == 143
+    finally:
+        started.process.kill()
+    assert "Traceback" not in started.log()
 
 
 async def test_a_study_from_its_creation_to_its_end(world, kubeconfig, tmp_path):

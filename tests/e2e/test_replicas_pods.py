@@ -12,6 +12,7 @@ from e2e import SYSTEM, TRAIN, Cluster, eventually, kill, processes_of
 
 CHART = Path(__file__).resolve().parents[2] / "helm/study-operator"
 OPERATORS = ("--selector", "app.kubernetes.io/component=operator")
+DATABASE = f"{SYSTEM}-database"
 TRIALS, STEPS = 12, 4
 
 
@@ -87,6 +88,18 @@ def test_a_rolling_update_during_a_study(cluster: Cluster):
     logs = cluster.kubectl("logs", *OPERATORS, "-c", "operator", "--tail=-1", namespace=SYSTEM)
     lines = [line for line in logs.splitlines() if f"namespace={cluster.namespace} " in line]
     assert not [line for line in lines if "taken over" in line], "the studies were handed over"
+
+
+def test_an_outage_of_the_database_is_told(cluster: Cluster):
+    """Neither replica can know that the other one is without it too; their readiness tells."""
+    eventually(lambda: len(operators(cluster)) == 2, "both are ready")
+    start(cluster, "outage")
+    cluster.kubectl("scale", "statefulset", DATABASE, "--replicas=0", namespace=SYSTEM)
+    try:
+        eventually(lambda: cluster.condition("outage", "StorageReady").get("status") == "False", "the study says so")
+    finally:
+        cluster.kubectl("scale", "statefulset", DATABASE, "--replicas=1", namespace=SYSTEM)
+    assert_whole(cluster, "outage")
 
 
 def test_a_node_may_be_drained_of_one_replica_at_a_time(cluster: Cluster):

@@ -91,6 +91,7 @@ CLUSTER_ID = {
     "resourceNames": ["kube-system"],
     "verbs": ["get"],
 }
+REPLICAS = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"]}
 ACCOUNT = {"kind": "ServiceAccount", "name": "study-operator", "namespace": "system"}
 
 
@@ -112,17 +113,22 @@ class TestRights:
         return [(rule["apiGroups"], rule["resources"], rule["verbs"]) for rule in rules]
 
     def test_in_the_whole_cluster(self) -> None:
-        cluster_id, everywhere = sorted(self.bound(render()), key=lambda role: len(role[2]))
+        objects = render()
+        everywhere, cluster_id, replicas = self.bound(objects)
         assert everywhere[:2] == ("ClusterRole", None)
         assert self.plain(everywhere[2]) == RULES
         assert cluster_id == ("ClusterRole", None, [CLUSTER_ID])
+        assert replicas == ("Role", "system", [REPLICAS])
+        service = one(objects, "Service", "study-operator")["metadata"]
+        assert environment(objects)["OPERATOR_SERVICE"]["value"] == f"{service['namespace']}/{service['name']}"
 
     def test_in_named_namespaces_only(self) -> None:
         objects = render(*NAMESPACED)
-        cluster_id, *roles = self.bound(objects)
+        cluster_id, replicas, *roles = sorted(self.bound(objects), key=lambda role: (role[0], role[1] != "system"))
         assert [(kind, namespace) for kind, namespace, _ in roles] == [("Role", "team-a"), ("Role", "team-b")]
         assert all(self.plain(rules) == RULES for _, _, rules in roles)
         assert cluster_id == ("ClusterRole", None, [CLUSTER_ID])
+        assert replicas == ("Role", "system", [REPLICAS])
         assert environment(objects)["WATCH_NAMESPACES"]["value"] == "team-a,team-b"
 
     def test_can_be_left_to_an_administrator(self) -> None:

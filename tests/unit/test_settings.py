@@ -95,6 +95,7 @@ def test_what_is_required_is_enough():
         ("RESYNC_SECONDS", "30", "resync_seconds", 30.0),
         ("HTTP_PORT", "0", "http_port", 0),
         ("HTTP_PORT", "65535", "http_port", 65535),
+        ("OPERATOR_SERVICE", "system/operator", "service", ("system", "operator")),
     ],
 )
 def test_every_setting_can_be_changed(variable, text, field, value):
@@ -113,6 +114,7 @@ def test_every_setting_can_be_changed(variable, text, field, value):
         "STORAGE_THREADS",
         "RESYNC_SECONDS",
         "HTTP_PORT",
+        "OPERATOR_SERVICE",
         "DATABASE_PASSWORD",
         "DATABASE_CA_FILE",
         "REPORTER_HOST",
@@ -159,6 +161,8 @@ def test_what_is_required_and_missing_is_named(variable, value):
         ("STORAGE_THREADS", "1.5", "STORAGE_THREADS is '1.5'; write"),
         ("RESYNC_SECONDS", "5m", "RESYNC_SECONDS is '5m'; write"),
         ("HTTP_PORT", "65536", "HTTP_PORT is '65536'; write a whole number from 0 to 65535"),
+        ("OPERATOR_SERVICE", "operator", "OPERATOR_SERVICE is 'operator'; write namespace/name"),
+        ("OPERATOR_SERVICE", "a/b/c", "OPERATOR_SERVICE is 'a/b/c'; write namespace/name"),
         ("REPORTER_PORT", "postgres", "REPORTER_PORT is 'postgres'; write a whole number from 1 to 65535"),
         ("REPORTER_PORT", "0", "REPORTER_PORT is '0'; write"),
         ("REPORTER_SSLMODE", "on", "REPORTER_SSLMODE is 'on'; write one of disable, allow, prefer, require, verify-ca"),

@@ -205,6 +205,8 @@ Of objects that are not the chart's, only the version goes in: a hash of a short
 {{- end }}
 - name: TRIAL_IMAGE
   value: {{ include "study-operator.image" (dict "root" . "image" .Values.trialImage) | quote }}
+- name: OPERATOR_SERVICE
+  value: {{ printf "%s/%s" .Release.Namespace (include "study-operator.fullname" .) | quote }}
 {{- with .Values.operator }}
 - name: LOG_FORMAT
   value: {{ .logFormat | quote }}
