@@ -16,7 +16,7 @@ from study_operator.storage.database import Database, StorageError, StorageUnava
 from study_operator.storage.predecessors import wait_for_earlier_operators
 from study_operator.storage.reporter import manage_reporter, restrict_public
 
-# The revision of Optuna's tables that reporting.sql and trials.py were written for and are tested with.
+# The revision of Optuna's tables that the .sql files and trials.py were written for and are tested with.
 OPTUNA_SCHEMA = "v3.2.0.a"
 REPORTING_SCHEMA = 3
 # Any number that no other program takes in this database; it spells "study" in ASCII.
@@ -129,7 +129,7 @@ def _create_optuna_tables(database: Database) -> None:
 
 
 def _apply_reporting_schema(cursor: cursor, reporter: str) -> None:
-    for name in ("reporting.sql", "mirror.sql"):
+    for name in ("tables.sql", "reporting.sql", "mirror.sql"):
         text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
         # psql's notation for an identifier, so that an administrator can run the file by hand as well.
         cursor.execute(text.replace(':"reporter"', quote_ident(reporter, cursor)))
