@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -214,9 +214,14 @@ class Cluster:
         }
 
     async def delete_claim(self, namespace: str, name: str, uid: str) -> None:
-        """Deletes a claim, and with it, as its StorageClass says, what is in it, once no pod uses it any more."""
+        """Deletes a claim, and with it, as its StorageClass says, what is in it, once no pod uses it any more.
+
+        Raises:
+            ApiError: also when another one of that name stands there (409): unlike Jobs, claims are not looked at again
+                without a reason.
+        """
         body = {"preconditions": {"uid": uid}}
-        await self._delete(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", name, body)
+        await self._delete(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", name, body, but=(404,))
 
     async def create_event(self, manifest: Mapping[str, Any]) -> bool:
         """Creates an Event; False when there is one of that name."""
@@ -237,12 +242,16 @@ class Cluster:
             raise
         return True
 
-    async def _delete(self, path: str, name: str, body: Mapping[str, Any]) -> None:
-        """Deletes an object; one that is gone, or has given way to another of that name, is no error."""
+    async def _delete(self, path: str, name: str, body: Mapping[str, Any], but: Collection[int] = (404, 409)) -> None:
+        """Deletes an object; one that is gone, or has given way to another of that name, is no error.
+
+        Args:
+            but: the statuses that are none.
+        """
         try:
             await self._call_text("DELETE", f"{path}/{quote(name)}", body=body)
         except ApiError as error:
-            if error.status not in (404, 409):
+            if error.status not in but:
                 raise
 
     async def _call(

@@ -7,6 +7,7 @@ must come to its proper end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Coroutine
 from datetime import timedelta
@@ -341,10 +342,8 @@ class Lives(RuleBasedStateMachine):
             if went_well and len(play.faults.writes) == before and all(map(has_ended, jobs)):
                 break
             for job in await self._jobs():
-                try:
+                with contextlib.suppress(psycopg2.Error):  # it has another value already
                     self._pod(job).finish(0.5)
-                except psycopg2.Error:
-                    continue  # it has its value already
                 await self._end(job, None)
             await self.operator.collect_garbage(play.name)
         else:
