@@ -718,6 +718,13 @@ def test_what_was_enqueued_and_cannot_be_run_fails_with_the_reason():
     assert told.failure.message == "what was enqueued cannot be run: x is 2"
 
 
+def test_what_was_enqueued_beyond_max_trials_is_left_alone():
+    wrong = tuple((trial_row(n, WAITING, job=None), "x is 2") for n in (7, 8))
+    (told,) = plan(observe(counts={COMPLETE: 7, WAITING: 2}, impossible=wrong, spec={"maxTrials": 8})).actions
+    assert told.row.number == 7
+    assert plan(observe(counts={COMPLETE: 8, WAITING: 2}, impossible=wrong, spec={"maxTrials": 8})).actions == ()
+
+
 def test_it_counts_as_a_failed_trial_at_once():
     wrong = tuple((trial_row(n, WAITING, job=None), "x is 2") for n in range(2))
     found = plan(observe(counts={WAITING: 2}, impossible=wrong, spec={"maxFailedTrials": 1})).actions

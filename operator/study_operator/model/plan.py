@@ -164,8 +164,10 @@ def plan(observed: Observed) -> Plan:
     busy = {job.number for job in observed.active}  # a pod holds its GPU, whatever the row says
     waiting: list[TrialRow] = []
     ending: set[str] = set()  # Jobs whose trial ends, or runs again, by what is done now
-    failures, reached = len(observed.impossible), False
-    for row, why in observed.impossible:
+    # Of those that are beyond maxTrials nobody asked whether they can be run.
+    impossible = observed.impossible[: max(study.max_trials - observed.rows.total, 0)]
+    failures, reached = len(impossible), False
+    for row, why in impossible:
         message = f"what was enqueued cannot be run: {why}"
         actions.append(Tell(row, TrialState.FAIL, failure=Failure("InvalidParameters", message)))
     for number, row in observed.rows.open.items():
@@ -203,7 +205,7 @@ def plan(observed: Observed) -> Plan:
     if observed.launching and not study.paused and not stopping:
         free = max(study.parallelism - len(busy), 0)
         actions += [Launch(row) for row in waiting[:free]]
-        left = study.max_trials - observed.rows.total - len(observed.impossible)
+        left = study.max_trials - observed.rows.total - len(impossible)
         more = min(free - len(waiting[:free]), left)
         if more > 0 and ended is None and not (observed.exhausted or reached or _fails(observed, failures)):
             actions.append(Ask(more))
