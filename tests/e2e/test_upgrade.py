@@ -140,6 +140,7 @@ def test_an_upgrade_and_a_rollback_under_a_running_study(
         == new_spec["versions"][0]["schema"]["openAPIV3Schema"].keys()
     )
     eventually(lambda: _ended(cluster) >= before + 4, "trials go on under this release", 240)
+    eventually(lambda: cluster.status("long")["trials"]["running"] == 3, "the next three run")
 
     # Back: the operator of the release before says why it does not start, and touches nothing.
     _helm("rollback", RELEASE, "1", "-n", cluster.namespace)
