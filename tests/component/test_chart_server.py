@@ -210,14 +210,16 @@ class TestRights:
         for verb in verbs.split()
     )
     ANYWHERE = frozenset({("get", "namespaces", "kube-system")})
+    AT_HOME = frozenset({("list", "endpointslices.discovery.k8s.io", "*")})
 
     def test_everywhere(self, release: Release) -> None:
         release.install()
         assert self.rules(release, "default") == self.HERE | self.ANYWHERE
+        assert self.rules(release, release.namespace) == self.HERE | self.ANYWHERE | self.AT_HOME
 
     def test_in_watched_namespaces_only(self, release: Release) -> None:
         release.install(f"watchNamespaces={{{release.namespace}}}")
-        assert self.rules(release, release.namespace) == self.HERE | self.ANYWHERE
+        assert self.rules(release, release.namespace) == self.HERE | self.ANYWHERE | self.AT_HOME
         assert self.rules(release, "default") == self.ANYWHERE
 
 
