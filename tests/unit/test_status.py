@@ -318,7 +318,7 @@ def crowded(text: str, parameters: int = 100, value: str | None = None) -> Situa
     return Situation(refused("JobTemplateRefused", text), storage_ready(), observed, Outcome(False, "A" * 64, text))
 
 
-@pytest.mark.parametrize("character", ["x", "é", "漢", "🙂", '"', "\\"])
+@pytest.mark.parametrize("character", ["x", "é", "漢", "🙂", '"', "\\", "\x07"])
 def test_a_status_stays_small_whatever_is_in_it(character):
     now = crowded(character * 10_000)
     found = compute(now)

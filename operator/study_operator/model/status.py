@@ -20,6 +20,8 @@ from study_operator.model.warm_start import WarmStarted
 
 _MESSAGE = 2048  # the CRD's bound, in characters
 _SIZE = 15_000  # of the whole status as JSON, in bytes: 16 KiB with what the API server adds
+# To how many characters parameters and messages are shortened, until all is small enough.
+_LENGTHS = (*((most, max(most, 64)) for most in (1024, 512, 256, 128, 64, 32, 16, 8, 4)), (4, 16))
 
 
 @dataclass(frozen=True)
@@ -102,13 +104,13 @@ def status(manifest: Mapping[str, Any], study: Study | None, situation: Situatio
 
 def _fit(status: dict[str, Any]) -> dict[str, Any]:
     """Shortens messages and parameters until the whole is small enough: a hundred parameters with long values, or
-    messages in a script of several bytes a character, would be too much together."""
-    most = _MESSAGE
-    while len(json.dumps(status, ensure_ascii=False).encode()) > _SIZE and most > 4:
-        most //= 2
+    messages in a script of several bytes a character, or of control characters with six, would be too much together."""
+    for most, message in _LENGTHS:
+        if len(json.dumps(status, ensure_ascii=False).encode()) <= _SIZE:
+            break
         for texts in ("conditions", "recentFailures", "warmStart"):
             # New objects: these may be parts of the status as it was read.
-            status[texts] = [_shortened(item, max(most, 64)) for item in status.get(texts) or ()] or None
+            status[texts] = [_shortened(item, message) for item in status.get(texts) or ()] or None
         if status.get("paretoFront"):
             keep = ("number", "values")
             status["paretoFront"] = [{name: item[name] for name in keep} for item in status["paretoFront"]]
