@@ -15,7 +15,7 @@ import psycopg2
 import pytest
 from database import TestDatabase, settings_for
 from fresh import Fresh, fresh_database
-from kubernetes.aio.config import kube_config
+from kubeconfig import use_kubeconfig
 from postgres_server import PostgresServer
 from psycopg2 import sql
 from trial_pod import Pod
@@ -121,9 +121,8 @@ async def world(kubeconfig_of_studies: str, database: TestDatabase) -> AsyncIter
 
 @pytest.fixture
 def kubeconfig(kubeconfig_of_studies: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """KUBECONFIG, for a whole operator in this process; the client has read the variable when it was imported."""
-    monkeypatch.setenv("KUBECONFIG", kubeconfig_of_studies)
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", kubeconfig_of_studies)
+    """The same, for a whole operator in this process."""
+    use_kubeconfig(monkeypatch, kubeconfig_of_studies)
     return kubeconfig_of_studies
 
 

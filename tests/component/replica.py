@@ -20,9 +20,9 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
-import yaml
 from aiohttp import web
 from database import TestDatabase
+from kubeconfig import write_kubeconfig
 from kubernetes.aio import client, config
 from test_service import Process
 from world import World
@@ -70,12 +70,7 @@ class Front:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = runner.addresses[0][1]
-        entry = {"cluster": {"server": f"http://127.0.0.1:{port}"}, "name": "front"}
-        context = {"context": {"cluster": "front", "user": "front"}, "name": "front"}
-        user = {"name": "front", "user": {"token": "none"}}
-        text = {"apiVersion": "v1", "kind": "Config", "current-context": "front"}
-        text |= {"clusters": [entry], "contexts": [context], "users": [user]}
-        await asyncio.to_thread(kubeconfig.write_text, yaml.safe_dump(text))
+        write_kubeconfig(kubeconfig, f"http://127.0.0.1:{port}")
         try:
             yield
         finally:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 from chart import render
 from faults import Faults, FaultyCluster, Wrong
+from kubeconfig import use_kubeconfig, write_kubeconfig
 from kubernetes.aio import client
-from kubernetes.aio.config import kube_config
 from play import Play
 from proxy import Proxy, Right
 from running import run_pods, running
@@ -83,7 +82,9 @@ async def operator(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for item in objects:
         for subject in item.get("subjects", ()):
             subject["namespace"] = world.namespace
-        await world.cluster._call("POST", _path(world, item), body=item)
+        if "namespace" in item["metadata"]:
+            item["metadata"]["namespace"] = world.namespace
+        await world.cluster._call("POST", _path(item), body=item)
     wanted = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
     answer = await world.cluster._call("POST", f"{accounts}/{account}/token", body=wanted)
     token = answer["status"]["token"]
@@ -91,31 +92,18 @@ async def operator(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         configuration = client.Configuration(host=proxy.url)
         configuration.api_key = {"BearerToken": f"Bearer {token}"}
         kubeconfig = tmp_path / "kubeconfig"
-        kubeconfig.write_text(
-            yaml.safe_dump(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "clusters": [{"name": "it", "cluster": {"server": proxy.url}}],
-                    "users": [{"name": "it", "user": {"token": token}}],
-                    "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
-                    "current-context": "it",
-                }
-            )
-        )
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-        monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
+        write_kubeconfig(kubeconfig, proxy.url, token)
+        use_kubeconfig(monkeypatch, kubeconfig)
         yield Operator(proxy, configuration, kubeconfig, rights_of(objects))
     for item in objects:
-        await world.cluster._call("DELETE", f"{_path(world, item)}/{item['metadata']['name']}")
+        await world.cluster._call("DELETE", f"{_path(item)}/{item['metadata']['name']}")
 
 
-def _path(world: World, item: dict) -> str:
-    """Where an object of RBAC is created; what is for the release's own namespace goes to that of the test."""
-    if item["kind"].startswith("Cluster"):
-        return f"{_RBAC}/{item['kind'].lower()}s"
-    item["metadata"]["namespace"] = world.namespace
-    return f"{_RBAC}/namespaces/{world.namespace}/{item['kind'].lower()}s"
+def _path(item: dict) -> str:
+    """Where an object of RBAC is created."""
+    namespace = item["metadata"].get("namespace")
+    where = f"/namespaces/{namespace}" if namespace else ""
+    return f"{_RBAC}{where}/{item['kind'].lower()}s"
 
 
 def _each_first_has_no_answer() -> Faults:

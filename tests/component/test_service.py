@@ -20,8 +20,8 @@ from urllib.parse import quote
 
 import psycopg2
 import pytest
-import yaml
 from database import REPORTER_PASSWORD, SEED, TestDatabase
+from kubeconfig import write_kubeconfig
 from prometheus_client.parser import text_string_to_metric_families
 from running import RunningService, run_pods, running
 from waiting import until
@@ -97,10 +97,7 @@ async def process(world: World, log: Path, kubeconfig: str, **environment: str) 
 async def test_sigterm_ends_what_waits_for_a_server(world, tmp_path, command):
     """`run` for the API server, `migrate` for the database: a handler answers, as the kernel does not for PID 1."""
     nowhere = tmp_path / "kubeconfig"
-    context = {"name": "it", "context": {"cluster": "it", "user": "it"}}
-    config = {"apiVersion": "v1", "kind": "Config", "current-context": "it", "contexts": [context]}
-    config |= {"clusters": [{"name": "it", "cluster": {"server": "http://127.0.0.1:1"}}]}
-    nowhere.write_text(yaml.safe_dump(config | {"users": [{"name": "it", "user": {}}]}))
+    write_kubeconfig(nowhere, "http://127.0.0.1:1")
     unreachable = {"KUBECONFIG": str(nowhere), "DATABASE_URL": "postgresql://optuna@127.0.0.1:1/studies"}
     started = Process(world.database, tmp_path / "log", command, **unreachable)
     try:

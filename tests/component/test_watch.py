@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 
 from aiohttp import web
+from kubeconfig import use_kubeconfig, write_kubeconfig
 from kubernetes.aio import client
-from kubernetes.aio.config import kube_config
 from proxy import Proxy
 from running import run_pods, running
 from waiting import until
@@ -43,13 +42,8 @@ class Behind(Proxy):
 async def test_a_server_whose_cache_is_behind(world, tmp_path, monkeypatch, caplog):
     async with Behind(world._configuration) as proxy:
         kubeconfig = tmp_path / "kubeconfig"
-        named = [
-            {"name": "it", "cluster": {"server": proxy.url}, "user": {}, "context": {"cluster": "it", "user": "it"}}
-        ]
-        content = dict.fromkeys(("clusters", "users", "contexts"), named)
-        kubeconfig.write_text(json.dumps({"kind": "Config", "current-context": "it", **content}))
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-        monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
+        write_kubeconfig(kubeconfig, proxy.url)
+        use_kubeconfig(monkeypatch, kubeconfig)
         async with running(world):
             await until(lambda: len(proxy.watches) == 2 and min(proxy.watches.values()) >= 2)
             await world.apply()
