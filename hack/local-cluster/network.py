@@ -78,6 +78,9 @@ def up(directory: Path) -> None:
             Path("/proc/sys", name).write_text(value)
     if not Path("/sys/class/net", BRIDGE).exists():
         run(["ip", "link", "add", BRIDGE, "type", "bridge"])
+    # A bridge has the lowest address of its ports until it is given one: when the pod with that one left, the others
+    # went on sending to it, and reached neither the node nor any Service for up to half a minute.
+    run(["ip", "link", "set", BRIDGE, "address", Path("/sys/class/net", BRIDGE, "address").read_text().strip()])
     prefix = ipaddress.ip_network(POD_NETWORK).prefixlen
     run(["ip", "address", "replace", f"{NODE_ADDRESS}/{prefix}", "dev", BRIDGE])
     run(["ip", "link", "set", BRIDGE, "up"])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,6 +69,19 @@ class Namespace:
     def wait(self, pod: str, condition: str) -> None:
         """Waits up to a minute for what `kubectl wait --for` names."""
         self.kubectl("wait", f"pod/{pod}", f"--for={condition}", "--timeout=60s")
+
+
+def test_the_nodes_address_stays_when_pods_come_and_go():
+    # Unless it is set it is the lowest of all pods', and the others lose node and Services when that pod leaves.
+    address = Path("/sys/class/net/study-cni0/address")
+    before = address.read_text()
+    subprocess.run(["ip", "link", "add", "lowest", "type", "veth", "peer", "name", "lowest-peer"], check=True)
+    try:
+        subprocess.run(["ip", "link", "set", "lowest", "address", "02:00:00:00:00:01"], check=True)
+        subprocess.run(["ip", "link", "set", "lowest", "master", "study-cni0"], check=True)
+        assert address.read_text() == before
+    finally:
+        subprocess.run(["ip", "link", "delete", "lowest"], check=True)
 
 
 @pytest.fixture(scope="module")
