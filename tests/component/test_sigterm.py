@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,48 +38,100 @@ IN_A_SLEEP = "time.sleep(600)"
 IN_A_REPORT = "trial.report(0.5, 0)"
 
 
-def terminate(pod: Pod, script: str, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Runs a script, and ends it as the kubelet does once it has printed that it is `started`."""
+def start(pod: Pod, script: str, *more: str, **env: str) -> subprocess.Popen[str]:
+    """Runs a script until it has printed that it is `started`."""
     command = [sys.executable, "-m", "study_trial", "run", script, *more]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, env=pod.env | env, **pipes)
     assert process.stdout.readline() == "started\n"
+    return process
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """The exit code and what it wrote after `started`, to stdout and stderr."""
+    stdout, stderr = process.communicate(timeout=60)
+    return process.returncode, stdout, stderr
+
+
+def terminate(pod: Pod, script: str, *more: str, **env: str) -> tuple[int, str, str]:
+    """Runs a script, and ends it as the kubelet does once it has printed that it is `started`. Returns as `end`."""
+    process = start(pod, script, *more, **env)
     if "delay" in more:
         wait_until_blocked(process.pid)
     process.terminate()
-    stdout, stderr = process.communicate(timeout=60)
-    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+    return end(process)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def wait_until_blocked(pid: int) -> None:
     """Waits until the process sleeps in poll(), where it waits for the database."""
-    deadline = time.monotonic() + 10
-    while "poll" not in Path(f"/proc/{pid}/wchan").read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: "poll" in Path(f"/proc/{pid}/wchan").read_text())
 
 
 @pytest.mark.parametrize("work", [IN_PYTHON, IN_A_SLEEP])
 def test_sigterm_lets_the_script_save(pod, tmp_path, work):
     script = write_script(tmp_path, SAVES.format(work=work))
     done = terminate(pod, script, STUDY_CHECKPOINT_DIR=str(tmp_path / "checkpoints"))
-    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+    assert done == (143, "", "")
     assert (tmp_path / "checkpoints/last").read_text() == "saved with 143"
     assert pod.result() is None
 
 
 def test_sigterm_interrupts_a_report_that_waits_for_the_database(own_pod, server, tmp_path):
     script = write_script(tmp_path, SAVES.format(work=IN_A_REPORT))
+    env = {"STUDY_CHECKPOINT_DIR": str(tmp_path), "STUDY_REPORT_TIMEOUT": "500"}
     server.freeze()
     try:
-        started = time.monotonic()
-        env = {"STUDY_CHECKPOINT_DIR": str(tmp_path), "STUDY_REPORT_TIMEOUT": "500"}
-        done = terminate(own_pod, script, "--", "delay", **env)
-        assert time.monotonic() - started < 60
+        process = start(own_pod, script, **env)
+        wait_until_blocked(process.pid)
+        process.terminate()
+        wait_until((tmp_path / "last").exists)
     finally:
         server.thaw()
-    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+    assert end(process) == (143, "", "")
     assert (tmp_path / "last").read_text() == "saved with 143"
+    assert own_pod.stored().intermediate_values == {0: 0.5}, "what was interrupted is sent when the process ends"
+
+
+WAITS = """
+def objective(trial):
+    for step in range(3):
+        trial.report(step / 10, step)
+    print("started", flush=True)
+    import time; time.sleep(600)
+"""
+
+
+def test_what_waits_for_the_database_is_sent_when_sigterm_ends_the_process(own_pod, server, tmp_path):
+    server.freeze()
+    try:
+        process = start(own_pod, write_script(tmp_path, WAITS), STUDY_REPORT_TIMEOUT="0.5")
+    finally:
+        server.thaw()
+    process.terminate()
+    code, _, stderr = end(process)
+    away, back = stderr.splitlines()
+    assert (code, "is away" in away, "is back" in back) == (143, True, True)
+    assert own_pod.stored().intermediate_values == {0: 0.0, 1: 0.1, 2: 0.2}
+
+
+def test_what_cannot_be_sent_when_sigterm_ends_the_process_is_said(own_pod, server, tmp_path):
+    server.freeze()
+    try:
+        process = start(own_pod, write_script(tmp_path, WAITS), STUDY_REPORT_TIMEOUT="0.5")
+        process.terminate()
+        code, _, stderr = end(process)
+    finally:
+        server.thaw()
+    assert code == 143
+    lost = [f"warning: the report {step / 10!r} of step {step} is NOT stored" for step in range(3)]
+    assert [line.removeprefix("study-trial: ").split(",")[0] for line in stderr.splitlines()[1:]] == lost
 
 
 def test_sigterm_waits_for_a_final_value_that_is_on_its_way(own_pod, server, tmp_path):
@@ -97,7 +150,7 @@ def test_sigterm_waits_for_a_final_value_that_is_on_its_way(own_pod, server, tmp
             done = ended.result()
     finally:
         server.thaw()
-    assert (done.returncode, done.stdout) == (143, "")
+    assert done[:2] == (143, "")
     assert own_pod.result() == ([0.93], False)
 
 
@@ -108,8 +161,8 @@ def test_a_final_value_that_cannot_be_delivered_is_said_before_the_end(own_pod, 
         done = terminate(own_pod, write_script(tmp_path, body), "--", "delay", STUDY_FINISH_TIMEOUT="2")
     finally:
         server.thaw()
-    assert done.returncode == 143
-    assert "the final value 0.93 of trial 0 could not be delivered" in done.stderr.splitlines()[-1]
+    assert done[0] == 143
+    assert "the final value 0.93 of trial 0 could not be delivered" in done[2].splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -169,4 +222,4 @@ def test_a_result_sent_from_another_thread_does_not_keep_the_signal(own_pod, ser
         done = terminate(own_pod, write_script(tmp_path, body))
     finally:
         server.thaw()
-    assert (done.returncode, done.stdout) == (143, "terminated\n")
+    assert done[:2] == (143, "terminated\n")

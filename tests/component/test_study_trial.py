@@ -11,6 +11,7 @@ import time
 import traceback
 from urllib.parse import quote, urlsplit
 
+import psycopg2
 import pytest
 from database import ANOTHER_KEY, KEY, REPORTER_PASSWORD, TestDatabase, prove
 from hypothesis import given
@@ -70,6 +71,16 @@ def test_every_float_arrives_as_it_is(pod):
     assert str(list(pod.stored().intermediate_values.values())) == str(values)
     trial.finish(math.nan)
     assert str(pod.result()) == str(([math.nan], False))
+
+
+def test_a_slow_name_server_takes_no_time_from_a_call(pod, monkeypatch):
+    def slow(*args, connect=psycopg2.connect, **more):
+        time.sleep(1.5)  # the driver returns when it has looked the host's name up
+        return connect(*args, **more)
+
+    monkeypatch.setattr(psycopg2, "connect", slow)
+    pod.trial(report=1.0).report(0.5, 0)
+    assert pod.stored().intermediate_values == {0: 0.5}
 
 
 def test_the_first_value_of_a_step_stands(pod):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -165,3 +166,77 @@ def test_everything_arrives_once_in_order_and_no_report_waits_too_long(outages, 
         database.now += seconds
     sender.send_final(call("final"))
     assert database.stored == [*map(str, range(len(epochs))), "final"]
+
+
+def test_the_rest_is_tried_once_more_although_the_outage_has_had_its_bound(capsys):
+    database = FakeDatabase(away=lambda now: now < 1005.5)
+    sender = delivery(database)
+    for what in "abc":
+        sender.send(call(what))
+    assert database.now < 1005.5
+    sender.send_rest(10)
+    assert (database.stored, sender.waiting) == (["a", "b", "c"], [])
+    assert "the database is back: a is stored" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("seconds", "bound"), [(10, 5), (2, 2)])
+def test_the_rest_has_no_more_than_its_time(seconds, bound):
+    database = FakeDatabase(away=lambda now: True, hang=1.0)
+    sender = delivery(database)
+    sender.send(call("a"))
+    before = database.now
+    sender.send_rest(seconds)
+    assert bound - 1.5 <= database.now - before <= bound
+    assert sender.waiting == ["a"]
+
+
+def test_a_refused_rest_is_said(capsys):
+    database = FakeDatabase(away=lambda now: now < 1006)
+    sender = delivery(database)
+    sender.send(call("a"))
+    database.refuse["a"] = RefusedError("a was refused")
+    sender.send_rest(10)
+    assert sender.waiting == []
+    assert "a was refused" in capsys.readouterr().err
+
+
+def test_a_question_that_is_interrupted_is_dropped_and_a_report_is_not():
+    def interrupted(now: float) -> bool:
+        raise KeyboardInterrupt
+
+    database = FakeDatabase(away=interrupted)
+    sender = delivery(database)
+    for send in (sender.send, sender.ask):
+        with pytest.raises(KeyboardInterrupt):
+            send(call(send.__name__))
+    assert sender.waiting == ["send"]
+
+
+def test_the_rest_is_left_to_a_thread_that_is_sending_it():
+    database = FakeDatabase()
+    sender = delivery(database, report=0.1)
+    entered, goes_on = threading.Event(), threading.Event()
+
+    def away(now: float) -> bool:
+        entered.set()
+        return not goes_on.wait(30)
+
+    database.away = away
+    thread = threading.Thread(target=sender.send_final, args=[call("final")])
+    thread.start()
+    assert entered.wait(30)
+    sender.send_rest(10)
+    assert (database.stored, sender.waiting) == ([], ["final"])
+    goes_on.set()
+    thread.join()
+    assert database.stored == ["final"]
+
+
+def test_a_final_value_that_was_given_up_is_not_sent_twice():
+    database = FakeDatabase(away=lambda now: now < 2000)
+    sender = delivery(database)
+    with pytest.raises(UndeliveredError):
+        sender.send_final(call("final"))
+    database.now = 2000
+    sender.send_final(call("final"))
+    assert database.stored == ["final"]

@@ -60,6 +60,9 @@ class Channel(Protocol):
     def waiting(self) -> list[str]:
         """What was reported but not delivered yet, oldest first."""
 
+    def send_rest(self, seconds: float) -> None:
+        """Tries for so long, or for STUDY_REPORT_TIMEOUT if that is less, to deliver what waits."""
+
 
 class PodChannel:
     """The database of the study, which takes messages: submit() in reporting.sql.
@@ -131,6 +134,9 @@ class PodChannel:
     def waiting(self) -> list[str]:
         return self._delivery.waiting
 
+    def send_rest(self, seconds: float) -> None:
+        self._delivery.send_rest(seconds)
+
     def _call(self, what: str, function: str, **content: Any) -> Call:
         return Call({"call": function} | self._trial | content, what)
 
@@ -172,6 +178,9 @@ class LocalChannel:
     def waiting(self) -> list[str]:
         return []
 
+    def send_rest(self, seconds: float) -> None:
+        pass
+
 
 class SilentChannel:
     """For the pods of a trial beside the first one: they ask whether to stop, and leave reporting to that one."""
@@ -205,6 +214,9 @@ class SilentChannel:
 
     def waiting(self) -> list[str]:
         return []
+
+    def send_rest(self, seconds: float) -> None:
+        pass
 
     def _say_once(self) -> None:
         if not self._said:

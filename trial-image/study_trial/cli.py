@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib
 import importlib.util
 import json
@@ -21,7 +22,7 @@ from study_trial.output import say
 from study_trial.reading.entry import Names, Source
 from study_trial.reading.jsonlines import JsonLines
 from study_trial.reading.tensorboard import TensorBoard
-from study_trial.trial import Trial, current, run
+from study_trial.trial import Trial, current, run, send_rest_at_exit
 
 _DESCRIPTION = """\
 Lets a program in any language be a trial of a Study.
@@ -306,5 +307,6 @@ def _load(target: str, arguments: list[str]) -> Callable[[Trial], Any]:
 
 
 def _warn_of_losses(trial: Trial) -> None:
+    atexit.unregister(send_rest_at_exit)  # it has had its time
     for what in trial.undelivered:
         say(f"warning: {what} is NOT stored, because the database is still away; going on without it")

@@ -103,7 +103,9 @@ class Connection:
 
     def _run(self, call: Call, deadline: float) -> Any:
         if self._connection is None:
-            self._connection = psycopg2.connect(self._url, async_=True)
+            before = time.monotonic()
+            self._connection = psycopg2.connect(self._url, async_=True)  # returns when the host's name is looked up
+            deadline += time.monotonic() - before  # a slow name server would leave no time for the call, at any attempt
             self._owner = os.getpid()
             self._wait(deadline, "the connection")
         try:

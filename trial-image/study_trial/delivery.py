@@ -8,6 +8,7 @@ much longer.
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ class Delivery:
         self._clock = clock
         self._sleep = sleep
         self._waiting: deque[Call] = deque()
+        self._sending = threading.RLock()  # a final value may be on its way in another thread when the process ends
         self._away = False  # whether the last attempt found the database away
         self._quiet_until = float("-inf")
 
@@ -71,16 +73,35 @@ class Delivery:
             RefusedError: the database refused this call. (An earlier one that is refused is only reported on
             stderr.)
         """
-        self._waiting.append(call)
-        return self._try_for_bound()
+        with self._sending:
+            self._waiting.append(call)
+            return self._try_for_bound()
 
     def ask(self, call: Call) -> Any | None:
         """As `send`, for a question: one that cannot be asked now is dropped, and the answer is None."""
-        self._waiting.append(call)
-        answer = self._try_for_bound()
-        if self._waiting:
-            self._waiting.pop()
-        return answer
+        with self._sending:
+            self._waiting.append(call)
+            try:
+                return self._try_for_bound()
+            finally:
+                if self._waiting:
+                    self._waiting.pop()
+
+    def send_rest(self, seconds: float) -> None:
+        """Delivers what waits, with retries for so long, or for a report's bound if that is less; also when the outage
+        has had its bound."""
+        seconds = min(seconds, self._report_timeout)
+        deadline = self._clock() + seconds
+        if not self._sending.acquire(timeout=seconds):
+            return
+        try:
+            self._retry(deadline)
+        except UnavailableError:
+            pass  # it stays in `waiting`
+        except RefusedError as error:
+            say(str(error))
+        finally:
+            self._sending.release()
 
     def send_final(self, call: Call) -> Any:
         """Delivers everything that waits and then this call, retrying with back-off for the long timeout.
@@ -89,7 +110,11 @@ class Delivery:
             RefusedError: the database refused this call.
             UndeliveredError: the timeout is over.
         """
-        self._waiting.append(call)
+        with self._sending:
+            self._waiting.append(call)
+            return self._send_final(call)
+
+    def _send_final(self, call: Call) -> Any:
         started = self._clock()
         deadline = started + self._finish_timeout
         next_line = started
@@ -108,6 +133,7 @@ class Delivery:
                 if now < deadline:
                     self._sleep(min(next(delays), deadline - now))
                 if self._clock() >= deadline:
+                    self._waiting.pop()
                     raise UndeliveredError(
                         f"{call.what} could not be delivered within {self._finish_timeout:g} s and is "
                         f"NOT stored; the last attempt: {error}"
@@ -121,21 +147,26 @@ class Delivery:
         if now < self._quiet_until:
             return None
         deadline = now + self._report_timeout
+        try:
+            return self._drain(deadline, self._report_timeout) if self._away else self._retry(deadline)
+        except UnavailableError as error:
+            if not self._away:
+                say(f"the database is away ({error}); training goes on, {self._waiting[0].what} waits")
+            self._away = True
+            self._quiet_until = self._clock() + self._report_timeout
+            return None
+
+    def _retry(self, deadline: float) -> Any:
+        """As `_drain`, again and again with back-off while there is time."""
         delays = _delays()
         while True:
             try:
                 return self._drain(deadline, self._report_timeout)
-            except UnavailableError as error:
+            except UnavailableError:
                 delay = next(delays)
-                now = self._clock()
-                if not self._away and now + delay < deadline:
-                    self._sleep(delay)
-                    continue
-                if not self._away:
-                    say(f"the database is away ({error}); training goes on, {self._waiting[0].what} waits")
-                self._away = True
-                self._quiet_until = now + self._report_timeout
-                return None
+                if self._clock() + delay >= deadline:
+                    raise
+                self._sleep(delay)
 
     def _drain(self, deadline: float, attempt_seconds: float) -> Any:
         """Sends the queue from its head; returns the result of its last call.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import math
 import operator
 import os
@@ -12,11 +14,12 @@ from typing import Any
 from study_trial import checks, terminating
 from study_trial.channels import Channel, Final, SilentChannel, open_channel
 from study_trial.environment import read_checkpoint_dir, read_given_params, read_names, read_pod_environment
-from study_trial.errors import InvalidValueError, SearchSpaceError, SeveralObjectivesError, is_pruned
+from study_trial.errors import InvalidValueError, SearchSpaceError, SeveralObjectivesError, Terminated, is_pruned
 from study_trial.output import say
 from study_trial.search_space import Choices, LocalSpace, Params, Range, Space, StudySpace
 
 _LONGEST_REASON = 1000
+_LAST_SECONDS = 10.0  # of the time that a pod has left after SIGTERM: terminationGracePeriodSeconds, mostly 30
 
 _current: Trial | None = None
 
@@ -235,6 +238,13 @@ class Trial:
         """What was reported but has not reached the database yet, in words, oldest first."""
         return self._channel.waiting()
 
+    def send_rest(self) -> None:
+        """Tries for STUDY_REPORT_TIMEOUT seconds, at most 10, to deliver what is `undelivered`, and says what stays so.
+        A process does it when it ends."""
+        self._channel.send_rest(_LAST_SECONDS)
+        for what in self.undelivered:
+            say(f"warning: {what} is NOT stored, because the database is still away")
+
 
 def current() -> Trial:
     """The trial of this pod, or outside a cluster a local one that prints; the same object at every call.
@@ -248,9 +258,17 @@ def current() -> Trial:
     global _current
     if _current is None:
         _current = _open()
+        atexit.register(send_rest_at_exit, _current, os.getpid())
     if os.environ.get("STUDY_TRIAL_ID"):
         terminating.install()
     return _current
+
+
+def send_rest_at_exit(trial: Trial, process: int) -> None:
+    """What still waits is tried once more when the process ends, which may be for SIGTERM, and what is lost is said."""
+    if os.getpid() == process:  # and no worker forked from it, which has a copy of what waits
+        with contextlib.suppress(Terminated), terminating.Hold():
+            trial.send_rest()
 
 
 def checkpoint_dir() -> Path | None:
