@@ -35,7 +35,7 @@ def test_gpu_trials_run_within_parallelism_and_end_with_the_best(cluster):
     assert limits["nvidia.com/gpu"] == "1"
     line = cluster.kubectl("get", "studies").splitlines()[1].split()
     assert line[:6] == ["gpus", "Succeeded", "6/6", "0", "0", f"{float(best['values'][0]):.6g}"]
-    assert {"NewBest", "Completed"} <= _events(cluster, "gpus").keys()
+    eventually(lambda: {"NewBest", "Completed"} <= _events(cluster, "gpus").keys(), "Events tell it")
 
 
 def test_the_pruner_ends_a_trial_that_never_asks(cluster):
@@ -93,8 +93,12 @@ def test_an_image_that_does_not_exist_shows_in_the_kubelets_words(cluster):
 
 def test_a_trial_that_cannot_be_scheduled_shows_in_the_schedulers_words(cluster):
     cluster.apply("no-gpu", gpusPerTrial=1, gpuResourceName="example.com/gpu", parallelism=1)
-    eventually(lambda: cluster.condition("no-gpu", "Progressing").get("reason") == "TrialPending", "it is pending", 30)
-    assert "Insufficient example.com/gpu" in cluster.condition("no-gpu", "Progressing")["message"]
+
+    def progressing() -> bool:
+        condition = cluster.condition("no-gpu", "Progressing")
+        return condition.get("reason") == "TrialPending" and "Insufficient example.com/gpu" in condition["message"]
+
+    eventually(progressing, "Progressing says what there is too little of", 30)
 
 
 def test_a_refused_template_shows_the_api_servers_words_and_can_be_mended(cluster):
