@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from optuna.trial import TrialState
 from tensorboardX import SummaryWriter
 from trial_pod import Pod
+from waiting import wait_until
 
 
 @pytest.fixture
@@ -60,13 +60,6 @@ def following(pod: Pod, path: Path, *arguments: str, **env: str) -> Iterator[Sid
 def write(path: Path, *lines: dict[str, Any] | str) -> None:
     with path.open("a") as file:
         file.writelines((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def bad_reports(pod: Pod) -> list[tuple]:

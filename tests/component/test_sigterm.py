@@ -5,13 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from trial_pod import Pod, write_script
+from waiting import wait_until
 
 
 @pytest.fixture
@@ -60,13 +59,6 @@ def terminate(pod: Pod, script: str, *more: str, **env: str) -> tuple[int, str, 
         wait_until_blocked(process.pid)
     process.terminate()
     return end(process)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def wait_until_blocked(pid: int) -> None:

@@ -26,3 +26,11 @@ async def until(condition: Callable[[], T], patience: float = 30.0) -> T:
             return found
         assert time.monotonic() < deadline, f"not so after {patience:.0f} s: {inspect.getsource(condition).strip()}"
         await asyncio.sleep(0.02)
+
+
+def wait_until(condition: Callable[[], object], patience: float = 60.0) -> None:
+    """Waits, in a test that is no coroutine, until a condition is true; `patience` as above."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, f"not so after {patience:.0f} s: {inspect.getsource(condition).strip()}"
+        time.sleep(0.02)
