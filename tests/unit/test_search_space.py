@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from spaces import parameter_lists
 
 from study_operator.model.cells import ABSENT, cells
-from study_operator.model.search_space import Space, as_text, example_params, search_space
+from study_operator.model.search_space import Space, as_text, describe, example_params, possible, search_space
 
 
 def space_of(**kinds: dict) -> Space:
@@ -57,6 +57,7 @@ def test_parameters_keep_their_order():
         ("float", {"low": 1, "high": 2, "log": True, "step": 0.5}, "step"),
         ("float", {"low": 0, "high": 1, "step": 0}, "step > 0"),
         ("float", {"low": 0, "high": 1, "step": -1}, "step > 0"),
+        ("float", {"low": 0, "high": 1, "step": 2e-311}, "step 2e-311 is too small for 0.0 to 1.0"),
         ("float", {"low": float("-inf"), "high": 1}, "finite"),
         ("float", {"low": 0, "high": float("nan")}, "finite"),
         ("float", {"low": 0, "high": 10**400}, "too large"),
@@ -71,6 +72,17 @@ def test_an_impossible_range_is_named_and_explained(kind, bounds, words):
         search_space([{"name": "good", "int": {"low": 0, "high": 1}}, {"name": "p.1", kind: bounds}])
     assert str(refusal.value).startswith("parameter 'p.1': ")
     assert words in str(refusal.value).replace("`", "")
+
+
+@given(st.floats(), st.floats(), st.floats() | st.sampled_from([5e-324, 1e-300, 1e-28, 1e-27]))
+def test_a_range_of_any_floats_is_taken_or_refused(low, high, step):
+    try:
+        space = space_of(float={"low": low, "high": high, "step": step})
+    except ValueError:
+        return
+    assert possible(space.distributions["float"], low)
+    assert example_params(space).keys() == {"float"}
+    assert describe(space.distributions["float"])
 
 
 # Choices

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import math
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -111,8 +112,13 @@ def _distribution(parameter: Mapping[str, Any]) -> BaseDistribution:
         low, high = float(bounds["low"]), float(bounds["high"])
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError("low and high must be finite numbers")
-        step = bounds.get("step")
-        return FloatDistribution(low, high, log=bounds.get("log", False), step=None if step is None else float(step))
+        step = None if bounds.get("step") is None else float(bounds["step"])
+        try:
+            return FloatDistribution(low, high, log=bounds.get("log", False), step=step)
+        except decimal.InvalidOperation:  # more steps than Optuna can count
+            raise ValueError(
+                f"step {step!r} is too small for {low!r} to {high!r}: write a larger one, or leave it out"
+            ) from None
     if "int" in parameter:
         bounds = parameter["int"]
         return IntDistribution(
