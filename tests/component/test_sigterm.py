@@ -103,7 +103,7 @@ def objective(trial):
 def test_what_waits_for_the_database_is_sent_when_sigterm_ends_the_process(own_pod, server, tmp_path):
     server.freeze()
     try:
-        process = start(own_pod, write_script(tmp_path, WAITS), STUDY_REPORT_TIMEOUT="0.5")
+        process = start(own_pod, write_script(tmp_path, WAITS), STUDY_REPORT_TIMEOUT="3")
     finally:
         server.thaw()
     process.terminate()

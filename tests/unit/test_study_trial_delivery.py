@@ -192,9 +192,10 @@ def test_the_rest_has_no_more_than_its_time(seconds, bound):
 
 
 def test_a_refused_rest_is_said(capsys):
-    database = FakeDatabase(away=lambda now: now < 1006)
+    database = FakeDatabase(away=lambda now: True)
     sender = delivery(database)
     sender.send(call("a"))
+    database.away = lambda now: False
     database.refuse["a"] = RefusedError("a was refused")
     sender.send_rest(10)
     assert sender.waiting == []
