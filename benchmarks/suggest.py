@@ -36,7 +36,7 @@ from optuna.study import StudyDirection
 from report import Place, database
 
 from study_operator.model.batch import Batch, Stored
-from study_operator.model.tpe import TPE
+from study_operator.optimizer.tpe import TPE
 from study_operator.storage.database import Database
 from study_operator.storage.mirror import Mirror
 from study_operator.storage.studies import Studies

@@ -24,7 +24,7 @@ from inventory import PACKAGE
 from kubernetes.aio import client
 from psycopg2.extensions import cursor
 
-from study_operator.cluster import Cluster, refusal, unreachable
+from study_operator.kube.client import Cluster, refusal, unreachable
 from study_operator.storage.database import Database, StorageUnavailable
 
 

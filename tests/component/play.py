@@ -20,11 +20,10 @@ from waiting import until
 from watcher import Watcher
 from world import Manifest, World, container_status, has_ended, number_of
 
-from study_operator.cluster import ApiError
-from study_operator.model.job import TRIAL_ID_ANNOTATION
+from study_operator.kube.client import ApiError
 from study_operator.model.plan import PRUNED_GRACE
+from study_operator.model.study import TRIAL_ID_ANNOTATION, StudyKey
 from study_operator.model.trial import attempt_of
-from study_operator.reconcile import Key
 from study_operator.storage.database import StorageError, StorageUnavailable
 
 # Does one thing between two yields. Returns why its Job fails, or None when that completes.
@@ -462,5 +461,5 @@ async def settled(*plays: Play) -> None:
     await asyncio.gather(*(play.run() for play in plays))
 
 
-def key_of(play: Play) -> Key:
-    return Key(play.world.namespace, play.name)
+def key_of(play: Play) -> StudyKey:
+    return StudyKey(play.world.namespace, play.name)

@@ -13,7 +13,7 @@ from database import TestDatabase, settings_for
 from waiting import until
 from world import World
 
-from study_operator.service import Service
+from study_operator.manager import Service
 
 
 class RunningService:

@@ -13,8 +13,8 @@ from database import TestDatabase, settings_for
 from optuna.trial import TrialState
 
 from study_operator.model.study import Refused, Study
-from study_operator.storage.beginnings import INITIAL_ATTR, WARM_ATTR, Beginnings
 from study_operator.storage.database import Database
+from study_operator.storage.initial_trials import INITIAL_ATTR, WARM_ATTR, InitialTrials
 
 PARAMETERS = [
     {"name": "x", "float": {"low": 0, "high": 1}},
@@ -33,7 +33,7 @@ class Place:
     def __init__(self, database: TestDatabase, namespace: str = "team-a", cluster_id: str = "here") -> None:
         self.database, self.namespace = database, namespace
         self.studies = database.studies(cluster_id)
-        self.beginnings = Beginnings(Database(settings_for(database).dsn), cluster_id)
+        self.beginnings = InitialTrials(Database(settings_for(database).dsn), cluster_id)
 
     def study(self, number: int, **spec: Any) -> tuple[Study, int]:
         """A Study with its rows; Optuna's study_id."""

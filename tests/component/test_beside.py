@@ -9,11 +9,12 @@ import pytest
 from optuna.trial import TrialState
 from world import Manifest, World, job_template
 
-from study_operator import beside
-from study_operator.cluster import ApiError
-from study_operator.model.job import Reporting, job
+from study_operator.kube.client import ApiError
+from study_operator.manifests.job import Reporting, job
+from study_operator.model.job_state import JobState
 from study_operator.model.study import Study, parse
-from study_operator.model.trial import JobState, Rows, TrialRow
+from study_operator.model.trial import Rows, TrialRow
+from study_operator.reconcile.reconciler import dependents
 
 RUNNING, COMPLETE = TrialState.RUNNING, TrialState.COMPLETE
 CLAIM = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}}
@@ -45,9 +46,9 @@ def of_subdomain(subdomain: Any, **spec: Any) -> dict[str, Any]:
 
 async def test_a_claim_is_made_once(world):
     study = await study_of(world, checkpoints={"claimTemplate": {**CLAIM, "metadata": {"labels": {"team": "a"}}}})
-    assert await beside.ensure_claim(world.cluster, study, 0) is None
+    assert await dependents.ensure_claim(world.cluster, study, 0) is None
     (made,) = (await claims(world)).values()
-    assert await beside.ensure_claim(world.cluster, study, 0) is None
+    assert await dependents.ensure_claim(world.cluster, study, 0) is None
     (again,) = (await claims(world)).values()
     assert again["metadata"]["uid"] == made["metadata"]["uid"]
     assert made["metadata"]["labels"]["team"] == "a"
@@ -59,7 +60,7 @@ async def test_a_claim_is_made_once(world):
 
 async def test_no_claim_is_made_where_trials_share_one(world):
     study = await study_of(world, checkpoints={"claimName": "shared"})
-    assert await beside.ensure_claim(world.cluster, study, 0) is None
+    assert await dependents.ensure_claim(world.cluster, study, 0) is None
     assert await claims(world) == {}
 
 
@@ -67,7 +68,7 @@ async def test_somebody_elses_claim_is_never_taken(world):
     study = await study_of(world, checkpoints={"claimTemplate": CLAIM})
     theirs = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "study-0"}, **CLAIM}
     await core(world, "POST", "persistentvolumeclaims", body=theirs)
-    assert await beside.ensure_claim(world.cluster, study, 0) == (
+    assert await dependents.ensure_claim(world.cluster, study, 0) == (
         "a PersistentVolumeClaim study-0 that is not this trial's exists, or is being deleted; if it stays, delete it, "
         "or give the Study another name"
     )
@@ -77,27 +78,27 @@ async def test_somebody_elses_claim_is_never_taken(world):
 async def test_a_claim_of_an_earlier_study_of_that_name_is_not_taken(world):
     checkpoints = {"claimTemplate": CLAIM}
     old = await study_of(world, checkpoints=checkpoints)
-    await beside.ensure_claim(world.cluster, old, 0)
+    await dependents.ensure_claim(world.cluster, old, 0)
     await world.delete_study()
     new = await study_of(world, checkpoints=checkpoints)
-    assert "not this trial's" in (await beside.ensure_claim(world.cluster, new, 0) or "")
+    assert "not this trial's" in (await dependents.ensure_claim(world.cluster, new, 0) or "")
 
 
 async def test_a_claim_that_the_api_server_refuses_is_told(world):
     study = await study_of(world, checkpoints={"claimTemplate": {"spec": {"accessModes": ["Sometimes"]}}})
-    trouble = await beside.ensure_claim(world.cluster, study, 0)
+    trouble = await dependents.ensure_claim(world.cluster, study, 0)
     assert trouble is not None
     assert trouble.startswith("PersistentVolumeClaim study-0 could not be created: ")
     assert "Sometimes" in trouble
 
 
 async def test_the_api_server_judges_a_claim_before_it_is_needed(world):
-    await beside.try_claim(world.cluster, await study_of(world, "plain"))
-    await beside.try_claim(world.cluster, await study_of(world, "good", checkpoints={"claimTemplate": CLAIM}))
+    await dependents.try_claim(world.cluster, await study_of(world, "plain"))
+    await dependents.try_claim(world.cluster, await study_of(world, "good", checkpoints={"claimTemplate": CLAIM}))
     misspelt = {"spec": {**CLAIM["spec"], "storageClass": "fast"}}
     bad = await study_of(world, "bad", checkpoints={"claimTemplate": misspelt})
     with pytest.raises(ApiError, match=r'unknown field "spec\.storageClass"'):
-        await beside.try_claim(world.cluster, bad)
+        await dependents.try_claim(world.cluster, bad)
     assert await claims(world) == {}
 
 
@@ -109,23 +110,23 @@ async def test_claims_are_deleted_when_their_trials_have_ended(world, keep, left
     study = await study_of(world, checkpoints={"claimTemplate": CLAIM, "keep": keep})
     other = await study_of(world, "other", checkpoints={"claimTemplate": CLAIM, "keep": keep})
     for number in range(4):
-        assert await beside.ensure_claim(world.cluster, study, number) is None
-    await beside.ensure_claim(world.cluster, other, 0)
+        assert await dependents.ensure_claim(world.cluster, study, number) is None
+    await dependents.ensure_claim(world.cluster, other, 0)
     rows = Rows({RUNNING: 1, COMPLETE: 3}, {2: TrialRow(102, 2, RUNNING, {}, "study-2")})
-    assert await beside.clear_claims(world.cluster, study, rows, active=[3], best=[1]) is None
+    assert await dependents.clear_claims(world.cluster, study, rows, active=[3], best=[1]) is None
     # The API server keeps a claim that is being deleted until a controller lets go of it.
     kept = {name for name, item in (await claims(world)).items() if "deletionTimestamp" not in item["metadata"]}
     assert kept == {*(f"study-{number}" for number in left), "other-0"}
     assert sorted(await world.cluster.list_claims(world.namespace, "study", study.uid)) == left
-    assert await beside.clear_claims(world.cluster, study, rows, active=[3], best=[1]) is None
+    assert await dependents.clear_claims(world.cluster, study, rows, active=[3], best=[1]) is None
 
 
 async def test_a_claim_being_deleted_is_not_taken_for_ones_own(world):
     study = await study_of(world, checkpoints={"claimTemplate": CLAIM, "keep": "None"})
-    await beside.ensure_claim(world.cluster, study, 0)
-    await beside.clear_claims(world.cluster, study, Rows({COMPLETE: 1}, {}), [], [])
+    await dependents.ensure_claim(world.cluster, study, 0)
+    await dependents.clear_claims(world.cluster, study, Rows({COMPLETE: 1}, {}), [], [])
     assert "deletionTimestamp" in (await claims(world))["study-0"]["metadata"]
-    assert "is being deleted" in (await beside.ensure_claim(world.cluster, study, 0) or "")
+    assert "is being deleted" in (await dependents.ensure_claim(world.cluster, study, 0) or "")
 
 
 # The Service of a subdomain
@@ -133,9 +134,9 @@ async def test_a_claim_being_deleted_is_not_taken_for_ones_own(world):
 
 async def test_a_subdomain_gets_a_headless_service(world):
     study = await study_of(world, jobTemplate=of_subdomain("workers", **INDEXED))
-    assert await beside.ensure_service(world.cluster, study) is None
+    assert await dependents.ensure_service(world.cluster, study) is None
     made = await core(world, "GET", "services", "workers")
-    assert await beside.ensure_service(world.cluster, study) is None
+    assert await dependents.ensure_service(world.cluster, study) is None
     assert (await core(world, "GET", "services", "workers"))["metadata"]["uid"] == made["metadata"]["uid"]
     assert made["spec"]["clusterIP"] == "None"
     assert made["spec"]["selector"] == {"study-operator.io/study": "study"}
@@ -147,22 +148,22 @@ async def test_a_service_of_the_users_own_is_left_alone(world):
     study = await study_of(world, jobTemplate=of_subdomain("workers", **INDEXED))
     own = {"metadata": {"name": "workers"}, "spec": {"clusterIP": "None", "selector": {"app": "mine"}}}
     before = await core(world, "POST", "services", body=own)
-    assert await beside.ensure_service(world.cluster, study) is None
+    assert await dependents.ensure_service(world.cluster, study) is None
     assert await core(world, "GET", "services", "workers") == before
 
 
 async def test_two_studies_do_not_share_a_service(world):
     first = await study_of(world, "first", jobTemplate=of_subdomain("workers", **INDEXED))
     second = await study_of(world, "second", jobTemplate=of_subdomain("workers", **INDEXED))
-    assert await beside.ensure_service(world.cluster, first) is None
-    assert await beside.ensure_service(world.cluster, second) == (
+    assert await dependents.ensure_service(world.cluster, first) is None
+    assert await dependents.ensure_service(world.cluster, second) == (
         "Service workers is that of Study first, or of an earlier one: give subdomain another name"
     )
 
 
 async def test_a_subdomain_that_cannot_be_a_services_name_is_told(world):
     study = await study_of(world, jobTemplate=of_subdomain("No_Name", **INDEXED))
-    trouble = await beside.ensure_service(world.cluster, study)
+    trouble = await dependents.ensure_service(world.cluster, study)
     assert trouble is not None
     assert trouble.startswith("Service No_Name could not be created: ")
 

@@ -15,13 +15,14 @@ from optuna.trial import TrialState
 from waiting import until
 from world import World, container_status, job_template
 
-from study_operator import follow, tail
-from study_operator.follow import Follower
+from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.study import STUDY_LABEL, Study, parse
-from study_operator.model.trial import JobPhase, JobState, TrialRow
-from study_operator.podlog import PodLogs
+from study_operator.model.trial import TrialRow
+from study_operator.podlogs import follower, tail
+from study_operator.podlogs.follower import Follower
+from study_operator.podlogs.stream import PodLogs
+from study_operator.podlogs.tail import Tails
 from study_operator.storage.output import Output
-from study_operator.tail import Tails
 
 KEY = ("team", "study")
 JOB = "job-0"
@@ -57,8 +58,8 @@ class Scene:
         return Output(self.world.operators_database)
 
     async def close(self) -> None:
-        for follower, logs in self._followers:
-            await follower.close()
+        for one, logs in self._followers:
+            await one.close()
             await logs.close()
 
     async def pod(self, phase: str = "Running", restarts: int = 0, **labels: str) -> str:
@@ -120,8 +121,8 @@ class Scene:
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is waited for in seconds takes milliseconds."""
-    monkeypatch.setattr(follow, "_PAUSE", 0.01)
-    monkeypatch.setattr(follow, "_PAUSE_MOST", 0.05)
+    monkeypatch.setattr(follower, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(follower, "_LONGEST_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(tail, "BATCH_SECONDS", 0.02)
 
 
@@ -368,7 +369,7 @@ async def test_a_log_that_the_kubelet_has_lost_gives_no_result(scene):
 
 
 async def test_a_node_that_does_not_answer_is_given_up_after_a_while(scene, monkeypatch):
-    monkeypatch.setattr(follow, "PATIENCE", 0.5)
+    monkeypatch.setattr(follower, "PATIENCE_SECONDS", 0.5)
     pod = await scene.pod("Succeeded")
     await scene.server.prints(pod, *scores(0))
     scene.server.faults = [Fault(status=500, message="dial tcp 10.0.0.7:10250: i/o timeout") for _ in range(10_000)]
@@ -377,8 +378,8 @@ async def test_a_node_that_does_not_answer_is_given_up_after_a_while(scene, monk
 
 
 async def test_a_node_that_is_silent_is_given_up_after_a_while(scene, monkeypatch):
-    monkeypatch.setattr(follow, "PATIENCE", 0.3)
-    monkeypatch.setattr(tail, "_READING", 0.1)
+    monkeypatch.setattr(follower, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(tail, "_READ_TIMEOUT_SECONDS", 0.1)
     await scene.pod("Succeeded")
     scene.server.faults = [Fault(silence=True) for _ in range(100)]
     assert await scene.drained() == "the log could not be read to its end: its node has not answered for 0.1 s"
@@ -415,7 +416,7 @@ async def test_only_trials_that_run_are_followed(scene):
 
 
 async def test_a_silent_stream_is_opened_anew(scene, monkeypatch):
-    monkeypatch.setattr(tail, "SILENCE", 0.1)
+    monkeypatch.setattr(tail, "SILENCE_SECONDS", 0.1)
     pod = await scene.pod()
     scene.look()
     await until(lambda: len(scene.server.queries) >= 3)

@@ -9,10 +9,10 @@ import pytest
 from database import KEY, TestDatabase, TrialPod, settings_for
 from optuna.trial import TrialState
 
-from study_operator.model.position import Position
+from study_operator.model.log_position import Position
 from study_operator.storage.database import Database
 from study_operator.storage.output import Batch, Output, Stored
-from study_operator.storage.reading import facts_of
+from study_operator.storage.queries import facts_of
 
 FIRST, SECOND = Position(5, 1, 5), Position(9, 2, 9, 0, 1)
 

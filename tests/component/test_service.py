@@ -27,8 +27,9 @@ from running import RunningService, run_pods, running
 from waiting import until
 from world import World, counted
 
-from study_operator import service
-from study_operator.reconcile import Key, Reconciler
+from study_operator import manager
+from study_operator.model.study import StudyKey
+from study_operator.reconcile.reconciler import Reconciler
 
 ROOT = Path(__file__).resolve().parents[2]
 PRUNER = {"name": "SuccessiveHalving", "options": {"min_resource": 1, "reduction_factor": 2}}
@@ -206,7 +207,7 @@ async def test_a_study_that_is_created_again_while_its_deletion_is_seen_to(world
             await world.remove_finalizers()
             await world.collect_garbage()
             second = await world.apply()
-            await until(lambda: operator.service._queue.again(Key(world.namespace, "study")))
+            await until(lambda: operator.service._queue.again(StudyKey(world.namespace, "study")))
         await until(launched)
     owners = {job["metadata"]["ownerReferences"][0]["uid"] for job in await world.jobs()}
     assert second["metadata"]["uid"] in owners
@@ -263,7 +264,7 @@ async def test_liveness_fails_when_one_study_is_worked_on_for_ever(world, kubeco
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Reconciler, "reconcile", hang)
-    monkeypatch.setattr(service, "FAREWELL", 0.1)
+    monkeypatch.setattr(manager, "SHUTDOWN_SECONDS", 0.1)
 
     async def waits(operator: RunningService) -> bool:
         return "\nstudy_operator_queue_depth 1.0\n" in (await operator.get("/metrics"))[1]

@@ -7,8 +7,8 @@ import math
 import pytest
 from world import params_of, secret_of
 
-from study_operator.live import LiveStudy
 from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL
+from study_operator.reconcile.live_study import LiveStudy
 
 CONTAINER = {"name": "trial", "image": "trial:1"}
 

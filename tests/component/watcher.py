@@ -8,7 +8,7 @@ from typing import Any
 from records import Records
 from world import Manifest, has_ended, number_of, params_of
 
-from study_operator.model.job import TRIAL_ID_ANNOTATION
+from study_operator.model.study import TRIAL_ID_ANNOTATION
 
 
 class Watcher:

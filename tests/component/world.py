@@ -20,16 +20,16 @@ from faults import FaultyCluster, FaultyDatabase
 from kubernetes.aio import client, config
 from waiting import until
 
-from study_operator.cluster import ApiError, Cluster
-from study_operator.follow import Follower
-from study_operator.model.job import TRIAL_ID_ANNOTATION, Reporting
-from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, parse
+from study_operator.kube.client import ApiError, Cluster
+from study_operator.manifests.job import Reporting
+from study_operator.model.study import STUDY_LABEL, TRIAL_ID_ANNOTATION, TRIAL_LABEL, StudyKey, parse
 from study_operator.model.trial import attempt_of
-from study_operator.podlog import PodLogs
-from study_operator.reconcile import Key, Look, Reconciler
+from study_operator.podlogs.follower import Follower
+from study_operator.podlogs.stream import PodLogs
+from study_operator.podlogs.tail import Tails
+from study_operator.pool import BlockingPool
+from study_operator.reconcile.reconciler import Reconciler, ReconcileResult
 from study_operator.storage.output import Output
-from study_operator.storage.threads import StorageThreads
-from study_operator.tail import Tails
 
 CRD = Path(__file__).resolve().parents[2] / "crds/study.yaml"
 MERGE = "application/merge-patch+json"
@@ -53,7 +53,7 @@ class World:
         self._configuration, self.cluster_id = configuration, cluster_id
         self.cluster, self.database, self.namespace = Cluster(configuration), database, namespace
         self.settings = settings_for(database)
-        self.threads = StorageThreads(4)
+        self.threads = BlockingPool(4)
         self.operators_cluster = FaultyCluster(configuration)
         self.operators_database = FaultyDatabase(self.settings.dsn)
         self.ahead = timedelta(0)
@@ -150,10 +150,10 @@ class World:
 
     # What the operator does
 
-    async def look(self, name: str = "study") -> Look:
-        return await self.reconciler.reconcile(Key(self.namespace, name), time.monotonic())
+    async def look(self, name: str = "study") -> ReconcileResult:
+        return await self.reconciler.reconcile(StudyKey(self.namespace, name), time.monotonic())
 
-    async def settle(self, name: str = "study", most: int = 20) -> Look:
+    async def settle(self, name: str = "study", most: int = 20) -> ReconcileResult:
         """Looks until a look changes nothing any more; the clock passes over waits for a later status write."""
         for _ in range(most):
             before = await self.everything(name)
@@ -175,7 +175,7 @@ class World:
 
     def remembered(self, name: str = "study") -> list[tuple[int, str]] | None:
         """Number and state of every trial, as the operator has them in memory; None when it has none there."""
-        live = self.reconciler._live.get(Key(self.namespace, name))
+        live = self.reconciler._live.get(StudyKey(self.namespace, name))
         if live is None or live._sampling is None:
             return None
         trials = live._sampling._study.trials

@@ -27,9 +27,9 @@ DRIVE = """
 import json, os
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from study_operator.model.memory import Memory
-from study_operator.model.samplers import build_sampler
-from study_operator.model.sampling import Sampling
+from study_operator.optimizer.memory import Memory
+from study_operator.optimizer.samplers import build_sampler
+from study_operator.optimizer.sampling import Sampling
 from study_operator.model.study import parse
 
 study = parse(json.loads(os.environ["STUDY"]))

@@ -9,9 +9,10 @@ from typing import Any
 from crd_schema import defaulted
 from optuna.trial import TrialState
 
+from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.plan import Observed
 from study_operator.model.study import Study, parse
-from study_operator.model.trial import BestTrial, Failure, JobPhase, JobState, Result, Rows, TrialRow
+from study_operator.model.trial import BestTrial, Failure, Result, Rows, TrialRow
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 UID = "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed"

@@ -13,12 +13,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from study_operator.model.batch import Batch, Stored
-from study_operator.model.convergence import build_judge
-from study_operator.model.memory import Memory
-from study_operator.model.pruners import build_pruner
-from study_operator.model.samplers import build_sampler
-from study_operator.model.sampling import Sampling, ancestors
 from study_operator.model.study import Study
+from study_operator.optimizer.convergence import build_judge
+from study_operator.optimizer.memory import Memory
+from study_operator.optimizer.pruners import build_pruner
+from study_operator.optimizer.samplers import build_sampler
+from study_operator.optimizer.sampling import Sampling, ancestors
 
 # What the database makes of trial numbers: ids of its own, with gaps.
 FIRST_ID = 1000

@@ -14,8 +14,8 @@ from optuna.samplers import BruteForceSampler
 from optuna.storages import InMemoryStorage
 from spaces import parameter_lists
 
-from study_operator.model.cells import ABSENT, axes, cell_of, cells, count
 from study_operator.model.search_space import Space, search_space
+from study_operator.optimizer.cells import ABSENT, axes, cell_of, cells, count
 
 
 def space_of(**kinds: dict) -> Space:

@@ -14,9 +14,9 @@ from optuna.study import StudyDirection
 from optuna.terminator import BestValueStagnationEvaluator, EMMREvaluator, RegretBoundEvaluator, Terminator
 from optuna.trial import FrozenTrial, create_trial
 
-from study_operator.model.convergence import build_judge
-from study_operator.model.options import valid_options
 from study_operator.model.study import Refused
+from study_operator.optimizer.convergence import build_judge
+from study_operator.optimizer.options import valid_options
 
 TORCH = importlib.util.find_spec("torch") is not None
 

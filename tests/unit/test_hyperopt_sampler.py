@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from sampled import ask, sampling_with, tell
 
-from study_operator.model.plugins import build
 from study_operator.model.study import Study
+from study_operator.optimizer.plugins import build
 
 CLASS = "hyperopt_sampler:HyperoptSampler"
 SPACE = [

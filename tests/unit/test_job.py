@@ -13,7 +13,7 @@ from building import PARAMETERS, job_template, study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_operator.model.job import Reporting, job, secret, variable_name
+from study_operator.manifests.job import Reporting, job, secret, variable_name
 from study_operator.model.search_space import as_text
 from study_operator.model.study import Refused, Study, owner
 

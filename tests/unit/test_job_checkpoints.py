@@ -9,8 +9,8 @@ from building import COMPLETE, PRUNED, RUNNING, UID, WAITING, job_template, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_operator.model.checkpoints import claim, claims_to_delete
-from study_operator.model.job import Reporting, job
+from study_operator.manifests.checkpoints import claim, claims_to_delete
+from study_operator.manifests.job import Reporting, job
 from study_operator.model.study import Refused, owner
 
 SPEC = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}

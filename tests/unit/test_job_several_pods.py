@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from building import study
 
-from study_operator.model.gpus import gpus_of
-from study_operator.model.job import Reporting, job
+from study_operator.manifests.job import Reporting, job
+from study_operator.manifests.subdomain import headless_service
+from study_operator.model.job_state import gpus_of
 from study_operator.model.study import Refused, owner
-from study_operator.model.subdomain import headless_service
 
 
 def template(pod=None, containers=None, **spec):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from building import job_template, study
 
-from study_operator.model.job import CA_DIRECTORY, Reporting, job
+from study_operator.manifests.job import CA_DIRECTORY, Reporting, job
 from study_operator.model.study import Refused
 
 FILE = {"from": "File", "path": "/out/logs/metrics.jsonl"}

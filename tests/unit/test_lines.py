@@ -12,7 +12,7 @@ from building import study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_operator.model.lines import HIGHEST_STEP, LONGEST_LINE, Line, Lines, build, number
+from study_operator.model.log_lines import HIGHEST_STEP, LONGEST_LINE, Line, Lines, build, number
 from study_operator.model.study import Refused
 
 CONSTRAINTS = [{"name": "latency_ms", "max": 50}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from study_operator import listing
+from study_operator.kube import decoding
 
 
 def test_what_decisions_depend_on_is_read_and_nothing_else():
@@ -35,7 +35,7 @@ def test_what_decisions_depend_on_is_read_and_nothing_else():
         },
         "status": {"active": 1, "conditions": [{"type": "Complete", "status": "True", "message": None}]},
     }
-    (read,) = listing.jobs(json.dumps({"kind": "JobList", "metadata": {"resourceVersion": "1"}, "items": [job]}))
+    (read,) = decoding.jobs(json.dumps({"kind": "JobList", "metadata": {"resourceVersion": "1"}, "items": [job]}))
     del job["metadata"]["managedFields"]
     job["spec"] = {
         "parallelism": 2,
@@ -50,5 +50,5 @@ def test_what_is_missing_or_null_is_no_error():
         "metadata": {"name": "j", "uid": "u", "labels": None, "creationTimestamp": "2026-11-22T06:00:00Z"},
         "spec": {"template": {"spec": {"containers": [{"resources": None}, {"resources": {"limits": None}}]}}},
     }
-    assert listing.jobs(json.dumps({"items": [job]})) == [job]
-    assert listing.jobs('{"items": []}') == []
+    assert decoding.jobs(json.dumps({"items": [job]})) == [job]
+    assert decoding.jobs('{"items": []}') == []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 from optuna.trial import create_trial
 
-from study_operator.model.pareto import front
+from study_operator.optimizer.pareto import front
 
 INFINITY = float("inf")
 VALUES = st.sampled_from([0.0, 1.0, 2.0, 3.0, -1.0, INFINITY, -INFINITY]) | st.floats(allow_nan=False)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from study_operator.model import pending
-from study_operator.model.trial import JobPhase, JobState
+from study_operator.model.job_state import JobPhase, JobState
 
 MADE = datetime(2026, 1, 1, tzinfo=UTC)
 

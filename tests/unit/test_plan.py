@@ -24,17 +24,18 @@ from building import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from study_operator.model.job_state import JobPhase
 from study_operator.model.plan import (
     PRUNED_GRACE,
-    PRUNED_KILL,
+    PRUNED_KILL_SECONDS,
     Ask,
-    CleanUp,
-    EndJob,
-    Judge,
-    Launch,
+    CreateJob,
+    FindCause,
     Observed,
     Plan,
-    Requeue,
+    RemoveFinishedJob,
+    RunAgain,
+    StopJob,
     Stuck,
     Tell,
     outcome,
@@ -44,7 +45,7 @@ from study_operator.model.plan import (
     verdict,
 )
 from study_operator.model.study import Constraint
-from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, JobPhase, Result
+from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Result
 
 ACTIVE, COMPLETED, FAILED = JobPhase.ACTIVE, JobPhase.COMPLETE, JobPhase.FAILED
 NAN, INF = float("nan"), float("inf")
@@ -121,16 +122,16 @@ def test_a_trial_given_up_is_told_and_its_job_left_alone_for_now():
 def test_the_job_of_a_pruned_trial_is_deleted_after_a_grace_period_and_its_pod_soon(after, ended, look_again):
     row, job = trial_row(0, PRUNED, completed_at=NOW - after), job_state(0)
     found = plan(observe(row, jobs=[job], spec={"maxTrials": 1}))
-    assert (found.actions, found.look_again) == ((EndJob(job, PRUNED_KILL),) if ended else (), look_again)
+    assert (found.actions, found.look_again) == ((StopJob(job, PRUNED_KILL_SECONDS),) if ended else (), look_again)
 
 
 def test_grace_and_kill_leave_time_to_notice_within_ten_seconds():
-    assert PRUNED_GRACE.total_seconds() + PRUNED_KILL <= 8
+    assert PRUNED_GRACE.total_seconds() + PRUNED_KILL_SECONDS <= 8
 
 
 def test_the_job_of_a_failed_trial_is_deleted_at_once():
     job = job_state(0)
-    assert actions(observe(trial_row(0, FAIL), jobs=[job], spec={"maxTrials": 1})) == [EndJob(job)]
+    assert actions(observe(trial_row(0, FAIL), jobs=[job], spec={"maxTrials": 1})) == [StopJob(job)]
 
 
 def test_the_next_look_is_when_the_first_grace_period_ends():
@@ -156,7 +157,7 @@ def test_a_job_that_has_ended_or_is_ending_or_has_given_its_value_is_left_alone(
 def test_a_job_without_a_row_is_deleted(row):
     job = job_state(0)
     observed = observe(*([row] if row else []), jobs=[job], launching=False)
-    assert EndJob(job) in actions(observed)
+    assert StopJob(job) in actions(observed)
 
 
 # 3. A trial whose Job has failed, ended without a value or vanished is told FAIL.
@@ -164,7 +165,7 @@ def test_a_job_without_a_row_is_deleted(row):
 
 def test_a_failed_job_fails_its_trial_and_why_is_to_be_found_out():
     row, job = trial_row(0), job_state(0, FAILED, reason="BackoffLimitExceeded")
-    assert without_ask(observe(row, jobs=[job])) == [Judge(row, job)]
+    assert without_ask(observe(row, jobs=[job])) == [FindCause(row, job)]
 
 
 def test_a_job_that_completes_without_a_value_is_a_failed_trial():
@@ -184,7 +185,7 @@ def test_a_job_that_was_there_and_is_gone_fails_its_trial(row, launched):
 
 def test_an_ended_job_counts_for_more_than_the_pruner():
     row, job = trial_row(0), job_state(0, FAILED)
-    assert without_ask(observe(row, jobs=[job], prune=frozenset({0}))) == [Judge(row, job)]
+    assert without_ask(observe(row, jobs=[job], prune=frozenset({0}))) == [FindCause(row, job)]
 
 
 # 4. A trial that never had a Job gets it.
@@ -192,8 +193,8 @@ def test_an_ended_job_counts_for_more_than_the_pruner():
 
 def test_a_trial_that_never_had_a_job_gets_it():
     row = trial_row(0)
-    assert without_ask(observe(row)) == [Launch(row)]
-    assert without_ask(observe(row, exhausted=True)) == [Launch(row)]
+    assert without_ask(observe(row)) == [CreateJob(row)]
+    assert without_ask(observe(row, exhausted=True)) == [CreateJob(row)]
 
 
 def test_no_job_is_created_while_nothing_may_be_started():
@@ -267,7 +268,7 @@ def test_a_study_that_has_failed_ends_what_runs():
     jobs = [job_state(n) for n in range(4)]
     found = actions(observe(*rows, jobs=jobs, **BROKEN))
     failure = Failure("StudyEnded", "the study ended before the trial did", kind=FailureClass.TERMINATED)
-    assert found == [Tell(rows[0], FAIL, failure=failure), Tell(rows[3], COMPLETE, (0.5,)), EndJob(jobs[0])]
+    assert found == [Tell(rows[0], FAIL, failure=failure), Tell(rows[3], COMPLETE, (0.5,)), StopJob(jobs[0])]
 
 
 # 6. How a study ends.
@@ -350,7 +351,7 @@ def test_why_a_study_is_over(spec, about, fields, reason, policy):
     assert (over(observed) and over(observed).reason) == reason
     told = [action.row.number for action in found if isinstance(action, Tell)]
     assert told == ([] if reason is None else [0, 1] if policy == "Terminate" else [1])  # 1 waits for a slot
-    assert (EndJob(job) in found) is (reason is not None and policy == "Terminate")
+    assert (StopJob(job) in found) is (reason is not None and policy == "Terminate")
     assert any(isinstance(action, Ask) for action in found) is (reason is None)
     assert outcome(observed) is None
     ended = observe(counts={COMPLETE: 5}, spec=spec, about=about, **fields)
@@ -382,18 +383,18 @@ def test_nothing_is_started_while_the_study_is_paused_and_what_runs_goes_on(spec
 def test_suspended_trials_are_ended_to_run_again():
     row, job = trial_row(0, reports=True), job_state(0)
     spec = {"suspend": True, "suspendPolicy": "Terminate"}
-    assert actions(observe(row, jobs=[job], spec=spec)) == [Requeue(row), EndJob(job)]
+    assert actions(observe(row, jobs=[job], spec=spec)) == [RunAgain(row), StopJob(job)]
     row = dataclasses.replace(row, job="digits-0-r1")
-    assert actions(observe(row, jobs=[job], spec=spec)) == [EndJob(job)]  # cut off between the two
+    assert actions(observe(row, jobs=[job], spec=spec)) == [StopJob(job)]  # cut off between the two
     assert actions(observe(row, spec=spec)) == []
     assert without_ask(observe(row, jobs=[dataclasses.replace(job, deleting=True)])) == []  # its pod is still there
-    assert without_ask(observe(row)) == [Launch(row)]
+    assert without_ask(observe(row)) == [CreateJob(row)]
 
 
 def test_trials_that_wait_to_run_again_come_before_new_ones_and_within_the_slots():
     rows = [trial_row(n, job=f"digits-{n}-r1") for n in range(3)]
-    assert actions(observe(*rows, spec={"parallelism": 2})) == [Launch(rows[0]), Launch(rows[1])]
-    assert actions(observe(*rows, spec={"parallelism": 4})) == [*(Launch(row) for row in rows), Ask(1)]
+    assert actions(observe(*rows, spec={"parallelism": 2})) == [CreateJob(rows[0]), CreateJob(rows[1])]
+    assert actions(observe(*rows, spec={"parallelism": 4})) == [*(CreateJob(row) for row in rows), Ask(1)]
 
 
 # 9. The cluster's failures and the program's.
@@ -404,8 +405,8 @@ LOST = Failure("EvictionByEvictionAPI", "evicted", kind=FailureClass.INFRASTRUCT
 @pytest.mark.parametrize(
     ("failure", "retries", "expected"),
     [
-        (LOST, 0, Requeue),
-        (LOST, 4, Requeue),
+        (LOST, 0, RunAgain),
+        (LOST, 4, RunAgain),
         (LOST, 5, FAIL),
         (Failure("Error", exit_code=1), 0, FAIL),
         (Failure("Infeasible", exit_code=42, kind=FailureClass.INFEASIBLE), 0, PRUNED),
@@ -414,7 +415,7 @@ LOST = Failure("EvictionByEvictionAPI", "evicted", kind=FailureClass.INFRASTRUCT
 def test_what_follows_from_a_failure(failure, retries, expected):
     row, job = trial_row(0, retries=retries), job_state(0, FAILED)
     found = verdict(study(), row, job, failure)
-    assert isinstance(found, Requeue) if expected is Requeue else found.state is expected
+    assert isinstance(found, RunAgain) if expected is RunAgain else found.state is expected
     assert found.failure is failure
 
 
@@ -422,12 +423,12 @@ def test_a_pod_that_waits_too_long_is_the_clusters_failure():
     row, job = trial_row(0), job_state(0)
     stuck = {job.name: Stuck(Failure("Unschedulable", "0/1 nodes", kind=FailureClass.INFRASTRUCTURE))}
     found = without_ask(observe(row, jobs=[job], stuck=stuck))
-    assert found == [Requeue(row, stuck[job.name].failure), EndJob(job)]
+    assert found == [RunAgain(row, stuck[job.name].failure), StopJob(job)]
     late = trial_row(0, retries=5)
     told, ended = without_ask(observe(late, jobs=[job], stuck=stuck))
-    assert (told.state, told.failure.reason, ended) == (FAIL, "Unschedulable", EndJob(job))
+    assert (told.state, told.failure.reason, ended) == (FAIL, "Unschedulable", StopJob(job))
     corrected = {job.name: dataclasses.replace(stuck[job.name], counts=False)}
-    assert without_ask(observe(late, jobs=[job], stuck=corrected)) == [Requeue(late), EndJob(job)]
+    assert without_ask(observe(late, jobs=[job], stuck=corrected)) == [RunAgain(late), StopJob(job)]
 
 
 def test_a_job_that_a_queue_manager_suspends_is_left_alone_and_keeps_its_slot():
@@ -441,7 +442,7 @@ def test_a_provisional_result_counts_only_when_the_program_has_ended_well():
     row = trial_row(0, result=Result((0.5,), provisional=True))
     assert without_ask(observe(row, jobs=[job_state(0)])) == []
     (judged,) = without_ask(observe(row, jobs=[job_state(0, FAILED)]))
-    assert judged == Judge(row, job_state(0, FAILED))
+    assert judged == FindCause(row, job_state(0, FAILED))
     (told,) = without_ask(observe(row, jobs=[job_state(0, COMPLETED)]))
     assert (told.state, told.values) == (COMPLETE, (0.5,))
 
@@ -449,7 +450,7 @@ def test_a_provisional_result_counts_only_when_the_program_has_ended_well():
 def test_where_trials_report_by_their_output_it_is_read_to_its_end_first():
     spec = {"metrics": {"from": "Stdout", "stepName": "epoch"}}
     row = trial_row(0)
-    for phase, expected in ((COMPLETED, Tell), (FAILED, Judge)):
+    for phase, expected in ((COMPLETED, Tell), (FAILED, FindCause)):
         job = job_state(0, phase)
         assert without_ask(observe(row, jobs=[job], spec=spec)) == []
         (action,) = without_ask(observe(row, jobs=[job], spec=spec, drained={job.name: ""}))
@@ -500,9 +501,9 @@ def test_the_latest_finished_jobs_are_kept_and_the_best_trials():
     spec = {"successfulJobsHistoryLimit": 2, "failedJobsHistoryLimit": 1}
     best = {"best": dataclasses.replace(BEST, job="digits-0")}
     found = actions(observe(trial_row(7), jobs=jobs, spec=spec, about=best))
-    assert found == [CleanUp(jobs[1]), CleanUp(jobs[2]), CleanUp(jobs[5])]
+    assert found == [RemoveFinishedJob(jobs[1]), RemoveFinishedJob(jobs[2]), RemoveFinishedJob(jobs[5])]
     waiting = observe(trial_row(1), trial_row(7), jobs=jobs, spec=spec, about=best)  # not told yet: it is evidence
-    assert CleanUp(jobs[1]) not in actions(waiting)
+    assert RemoveFinishedJob(jobs[1]) not in actions(waiting)
 
 
 def test_jobs_that_are_not_to_be_kept_stay_for_a_while_but_no_more_of_them_than_run_at_once():
@@ -512,18 +513,21 @@ def test_jobs_that_are_not_to_be_kept_stay_for_a_while_but_no_more_of_them_than_
     spec = {"successfulJobsHistoryLimit": 1, "parallelism": 3, "maxTrials": 9}
     jobs = [finished(0, 330), finished(1, 301), finished(2, 299), finished(3, 260), finished(4, 10)]
     found = plan(observe(jobs=jobs, counts={COMPLETE: 9}, spec=spec))
-    assert (found.actions, found.look_again) == ((CleanUp(jobs[0]), CleanUp(jobs[1])), timedelta(seconds=1))
+    assert (found.actions, found.look_again) == (
+        (RemoveFinishedJob(jobs[0]), RemoveFinishedJob(jobs[1])),
+        timedelta(seconds=1),
+    )
     found = plan(observe(jobs=jobs[2:], counts={COMPLETE: 9}, spec=spec))
     assert (found.actions, found.look_again) == ((), timedelta(seconds=40)), "of both that are left, the later one's"
     many = [finished(number, 10 - number) for number in range(8)]
     found = plan(observe(jobs=many, counts={COMPLETE: 9}, spec=spec))
-    assert found.actions == tuple(CleanUp(job) for job in many[:4])
+    assert found.actions == tuple(RemoveFinishedJob(job) for job in many[:4])
 
 
 def test_every_job_may_be_cleaned_up():
     spec = {"successfulJobsHistoryLimit": 0, "failedJobsHistoryLimit": 0}
     jobs = [job_state(0, COMPLETED), job_state(1, FAILED)]
-    assert without_ask(observe(jobs=jobs, spec=spec)) == [CleanUp(job) for job in jobs]
+    assert without_ask(observe(jobs=jobs, spec=spec)) == [RemoveFinishedJob(job) for job in jobs]
 
 
 # Whatever is observed
@@ -601,7 +605,7 @@ def settles(row, job) -> bool:
 def test_never_starts_beyond_parallelism_or_max_trials(observed):
     found = actions(observed)
     holding = {job.number for job in observed.active}
-    launched = [action.row.number for action in found if isinstance(action, Launch)]
+    launched = [action.row.number for action in found if isinstance(action, CreateJob)]
     asked = [action.count for action in found if isinstance(action, Ask)]
     assert not holding & set(launched)
     assert len(asked) <= 1
@@ -643,9 +647,9 @@ def test_only_own_running_trials_are_told_and_none_twice(observed):
 @QUICKLY
 def test_no_job_of_a_running_trial_is_ended_unless_that_trial_is_told_or_runs_again(observed):
     found = actions(observed)
-    ending = {action.row.job for action in found if isinstance(action, Tell | Requeue)}
+    ending = {action.row.job for action in found if isinstance(action, Tell | RunAgain)}
     for action in found:
-        if isinstance(action, EndJob):
+        if isinstance(action, StopJob):
             assert action.job.phase is ACTIVE
             assert not action.job.deleting
             row = observed.rows.open.get(action.job.number)
@@ -658,7 +662,7 @@ def test_no_job_of_a_running_trial_is_ended_unless_that_trial_is_told_or_runs_ag
 @QUICKLY
 def test_a_job_is_created_only_for_a_trial_that_has_none(observed):
     for action in actions(observed):
-        if isinstance(action, Launch):
+        if isinstance(action, CreateJob):
             assert action.row.state is RUNNING
             assert action.row.job
             assert action.row.job not in {*observed.jobs, *observed.launched}
@@ -669,7 +673,7 @@ def test_a_job_is_created_only_for_a_trial_that_has_none(observed):
 @QUICKLY
 def test_a_trial_runs_again_only_for_a_failure_of_the_cluster_within_its_retries_or_for_the_user(observed):
     for action in actions(observed):
-        if isinstance(action, Requeue):
+        if isinstance(action, RunAgain):
             assert action.row.state is RUNNING
             assert not settles(action.row, observed.jobs[action.row.job])
             assert action.failure is None or action.row.retries < observed.study.infrastructure_retries
@@ -679,7 +683,7 @@ def test_a_trial_runs_again_only_for_a_failure_of_the_cluster_within_its_retries
 @QUICKLY
 def test_only_finished_jobs_of_told_trials_are_cleaned_up(observed):
     for action in actions(observed):
-        if isinstance(action, CleanUp):
+        if isinstance(action, RemoveFinishedJob):
             row = observed.rows.open.get(action.job.number)
             assert action.job.phase is not ACTIVE
             assert row is None or row.state is not RUNNING or row.job != action.job.name
@@ -699,7 +703,7 @@ def test_what_is_done_does_not_depend_on_the_order_of_what_is_seen(observed):
 @QUICKLY
 def test_a_study_that_has_ended_has_nothing_left_to_do(observed):
     if outcome(observed) is not None:
-        assert all(isinstance(action, CleanUp) for action in actions(observed))
+        assert all(isinstance(action, RemoveFinishedJob) for action in actions(observed))
 
 
 def test_an_end_is_told_of_a_study_of_any_parallelism():

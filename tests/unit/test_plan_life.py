@@ -11,22 +11,23 @@ from building import FAIL, NOW, PRUNED, RUNNING, WAITING, job_state, study, tria
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.plan import (
     Ask,
-    CleanUp,
-    EndJob,
-    Judge,
-    Launch,
+    CreateJob,
+    FindCause,
     Observed,
     Outcome,
-    Requeue,
+    RemoveFinishedJob,
+    RunAgain,
+    StopJob,
     Tell,
     outcome,
     plan,
     verdict,
 )
 from study_operator.model.study import Study
-from study_operator.model.trial import Failure, FailureClass, JobPhase, JobState, Result, Rows, TrialRow
+from study_operator.model.trial import Failure, FailureClass, Result, Rows, TrialRow
 
 LOST = Failure("Evicted", kind=FailureClass.INFRASTRUCTURE)
 
@@ -104,15 +105,15 @@ class PlayWorld:
             match action:
                 case Tell():
                     yield lambda told=action: self.tell(told)
-                case Judge():
+                case FindCause():
                     yield lambda judged=action: self.judge(judged)
-                case Requeue():
+                case RunAgain():
                     yield lambda row=action.row, failure=action.failure: self.requeue(row, failure)
-                case EndJob():
+                case StopJob():
                     yield lambda job=action.job: self.delete(job.name)
-                case CleanUp():
+                case RemoveFinishedJob():
                     yield lambda job=action.job: self.jobs.pop(job.name)
-                case Launch():
+                case CreateJob():
                     yield lambda number=action.row.number: self.create_job(number)
                 case Ask():
                     for _ in range(min(action.count, self.cells - len(self.rows))):
@@ -130,7 +131,7 @@ class PlayWorld:
         now = NOW + timedelta(seconds=self.seconds)
         self.rows[number] = replace(row, state=told.state, completed_at=now)
 
-    def judge(self, judged: Judge) -> None:
+    def judge(self, judged: FindCause) -> None:
         failure = self.chance.choice((LOST, Failure("Error", exit_code=1)))
         ruling = verdict(self.study(), judged.row, judged.job, failure)
         if isinstance(ruling, Tell):

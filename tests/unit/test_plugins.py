@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.samplers import BaseSampler
 
-from study_operator.model.plugins import build
 from study_operator.model.study import Algorithm, Refused
+from study_operator.optimizer.plugins import build
 
 MODULE = """
 from __future__ import annotations

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_operator.model.position import Place, Position, split
+from study_operator.model.log_position import Place, Position, split
 
 SECOND = 1_000_000_000
 T = int(datetime(2026, 11, 22, 2, 38, 28, tzinfo=UTC).timestamp()) * SECOND

@@ -18,9 +18,9 @@ from optuna.pruners import (
     WilcoxonPruner,
 )
 
-from study_operator.model.options import valid_options
-from study_operator.model.pruners import build_pruner, compares
 from study_operator.model.study import Refused
+from study_operator.optimizer.options import valid_options
+from study_operator.optimizer.pruners import build_pruner, compares
 
 CLASSES: dict[str, type[BasePruner]] = {
     "Median": MedianPruner,

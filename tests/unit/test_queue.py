@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from study_operator.queue import Queue
+from study_operator.controller.workqueue import WorkQueue
 
 
 class Clock:
@@ -29,11 +29,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def queue(clock: Clock) -> Queue[str]:
-    return Queue(clock, first=0.5, most=30.0)
+def queue(clock: Clock) -> WorkQueue[str]:
+    return WorkQueue(clock, first=0.5, most=30.0)
 
 
-async def taken(queue: Queue[str]) -> str | None:
+async def taken(queue: WorkQueue[str]) -> str | None:
     """The key that a worker gets at once; None when it would have to wait."""
     task = asyncio.ensure_future(queue.get())
     for _ in range(3):
@@ -208,7 +208,7 @@ async def test_a_key_wanted_now_and_later_comes_now_and_later(queue, clock):
 
 
 async def test_a_waiting_worker_looks_again_when_a_key_is_due():
-    queue: Queue[str] = Queue()  # in real time
+    queue: WorkQueue[str] = WorkQueue()  # in real time
     worker = asyncio.ensure_future(queue.get())
     await asyncio.sleep(0)
     queue.add_after("late", 60)
@@ -302,7 +302,7 @@ class QueueAndModel(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.clock = Clock()
-        self.queue: Queue[str] = Queue(self.clock, first=0.5, most=30.0)
+        self.queue: WorkQueue[str] = WorkQueue(self.clock, first=0.5, most=30.0)
         self.waiting: list[str] = []
         self.working: set[str] = set()
         self.again: list[str] = []

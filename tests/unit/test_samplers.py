@@ -24,9 +24,9 @@ from optuna.samplers import (
     TPESampler,
 )
 
-from study_operator.model.options import valid_options
-from study_operator.model.samplers import NAMES, build_sampler
 from study_operator.model.study import Refused, Study
+from study_operator.optimizer.options import valid_options
+from study_operator.optimizer.samplers import NAMES, build_sampler
 
 FINITE = [{"name": "n", "int": {"low": 1, "high": 4}}, {"name": "x", "float": {"low": 0, "high": 1, "step": 0.1}}]
 TORCH = importlib.util.find_spec("torch") is not None

@@ -25,9 +25,9 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 from sampled import ask, frozen, sampling_of, tell, trial_id, waiting_trial
 
-from study_operator.model.pruners import build_pruner
 from study_operator.model.study import Study
 from study_operator.model.trial import Report
+from study_operator.optimizer.pruners import build_pruner
 
 SPACE = [
     {"name": "lr", "float": {"low": 1e-5, "high": 0.1, "log": True}},

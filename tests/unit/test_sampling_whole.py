@@ -18,10 +18,10 @@ from optuna.trial import FrozenTrial, create_trial
 from sampled import Suggestion, ask, frozen, sampling_of, tell, trial_id, waiting_trial
 from spaces import parameter_lists
 
-from study_operator.model.cells import count
-from study_operator.model.sampling import Sampling
 from study_operator.model.study import Study
 from study_operator.model.trial import Report
+from study_operator.optimizer.cells import count
+from study_operator.optimizer.sampling import Sampling
 
 TREE = [
     {"name": "model", "categorical": {"choices": ["linear", "net"]}},

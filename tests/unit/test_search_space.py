@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from spaces import parameter_lists
 
-from study_operator.model.cells import ABSENT, cells
 from study_operator.model.search_space import Space, as_text, describe, example_params, possible, search_space
+from study_operator.optimizer.cells import ABSENT, cells
 
 
 def space_of(**kinds: dict) -> Space:

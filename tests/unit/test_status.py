@@ -28,6 +28,7 @@ from crd_schema import status_schema, violations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from study_operator.model.job_state import JobPhase
 from study_operator.model.plan import Observed, Outcome
 from study_operator.model.status import (
     Condition,
@@ -40,7 +41,7 @@ from study_operator.model.status import (
     storage_down,
     storage_ready,
 )
-from study_operator.model.trial import BestTrial, Failure, JobPhase, Rows
+from study_operator.model.trial import BestTrial, Failure, Rows
 from study_operator.model.warm_start import WarmStarted
 
 SUCCEEDED = Outcome(True, "MaxTrialsReached", "100 of 100 trials have ended")

@@ -6,17 +6,17 @@ import time
 
 import pytest
 
-from study_operator.publish import STATUS_INTERVAL, STATUS_STUDIES, Publisher
+from study_operator.reconcile.publisher import STATUS_INTERVAL_SECONDS, STATUS_STUDIES, Publisher
 
 
 @pytest.mark.parametrize(
     ("changing", "interval"),
     [
-        (0, STATUS_INTERVAL),
-        (1, STATUS_INTERVAL),
-        (STATUS_STUDIES, STATUS_INTERVAL),
-        (6 * STATUS_STUDIES, 6 * STATUS_INTERVAL),
-        (50 * STATUS_STUDIES, 50 * STATUS_INTERVAL),
+        (0, STATUS_INTERVAL_SECONDS),
+        (1, STATUS_INTERVAL_SECONDS),
+        (STATUS_STUDIES, STATUS_INTERVAL_SECONDS),
+        (6 * STATUS_STUDIES, 6 * STATUS_INTERVAL_SECONDS),
+        (50 * STATUS_STUDIES, 50 * STATUS_INTERVAL_SECONDS),
     ],
 )
 def test_many_studies_together_write_no_more_than_a_few(changing, interval):
@@ -32,4 +32,4 @@ def test_a_study_that_is_gone_counts_no_more():
     publisher._written = dict.fromkeys(keys, time.monotonic())
     for key in keys[: 2 * STATUS_STUDIES]:
         publisher.forget(key)
-    assert publisher.interval() == pytest.approx(2 * STATUS_INTERVAL)
+    assert publisher.interval() == pytest.approx(2 * STATUS_INTERVAL_SECONDS)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_operator import tail
-from study_operator.tail import BATCH_LINES, Source, _Waiting
+from study_operator.podlogs import tail
+from study_operator.podlogs.tail import BATCH_LINES, Source, _Waiting
 
 
 @given(st.lists(st.binary(max_size=20)), st.lists(st.integers(0, 30)))

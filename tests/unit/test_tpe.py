@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import PartialFixedSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
-from study_operator.model.tpe import TPE
+from study_operator.optimizer.tpe import TPE
 
 SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-5, 1e-1, log=True),

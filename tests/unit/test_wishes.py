@@ -9,8 +9,8 @@ import pytest
 from building import study
 from optuna.trial import TrialState, create_trial
 
+from study_operator.model.initial_trials import WISH_ATTR, impossible, initial_trials
 from study_operator.model.study import Refused, Study
-from study_operator.model.wishes import WISH_ATTR, impossible, initial_trials
 
 PARAMETERS = [
     {"name": "lr", "float": {"low": 0.001, "high": 1}},

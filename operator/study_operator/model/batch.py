@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from study_operator.model.trial import Failure
+from study_operator.model.trial import Failure, TrialState
 
 # A new trial has an id from here on until it is stored: none that PostgreSQL's integer can hold, behind all others, and
 # never that of another one, for samplers remember trials by their ids.

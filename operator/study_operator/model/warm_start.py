@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from study_operator.model.search_space import possible
 from study_operator.model.study import Study
-from study_operator.model.trial import constraint_attrs
+from study_operator.model.trial import TrialState, constraint_attrs
 
 # Trials taken from all studies together: a sampler reads all of them for each suggestion.
 MOST_TRIALS = 10_000

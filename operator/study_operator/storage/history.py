@@ -9,10 +9,11 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from psycopg2.extensions import cursor
 
-from study_operator.storage.reading import INFINITIES
+from study_operator.model.trial import TrialState
+from study_operator.storage.queries import INFINITIES
 
 # One row a trial: ten thousand of twenty reports each are 200,000 rows less to send and to take apart.
 _TRIALS = """

@@ -1,7 +1,7 @@
 """The locks of one replica in PostgreSQL, on a connection that does nothing else.
 
 Advisory locks of a session: they end with it, whatever ends it. The server itself ends a session that has been silent
-for `fence.IDLE` seconds, so a process that is stopped loses its locks too, and so does one behind a dead network.
+for `fence.SESSION_TIMEOUT_SECONDS` seconds, so a process that is stopped loses its locks too, and so does one behind a dead network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from concurrent.futures import Executor
 import psycopg2
 from psycopg2.extensions import POLL_OK, POLL_READ, connection
 
-from study_operator.fence import IDLE, Lease
+from study_operator.fence import SESSION_TIMEOUT_SECONDS, Lease
 from study_operator.storage.database import Database, StorageError, StorageUnavailable, one_line
 
 CHANNEL = "study_operator_replicas"
@@ -79,7 +79,7 @@ class Locks:
                     "which ends the sessions of replicas that have fallen silent (idle_session_timeout)"
                 )
             await locks._run(
-                f"SET idle_session_timeout = '{IDLE:.0f}s'; SET synchronous_commit = off; SET statement_timeout = 0;"
+                f"SET idle_session_timeout = '{SESSION_TIMEOUT_SECONDS:.0f}s'; SET synchronous_commit = off; SET statement_timeout = 0;"
                 f" LISTEN {CHANNEL}"
             )
             while not locks.member:
@@ -169,7 +169,7 @@ class Locks:
         sent = time.monotonic()
         try:
             self._cursor.execute(statement, values or None)
-            async with asyncio.timeout(IDLE):
+            async with asyncio.timeout(SESSION_TIMEOUT_SECONDS):
                 while (state := self._connection.poll()) != POLL_OK:
                     await self._ready(reading=state == POLL_READ)
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
@@ -180,7 +180,7 @@ class Locks:
             raise StorageError(one_line(error)) from None
         except TimeoutError:
             self.close()
-            raise StorageUnavailable(f"the database has not answered for {IDLE:.0f} s") from None
+            raise StorageUnavailable(f"the database has not answered for {SESSION_TIMEOUT_SECONDS:.0f} s") from None
         except asyncio.CancelledError:
             self.close()  # half a statement is of no use to the next one
             raise
@@ -205,7 +205,7 @@ def _open(database: Database) -> connection:
         keepalives_idle="2",
         keepalives_interval="2",
         keepalives_count="2",
-        tcp_user_timeout=f"{IDLE * 1000:.0f}",
+        tcp_user_timeout=f"{SESSION_TIMEOUT_SECONDS * 1000:.0f}",
     )
     try:
         while (state := opened.poll()) != POLL_OK:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from study_operator.model.batch import Batch, NotStored, StaleHistory, Stored
-from study_operator.model.memory import Memory
+from study_operator.model.trial import JOB_ATTR, TrialState
+from study_operator.optimizer.memory import Memory
 from study_operator.storage import history
+from study_operator.storage.batch_writer import store
 from study_operator.storage.database import Database
-from study_operator.storage.reading import JOB_ATTR
-from study_operator.storage.storing import store
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from enum import Enum
 from psycopg2.extensions import cursor
 from psycopg2.extras import execute_values
 
-from study_operator.model.position import Position
+from study_operator.model.log_position import Position
 from study_operator.storage.database import Database
 
 

@@ -1,0 +1,114 @@
+"""Pruners by name: Optuna's own classes, with the options that a Study may give."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Container, Mapping
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    PatientPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+    ThresholdPruner,
+    WilcoxonPruner,
+)
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from study_operator.model.study import Refused, Study
+from study_operator.optimizer.options import check_nested, check_options
+
+_CLASSES: dict[str, type[BasePruner]] = {
+    "Median": MedianPruner,
+    "Percentile": PercentilePruner,
+    "SuccessiveHalving": SuccessiveHalvingPruner,
+    "Hyperband": HyperbandPruner,
+    "Threshold": ThresholdPruner,
+    "Patient": PatientPruner,
+    "Wilcoxon": WilcoxonPruner,
+}
+_WRAPPED = "wrapped_pruner"
+
+
+def build_pruner(study: Study) -> BasePruner | None:
+    """The study's pruner, None when it has none.
+
+    Raises:
+        Refused: when the name or an option is not one that can be used; the message names those that can.
+    """
+    if study.pruner is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return _build(study.pruner.name, study.pruner.options, "spec.pruner")
+
+
+def _build(name: str, options: Mapping[str, Any], where: str) -> BasePruner:
+    cls = _CLASSES.get(name)
+    if cls is None:
+        raise Refused("UnknownPruner", f"there is no pruner {name!r}; write one of {', '.join(_CLASSES)}")
+    try:
+        arguments = dict(options)
+        check_options(f"pruner {name}", cls, options, also=(_WRAPPED,) if cls is PatientPruner else ())
+        if cls is PatientPruner:
+            # Without another pruner it stops a trial for its own values alone, and Optuna wants to be told so.
+            wrapped = arguments[_WRAPPED] = arguments.get(_WRAPPED)
+            if wrapped is not None:
+                check_nested(f"pruner {name}", _WRAPPED, wrapped, ("options",))
+                inner = f"{where}.options.{_WRAPPED}"
+                arguments[_WRAPPED] = _build(wrapped["name"], wrapped.get("options", {}), inner)
+        if cls is HyperbandPruner:
+            _check_hyperband(**options)
+        return cls(**arguments)
+    except (ValueError, TypeError) as error:
+        raise Refused("InvalidPrunerOptions", f"{where}: {error}") from None
+
+
+def _check_hyperband(
+    min_resource: int = 1, max_resource: int | str = "auto", reduction_factor: int = 3, bootstrap_count: int = 0
+) -> None:
+    """Optuna builds Hyperband's races, and objects to them, only when a trial has reported: too late to say so."""
+    SuccessiveHalvingPruner(min_resource, reduction_factor, bootstrap_count=bootstrap_count)
+    if isinstance(max_resource, int) and max_resource < min_resource:
+        raise ValueError(f"max_resource is {max_resource}; it must be at least min_resource, which is {min_resource}")
+
+
+def compares(pruner: BasePruner) -> bool:
+    """Whether a pruner compares a report with the other trials as they are now. Successive halving has a book of what
+    there was at the time; Threshold, and Patient alone, look at nothing but the trial's own values."""
+    if isinstance(pruner, PatientPruner):
+        return pruner._wrapped_pruner is not None and compares(pruner._wrapped_pruner)
+    return isinstance(pruner, PercentilePruner | WilcoxonPruner)  # Median is a Percentile
+
+
+class OwnTrials(optuna.Study):
+    """A study without its first trials, those that came from other studies: for pruners, which compare trials of one.
+
+    Args:
+        first: the number of the first one that is shown.
+    """
+
+    def __init__(self, study: optuna.Study, first: int) -> None:
+        super().__init__(study.study_name, study._storage, study.sampler, study.pruner)
+        self._first = first
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        return [trial for trial in super()._get_trials(deepcopy, states, use_cache) if trial.number >= self._first]
+
+    @property
+    def best_trial(self) -> FrozenTrial:
+        feasible = [
+            trial
+            for trial in self._get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if all(value <= 0 for value in trial.constraints.values())
+        ]
+        sign = -1 if self.direction is StudyDirection.MAXIMIZE else 1
+        return min(feasible, key=lambda trial: sign * trial.values[0])  # ValueError when there is none, as Optuna's

@@ -1,0 +1,180 @@
+"""One study's sampler and pruner over its trials in memory.
+
+Nothing in here is the truth: on any doubt it is dropped with the memory beneath it, and made anew.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseGASampler, BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from study_operator.model.study import Study
+from study_operator.model.trial import Report
+from study_operator.optimizer.convergence import Judge
+from study_operator.optimizer.exhaustive import BruteForce, Grid
+from study_operator.optimizer.memory import Memory
+from study_operator.optimizer.pruners import OwnTrials, compares
+
+
+class Sampling:
+    """Not thread-safe: one caller at a time.
+
+    Args:
+        memory: the study's trials.
+        replay: trial_ids whose reports will be given to `feed` from the first one on.
+        judge: says whether the study has converged, None when nothing asks.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        sampler: BaseSampler,
+        pruner: BasePruner | None,
+        memory: Memory,
+        replay: Iterable[int] = (),
+        judge: Judge | None = None,
+    ) -> None:
+        self.memory, self._space = memory, study.space
+        self._study = optuna.Study(study.optuna_name, memory, sampler, pruner or NopPruner())
+        self._pruner, self._judge = pruner, judge
+        self._own = OwnTrials(self._study, memory.first) if memory.first else self._study  # what the pruner sees
+        self._finite = sampler if isinstance(sampler, Grid | BruteForce) else None
+        self._given_out: set[Hashable] = set()  # cells of a finite space
+        self._seen: dict[int, int] = {}  # the last report_id, by trial_id
+        self._replay = set(replay)
+        self._judged, self._converged = -1, False
+        for trial_id in self._replay:
+            memory.unsee(trial_id)
+        self.notice(memory.get_all_trials(memory.study_id, deepcopy=False))
+
+    def notice(self, trials: Iterable[FrozenTrial]) -> None:
+        """Takes account of trials that are new here or that somebody else has changed."""
+        for trial in trials if self._finite is not None else ():
+            self._give_out(trial)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every cell of a finite search space has been given out and no trial waits; False for samplers that
+        have no end. What is given out counts, whether it has ended or not and however: Optuna's own `is_exhausted`
+        becomes true when every cell has ended; until then it gives out again what runs."""
+        if self._finite is None or len(self._given_out) < self._finite.size:
+            return False
+        return not self.memory.get_n_trials(self.memory.study_id, TrialState.WAITING)
+
+    @property
+    def converged(self) -> bool:
+        """Whether more trials are not expected to help, as the judge says of the trials that are complete now."""
+        completed = self.memory.get_n_trials(self.memory.study_id, TrialState.COMPLETE)
+        if self._judge is not None and self._judged != completed:
+            self._judged = completed
+            trials = self._study.get_trials(deepcopy=False)[self.memory.first :]
+            self._converged = self._judge(trials, self._study.direction)
+        return self._converged
+
+    def ask(
+        self,
+        count: int = 1,
+        most: int | None = None,
+        attrs: Callable[[int], Mapping[str, Any]] = lambda number: {},
+    ) -> list[FrozenTrial]:
+        """Asks the sampler for trials, one after the other, and stores them together, RUNNING; trials waiting in the
+        queue of `enqueue_trial` come first.
+
+        Args:
+            count: how many; of a finite space one at a time.
+            most: how many trials may have been started, these included.
+            attrs: system attributes that are stored with a trial, for its number.
+
+        Raises:
+            NotStored: everything is as it was before.
+        """
+        asked = []
+        with self.memory.batch(most) as batch:
+            for _ in range(count if self._finite is None else 1):
+                trial = self._study.ask()
+                self._space.choose(trial._suggest)  # what `Study.ask` calls for each of a list of parameters
+                for name, value in attrs(trial.number - self.memory.first).items():
+                    self.memory.set_trial_system_attr(trial._trial_id, name, value)
+                asked.append(trial._trial_id)
+        stored = [self.memory.get_trial(batch.ids.get(trial_id, trial_id)) for trial_id in asked]
+        self.notice(stored)
+        return stored
+
+    def cursors(self, trial_ids: Iterable[int]) -> dict[int, int]:
+        """For each trial the last report_id that `feed` has seen, 0 for none; empty when nothing prunes."""
+        if self._pruner is None:
+            return {}
+        known = (i for i in trial_ids if self.memory.knows(i) and not self.memory.get_trial(i).state.is_finished())
+        return {trial_id: self.seen(trial_id) for trial_id in known}
+
+    def seen(self, trial_id: int) -> int:
+        """The last report_id that `see` or `feed` has seen of a trial, 0 for none."""
+        return self._seen.get(trial_id, 0)
+
+    def see(self, report: Report) -> None:
+        """Takes note of one report, for samplers that learn from those of pruned trials."""
+        self._seen[report.trial_id] = max(report.report_id, self.seen(report.trial_id))
+        self.memory.see(report.trial_id, report.step, report.value)
+
+    def feed(self, report: Report, latest: bool = True) -> bool:
+        """Shows the pruner one report. Each must be shown, in order: ASHA books a rung for the report that reached
+        it, and skipping reports changes whom a trial competes with. What the pruner notes is held back.
+
+        Args:
+            latest: whether it is the trial's last one so far.
+
+        Returns:
+            Whether the trial is to be pruned.
+        """
+        assert self._pruner is not None
+        self.see(report)
+        with self.memory.hold():
+            given_up = bool(self._pruner.prune(self._own, self.memory.get_trial(report.trial_id)))
+        if report.trial_id in self._replay and compares(self._pruner):
+            # It keeps no book: a report of long ago would be compared with trials that have ended since.
+            given_up = given_up and latest
+        if latest:
+            self._replay.discard(report.trial_id)
+        return given_up
+
+    def last_value(self, trial_id: int) -> list[float] | None:
+        """The value reported for the highest step, which Optuna takes as a pruned trial's own; None if none or NaN."""
+        reports = self.memory.get_trial(trial_id).intermediate_values
+        value = reports[max(reports)] if reports else math.nan
+        return None if math.isnan(value) else [value]
+
+    def tell(self, trial_id: int, state: TrialState, values: Sequence[float] | None) -> None:
+        """Ends a trial: what `Study.tell` does, with the values that are given. A trial that waits can be ended too."""
+        self._seen.pop(trial_id, None)
+        trial = self.memory.get_trial(trial_id)
+        told = None if values is None else list(values)
+        try:
+            if trial.state is TrialState.RUNNING:
+                study = optuna.pruners._filter_study(self._study, trial)
+                study.sampler.after_trial(study, trial, state, told)
+        finally:
+            self.memory.set_trial_state_values(trial_id, state, told)
+
+    def _give_out(self, trial: FrozenTrial) -> None:
+        cell = None if self._finite is None else self._finite.cell(trial)
+        if cell is not None:
+            self._given_out.add(cell)
+
+
+def ancestors(sampler: BaseSampler, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+    """Trials of other studies as a sampler can learn from them: those of a genetic one are of its first generation, for
+    it overlooks those of none."""
+    base = getattr(sampler, "_base_sampler", sampler)  # PartialFixed has one
+    if not isinstance(base, BaseGASampler):
+        return trials
+    found = [copy.copy(trial) for trial in trials]
+    for trial in found:
+        trial.system_attrs = {**trial.system_attrs, base._get_generation_key(): 0}
+    return found
