@@ -25,7 +25,7 @@ from world import Manifest, World, has_ended, job_template, number_of
 from study_operator.kube.client import ApiError
 from study_operator.model.plan import PRUNED_GRACE
 from study_operator.model.study import TRIAL_ID_ANNOTATION
-from study_operator.reconcile.reconciler import publisher
+from study_operator.reconcile import publisher
 
 ALL = os.environ.get("FAULTS") == "all"
 SPACE = [{"name": "x", "float": {"low": 0, "high": 1}}, {"name": "kind", "categorical": {"choices": ["a", "b"]}}]

@@ -23,7 +23,7 @@ from play import Play
 from scenarios import SCENARIOS
 
 from study_operator.podlogs import follower
-from study_operator.reconcile.reconciler import publisher
+from study_operator.reconcile import publisher
 
 # FAULTS=all: every write of every scenario in every way. FAULTS=ends:12:TIMES_OUT_LATE: this case alone, which is how
 # a failure names it. Otherwise each of the first writes of a kind in each scenario goes wrong once, in ways that take

@@ -19,7 +19,8 @@ from hypothesis import seed as seeded
 from world import World, study_manifest
 
 from study_operator.kube.client import ApiError
-from study_operator.reconcile.reconciler import REFUSED_AGAIN_SECONDS, publisher
+from study_operator.reconcile import publisher
+from study_operator.reconcile.reconciler import REFUSED_AGAIN_SECONDS
 
 ALL = os.environ.get("FAULTS") == "all"
 EXAMPLES = int(os.environ.get("EXAMPLES") or (2000 if ALL else 60))

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from study_operator.storage.migrate import REPORTING_SCHEMA, migrate
 
-SCHEMAS = Path(__file__).parent / "schemas"
+SCHEMAS = Path(__file__).parent / "support/schemas"
 ROW = "vals, pruned, constraint_values, infeasible, provisional"
 
 

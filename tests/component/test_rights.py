@@ -22,7 +22,7 @@ from waiting import until
 from world import World, job_template
 
 from study_operator.kube.client import ApiError
-from study_operator.reconcile.reconciler import publisher
+from study_operator.reconcile import publisher
 
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
 

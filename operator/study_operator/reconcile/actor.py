@@ -33,8 +33,8 @@ from study_operator.model.plan import (
 from study_operator.model.study import TRIAL_ID_ANNOTATION, Study
 from study_operator.model.trial import Failure, FailureClass, TrialRow
 from study_operator.pool import BlockingPool
+from study_operator.reconcile import dependents
 from study_operator.reconcile.live_study import LiveStudy
-from study_operator.reconcile.reconciler import dependents
 from study_operator.storage.database import StorageError, StorageUnavailable
 
 # Calls of the API server at once for one study, and Jobs that are being created at once for all of them: a server that

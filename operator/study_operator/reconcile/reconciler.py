@@ -30,11 +30,11 @@ from study_operator.optimizer.pruners import build_pruner
 from study_operator.optimizer.samplers import build_sampler
 from study_operator.podlogs.follower import Follower
 from study_operator.pool import BlockingPool
+from study_operator.reconcile import dependents
 from study_operator.reconcile.actor import CALLS_AT_ONCE, Actor
 from study_operator.reconcile.deleted_studies import DeletedStudies
 from study_operator.reconcile.live_study import LiveStudy
 from study_operator.reconcile.publisher import Publisher
-from study_operator.reconcile.reconciler import dependents
 from study_operator.settings import Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
 from study_operator.storage.initial_trials import InitialTrials

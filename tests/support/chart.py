@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "helm/study-operator"
 
 

@@ -24,7 +24,7 @@ from aiohttp import web
 from database import TestDatabase
 from kubeconfig import write_kubeconfig
 from kubernetes.aio import client, config
-from test_service import Process
+from process import Process
 from world import World
 
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "host"}

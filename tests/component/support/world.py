@@ -31,7 +31,7 @@ from study_operator.pool import BlockingPool
 from study_operator.reconcile.reconciler import Reconciler, ReconcileResult
 from study_operator.storage.output import Output
 
-CRD = Path(__file__).resolve().parents[2] / "crds/study.yaml"
+CRD = Path(__file__).resolve().parents[3] / "crds/study.yaml"
 MERGE = "application/merge-patch+json"
 
 Manifest = dict[str, Any]

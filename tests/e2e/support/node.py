@@ -14,7 +14,7 @@ from pathlib import Path
 
 from e2e import processes_of
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def local_cluster(*arguments: str) -> str:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from e2e import SYSTEM, kubectl
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # For each line that it reads it forks an operator and prints its process id. What it has forked ends with it.
 _NURSERY = """
 import ctypes, os, signal, sys

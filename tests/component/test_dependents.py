@@ -14,7 +14,7 @@ from study_operator.manifests.job import Reporting, job
 from study_operator.model.job_state import JobState
 from study_operator.model.study import Study, parse
 from study_operator.model.trial import Rows, TrialRow
-from study_operator.reconcile.reconciler import dependents
+from study_operator.reconcile import dependents
 
 RUNNING, COMPLETE = TrialState.RUNNING, TrialState.COMPLETE
 CLAIM = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-_SCRIPT = Path(__file__).resolve().parents[2] / "hack/dependencies.py"
+_SCRIPT = Path(__file__).resolve().parents[3] / "hack/dependencies.py"
 _SPEC = importlib.util.spec_from_file_location("dependencies", _SCRIPT)
 dependencies = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(dependencies)
