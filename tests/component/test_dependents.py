@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
 from world import Manifest, World, job_template
 
 from study_operator.kube.client import ApiError
 from study_operator.manifests.job import Reporting, job
 from study_operator.model.job_state import JobState
 from study_operator.model.study import Study, parse
-from study_operator.model.trial import Rows, TrialRow
+from study_operator.model.trial import Rows, TrialRow, TrialState
 from study_operator.reconcile import dependents
 
 RUNNING, COMPLETE = TrialState.RUNNING, TrialState.COMPLETE

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from database import KEY, TestDatabase, TrialPod, settings_for
-from optuna.trial import TrialState
 
 from study_operator.model.log_position import Position
+from study_operator.model.trial import TrialState
 from study_operator.storage.database import Database
 from study_operator.storage.output import Batch, Output, Stored
 from study_operator.storage.queries import facts_of

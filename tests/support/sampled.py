@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from building import WAITING
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -20,6 +19,9 @@ from study_operator.optimizer.pruners import build_pruner
 from study_operator.optimizer.samplers import build_sampler
 from study_operator.optimizer.sampling import Sampling, ancestors
 
+# Optuna's own states: samplers see nothing else.
+RUNNING, WAITING = TrialState.RUNNING, TrialState.WAITING
+COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 # What the database makes of trial numbers: ids of its own, with gaps.
 FIRST_ID = 1000
 
