@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study_operator.model.study import Study
 from study_operator.model.trial import Report
-from study_operator.optimizer.convergence import Judge
+from study_operator.optimizer.convergence import ConvergenceTest
 from study_operator.optimizer.exhaustive import BruteForce, Grid
 from study_operator.optimizer.memory import Memory
 from study_operator.optimizer.pruners import OwnTrials, compares
@@ -39,7 +39,7 @@ class Sampling:
         pruner: BasePruner | None,
         memory: Memory,
         replay: Iterable[int] = (),
-        judge: Judge | None = None,
+        judge: ConvergenceTest | None = None,
     ) -> None:
         self.memory, self._space = memory, study.space
         self._study = optuna.Study(study.optuna_name, memory, sampler, pruner or NopPruner())

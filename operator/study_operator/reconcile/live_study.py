@@ -31,7 +31,7 @@ from study_operator.model.trial import (
 )
 from study_operator.model.warm_start import WarmStarted
 from study_operator.optimizer import pareto
-from study_operator.optimizer.convergence import build_judge
+from study_operator.optimizer.convergence import build_convergence_test
 from study_operator.optimizer.memory import Memory
 from study_operator.optimizer.pruners import build_pruner
 from study_operator.optimizer.samplers import build_sampler
@@ -348,7 +348,7 @@ class LiveStudy:
         replay = [t._trial_id for t in trials if t.state is TrialState.RUNNING and JOB_ATTR in t.system_attrs]
         sampler, pruner = build_sampler(self.study, len(trials), self._sampler_classes), build_pruner(self.study)
         memory.precede(ancestors(sampler, warm))
-        self._sampling = Sampling(self.study, sampler, pruner, memory, replay, build_judge(self.study))
+        self._sampling = Sampling(self.study, sampler, pruner, memory, replay, build_convergence_test(self.study))
         return self._sampling
 
     def _find_impossible(self, memory: Memory) -> None:

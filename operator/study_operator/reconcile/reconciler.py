@@ -25,7 +25,7 @@ from study_operator.model.search_space import example_params
 from study_operator.model.status import Condition, Situation, accepted, refused, storage_down, storage_ready
 from study_operator.model.study import Refused, Study, StudyKey, parse
 from study_operator.model.trial import Failure, Rows, TrialRow
-from study_operator.optimizer.convergence import build_judge
+from study_operator.optimizer.convergence import build_convergence_test
 from study_operator.optimizer.pruners import build_pruner
 from study_operator.optimizer.samplers import build_sampler
 from study_operator.podlogs.follower import Follower
@@ -268,7 +268,7 @@ class Reconciler:
             # Among the storage threads: a plug-in is imported here, and PyTorch may be.
             await self._threads.run(build_sampler, study, 0, self._settings.sampler_classes)
             build_pruner(study)
-            build_judge(study)
+            build_convergence_test(study)
             log_lines.build(study)
             initial_trials(study)
             example = job(study, self._reporting(study), 0, 0, example_params(study.space))

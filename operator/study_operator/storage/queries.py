@@ -148,7 +148,7 @@ class Best:
 
 
 def best_of(cursor: cursor, study_id: int, seen: tuple[int, int], before: Best | None) -> Best:
-    """Return the feasible COMPLETE trial that is best by the first objective; among equal trials the earliest, as Optuna.
+    """Return the feasible COMPLETE trial with the best first objective; of equal trials the earliest, as Optuna does.
 
     Args:
         cursor: the transaction.

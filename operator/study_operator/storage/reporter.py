@@ -173,7 +173,11 @@ class Guard:
                 " THEN 'an advisory lock' END AS why"
                 " FROM pg_stat_activity a WHERE usename = %(role)s)"
                 " SELECT address, why FROM session WHERE why IS NOT NULL AND pg_terminate_backend(pid)",
-                {"role": self._settings.reporter_user, "busy": LONGEST_TRANSACTION_SECONDS, "idle": LONGEST_IDLE_SECONDS},
+                {
+                    "role": self._settings.reporter_user,
+                    "busy": LONGEST_TRANSACTION_SECONDS,
+                    "idle": LONGEST_IDLE_SECONDS,
+                },
             )
             return [Ended(*row) for row in cursor.fetchall()]
 
@@ -213,10 +217,11 @@ class Guard:
 
 
 def _verifier(cursor: cursor, role: str, password: str) -> str:
-    """Return the SCRAM-SHA-256 verifier that PostgreSQL stores of a password, as libpq's PQencryptPasswordConn makes it.
+    """Return the SCRAM-SHA-256 verifier that PostgreSQL stores of a password.
 
-    See RFC 5802 for `salt`, `salted`, `stored_key` and `server_key`. The salt is derived from the password instead of
-    drawn at random. So PgBouncer's copy of the verifier stays right when the same password is set again.
+    It is made as libpq's PQencryptPasswordConn makes it; see RFC 5802 for the salt and the keys. The salt is derived
+    from the password instead of drawn at random. So PgBouncer's copy of the verifier stays right when the same password
+    is set again.
     """
     if not password.isascii() or not password.isprintable():  # libpq normalises other characters (SASLprep)
         return encrypt_password(password, role, cursor.connection, "scram-sha-256")
