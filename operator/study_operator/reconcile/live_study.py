@@ -14,9 +14,9 @@ from optuna.trial import FrozenTrial
 
 from study_operator.manifests.job import Reporting
 from study_operator.metrics import SUGGEST
+from study_operator.model.actions import Tell
 from study_operator.model.batch import Full, NotStored, StaleHistory
 from study_operator.model.initial_trials import impossible
-from study_operator.model.plan import Tell
 from study_operator.model.study import Study
 from study_operator.model.trial import (
     FAILURE_ATTR,

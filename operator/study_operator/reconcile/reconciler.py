@@ -20,7 +20,9 @@ from study_operator.manifests.job import Reporting, job
 from study_operator.model import log_lines, pending
 from study_operator.model.initial_trials import initial_trials
 from study_operator.model.job_state import JobState
-from study_operator.model.plan import Observed, Outcome, Stuck, outcome, plan
+from study_operator.model.observed import Observed, Stuck
+from study_operator.model.outcome import Outcome, outcome
+from study_operator.model.plan import plan
 from study_operator.model.search_space import example_params
 from study_operator.model.status import Condition, Situation, accepted, refused, storage_down, storage_ready
 from study_operator.model.study import Refused, Study, StudyKey, parse
@@ -203,11 +205,11 @@ class Reconciler:
             look.sooner(REFUSED_AGAIN_SECONDS)
             observed, waits = await self._observe(key, live, manifest, look, launching=False)
         todo = plan(observed)
-        look.sooner(todo.look_again.total_seconds() if todo.look_again else None)
+        look.sooner(todo.reconcile_after.total_seconds() if todo.reconcile_after else None)
         actor = Actor(self._cluster, self._threads, live, self._reporting(live.study), self._cluster_now, self._gate)
         active = {job.name for job in observed.active}
         begun = time.monotonic()
-        done = await actor.act(todo.actions, noticed if live.active - active else None)
+        done = await actor.act(todo, noticed if live.active - active else None)
         look.acted = time.monotonic() - begun
         live.active = active | set(done.created)
         if todo.actions:
