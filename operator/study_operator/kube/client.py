@@ -191,14 +191,13 @@ class Cluster:
         return await self._call("GET", f"/api/v1/namespaces/{meta['namespace']}/services/{quote(meta['name'])}")
 
     async def create_claim(self, manifest: Mapping[str, Any]) -> bool:
-        """Create a PersistentVolumeClaim; False when there is one of that name."""
-        return await self._create("persistentvolumeclaims", manifest)
-
-    async def get_claim(self, namespace: str, name: str) -> dict[str, Any] | None:
-        """Return a PersistentVolumeClaim, read as a list of one: the operator has no right to get claims."""
-        query = {"fieldSelector": f"metadata.name={name}"}
-        items = (await self._call("GET", f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", query))["items"]
-        return items[0] if items else None
+        """Creates a PersistentVolumeClaim, or finds it there. False when one of that name stands there that belongs to
+        somebody else, or is being deleted."""
+        if await self._create("persistentvolumeclaims", manifest):
+            return True
+        meta = manifest["metadata"]
+        ours = await self.list_claims(meta["namespace"], meta["labels"][STUDY_LABEL], owner_uid(manifest) or "")
+        return meta["name"] in {name for name, _ in ours.values()}
 
     async def try_claim(self, manifest: Mapping[str, Any]) -> None:
         """Asks whether a claim could be created; misspelt fields are refused, as `create_job` does in a dry run."""
