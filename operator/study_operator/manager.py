@@ -276,8 +276,7 @@ class Service:
         elif trouble is None and before not in (None, "starting", JOINING):
             log.info("the database answers again")
             self._look_at_all_soon()
-        if (full is None) is not (self._reconciler.full is None):
-            self._reconciler.full = full
+        if self._reconciler.database_full(full):
             self._look_at_all_soon()
 
     async def _resync(self) -> None:
@@ -294,7 +293,7 @@ class Service:
     async def _look_at_all(self) -> None:
         await self._replicas.joined.wait()
         heard_of = self._replicas.known()
-        stored = await self._reconciler.gone.known()  # before the list: what is not in it then is really gone
+        stored = await self._reconciler.known_studies()  # before the list: what is not in it then is really gone
         present = await self._present()
         uids = {uid for _, uid in present}
         left = {StudyKey(study.namespace, study.name) for study in stored if study.uid not in uids}

@@ -14,7 +14,7 @@ from study_operator import metrics
 from study_operator.fence import NotHeld
 from study_operator.kube.client import ApiError, Cluster
 from study_operator.logs import trial_context
-from study_operator.manifests.job import Reporting, job, secret
+from study_operator.manifests.job import job, secret
 from study_operator.model import pods
 from study_operator.model.actions import Ask, CreateJob, FindCause, RemoveFinishedJob, RunAgain, StopJob, Tell
 from study_operator.model.batch import StaleHistory
@@ -73,7 +73,6 @@ class Actor:
 
     Args:
         live: the study in memory.
-        reporting: where the study's pods report to.
         now: the time by the API server's clock, aware, UTC.
         gate: lets CALLS_AT_ONCE creations of Jobs through at once, of all studies together.
     """
@@ -81,13 +80,12 @@ class Actor:
     def __init__(
         self,
         cluster: Cluster,
-        threads: BlockingPool,
+        pool: BlockingPool,
         live: LiveStudy,
-        reporting: Reporting,
         now: Callable[[], datetime],
         gate: asyncio.Semaphore,
     ) -> None:
-        self._cluster, self._threads, self._live, self._reporting, self._now = cluster, threads, live, reporting, now
+        self._cluster, self._pool, self._live, self._now = cluster, pool, live, now
         self._creations, self._calls, self._done = gate, asyncio.Semaphore(CALLS_AT_ONCE), Done()
 
     async def act(self, todo: Plan, freed_at: float | None) -> Done:
@@ -153,7 +151,8 @@ class Actor:
         """Tell ends in one transaction."""
         if not tells:
             return
-        done = await self._threads.run(self._live.tell, tells)
+        done = await self._pool.run(self._live.trials.tell, tells)
+        self._live.known.launched.difference_update(told.row.job or "" for told in tells)
         for told, ended in zip(tells, done, strict=True):
             with trial_context(told.row.number):
                 if not ended:
@@ -174,7 +173,7 @@ class Actor:
         for rerun in reruns:
             row = rerun.row
             with trial_context(row.number):
-                if not await self._threads.run(self._live.requeue, row, rerun.failure):
+                if not await self._pool.run(self._live.trials.run_again, rerun):
                     log.info("trial %d had ended before it could be run again", row.number)
                     continue
                 log.info("trial %d will run again", row.number)
@@ -244,7 +243,7 @@ class Actor:
     async def _store(self, count: int) -> list[TrialRow]:
         """Ask for trials and store them. Return none when no more may be started or the sampler fails."""
         try:
-            return await self._threads.run(self._live.start, count)
+            return await self._pool.run(self._live.trials.start, count)
         except (StorageUnavailable, StorageError, NotHeld):
             raise
         except StaleHistory as error:
@@ -258,20 +257,21 @@ class Actor:
 
     async def _prepare(self) -> bool:
         """Create what every trial needs, unless this process has seen it. Return False when that fails."""
-        study, manifest = self._live.study, secret(self._live.study, self._reporting)
-        name = manifest["metadata"]["name"]
-        try:
-            if self._live.secret != name:
+        study, known = self._live.study, self._live.known
+        if not known.secret:
+            manifest = secret(study, self._live.reporting)
+            try:
                 await self._cluster.create_secret(manifest)
-                self._live.secret = name
-        except ApiError as error:
-            self._done.troubles.append(f"Secret {name} could not be created: {error.message}")
-            return False
-        if not self._live.served_names:
+            except ApiError as error:
+                name = manifest["metadata"]["name"]
+                self._done.troubles.append(f"Secret {name} could not be created: {error.message}")
+                return False
+            known.secret = True
+        if not known.service:
             if (trouble := await dependents.ensure_service(self._cluster, study)) is not None:
                 self._done.troubles.append(trouble)
                 return False
-            self._live.served_names = True
+            known.service = True
         return True
 
     async def _create_job(self, row: TrialRow) -> None:
@@ -279,7 +279,7 @@ class Actor:
         result = await self._create(self._live.study, row)
         if isinstance(result, JobState):
             self._done.created[result.name] = result
-            self._live.launched.add(result.name)
+            self._live.known.launched.add(result.name)
         else:
             self._done.troubles.append(result)
 
@@ -289,7 +289,7 @@ class Actor:
         if (trouble := await dependents.ensure_claim(self._cluster, study, row.number)) is not None:
             return trouble
         name = row.job
-        manifest = job(study, self._reporting, row.number, row.trial_id, row.params, name)
+        manifest = job(study, self._live.reporting, row.number, row.trial_id, row.params, name)
         try:
             uid = (await self._cluster.create_job(manifest))["metadata"]["uid"]
         except ApiError as error:
