@@ -30,7 +30,7 @@ from study_operator.model.plan import (
     Tell,
     verdict,
 )
-from study_operator.model.study import TRIAL_ID_ANNOTATION, Study
+from study_operator.model.study import JOB_LABEL, STUDY_LABEL, TRIAL_ID_ANNOTATION, TRIAL_LABEL, Study
 from study_operator.model.trial import Failure, FailureClass, TrialRow
 from study_operator.pool import BlockingPool
 from study_operator.reconcile import dependents
@@ -200,7 +200,8 @@ class Actor:
     async def _explain(self, ended: JobState, known: Failure | None = None) -> Failure:
         """Why a Job failed, or, where that is known, what its program said last."""
         study = self._live.study
-        found = await self._cluster.list_pods(study.namespace, study.name, ended.name)
+        selector = f"{STUDY_LABEL}={study.name},{JOB_LABEL}={ended.name}"
+        found = await self._cluster.list_pods(study.namespace, selector)
         container = pods.last_container(found)
         line = await self._cluster.last_log_line(study.namespace, *container) if container else ""
         if known is not None:
@@ -213,7 +214,8 @@ class Actor:
             if kill_after is not None:
                 # Before the Job: the garbage collector would give them their own time, which a kubelet that has begun
                 # to wait does not always shorten. A pod that the Job starts meanwhile goes with it.
-                await self._cluster.delete_pods(namespace, self._live.study.name, ended, kill_after)
+                selector = f"{STUDY_LABEL}={self._live.study.name},{TRIAL_LABEL}={ended.number}"
+                await self._cluster.delete_pods(namespace, selector, ended.uid, kill_after)
             await self._cluster.delete_job(namespace, ended.name, ended.uid, waiting)
         except ApiError as error:
             self._done.troubles.append(f"Job {ended.name} could not be deleted: {error.message}")
@@ -294,11 +296,12 @@ class Actor:
             if error.reason != "AlreadyExists":
                 return f"Job {name} could not be created: {error.message}"
             try:
-                made = await self._cluster.get_job(study.namespace, name)
+                found = await self._cluster.get_job(study.namespace, name)
             except ApiError as second:
                 return f"Job {name} could not be read: {second.message}"
-            if made is None:
+            if found is None:
                 return f"Job {name} was there and has just been deleted"
+            made = found
             trial_id = (made["metadata"].get("annotations") or {}).get(TRIAL_ID_ANNOTATION)
             if owner_uid(made) != study.uid or trial_id != str(row.trial_id):  # never taken for ours
                 return f"a Job {name} that is not this trial's exists; delete it, or give the Study another name"

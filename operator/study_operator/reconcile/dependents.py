@@ -7,7 +7,7 @@ from collections.abc import Collection
 from study_operator.kube.client import ApiError, Cluster, owner_uid
 from study_operator.manifests.checkpoints import claim, claims_to_delete
 from study_operator.manifests.subdomain import headless_service
-from study_operator.model.study import KIND, Study
+from study_operator.model.study import KIND, STUDY_LABEL, TRIAL_LABEL, Study
 from study_operator.model.trial import Rows
 
 
@@ -58,15 +58,32 @@ async def ensure_claim(cluster: Cluster, study: Study, number: int) -> str | Non
         return None
     name = manifest["metadata"]["name"]
     try:
-        ours = await cluster.create_claim(manifest)
+        if await cluster.create_claim(manifest):
+            return None
+        ours = await list_claims(cluster, study)
     except ApiError as error:
         return f"PersistentVolumeClaim {name} could not be created: {error.message}"
-    if ours:
+    if name in {own for own, _ in ours.values()}:
         return None
     return (
         f"a PersistentVolumeClaim {name} that is not this trial's exists, or is being deleted; if it stays, delete it, "
         "or give the Study another name"
     )
+
+
+async def list_claims(cluster: Cluster, study: Study) -> dict[int, tuple[str, str]]:
+    """Return name and UID of the claims of a Study's trials, by trial number, without those that are being deleted.
+
+    Raises:
+        ApiError: the API server refuses the call or cannot be reached.
+    """
+    found = await cluster.list_claims(study.namespace, f"{STUDY_LABEL}={study.name},{TRIAL_LABEL}", study.uid)
+    return {
+        int(number): (item["metadata"]["name"], item["metadata"]["uid"])
+        for item in found
+        if "deletionTimestamp" not in item["metadata"]
+        and (number := item["metadata"]["labels"][TRIAL_LABEL]).isdecimal()
+    }
 
 
 async def clear_claims(
@@ -87,7 +104,7 @@ async def clear_claims(
     if checkpoints is None or checkpoints.claim_template is None or checkpoints.keep == "All":
         return None
     try:
-        claims = await cluster.list_claims(study.namespace, study.name, study.uid)
+        claims = await list_claims(cluster, study)
         for number in claims_to_delete(study, claims, rows, active, best):
             await cluster.delete_claim(study.namespace, *claims[number])
     except ApiError as error:

@@ -19,11 +19,11 @@ from study_operator.kube.client import ApiError, Cluster
 from study_operator.manifests.job import Reporting, job
 from study_operator.model import log_lines, pending
 from study_operator.model.initial_trials import initial_trials
-from study_operator.model.job_state import JobState
+from study_operator.model.job_state import JobState, job_state
 from study_operator.model.plan import Observed, Outcome, Stuck, outcome, plan
 from study_operator.model.search_space import example_params
 from study_operator.model.status import Condition, Situation, accepted, refused, storage_down, storage_ready
-from study_operator.model.study import Refused, Study, StudyKey, parse
+from study_operator.model.study import STUDY_LABEL, Refused, Study, StudyKey, parse
 from study_operator.model.trial import Failure, Rows, TrialRow
 from study_operator.optimizer.convergence import build_judge
 from study_operator.optimizer.pruners import build_pruner
@@ -43,6 +43,7 @@ from study_operator.storage.trials import Trials
 
 # A Job that the API server refused is shown to it again after this time: quotas and policies change, in seconds.
 REFUSED_AGAIN_SECONDS = 60.0
+PENDING_PODS = 500  # how many pods that have not started are asked for at most
 
 Manifest = dict[str, Any]
 
@@ -302,7 +303,9 @@ class Reconciler:
             What there is, and why a trial's pod does not run, in the scheduler's or the kubelet's own words.
         """
         study = live.study
-        found = await self._cluster.list_jobs(key.namespace, key.name, study.uid, study.gpu_resource_name)
+        listed = await self._cluster.list_jobs(key.namespace, f"{STUDY_LABEL}={key.name}", study.uid)
+        states = (job_state(item, study.gpu_resource_name) for item in listed)
+        found = {state.name: state for state in states if state is not None}
         observed = Observed(study, Rows({}, {}), found, self._now(), launching=launching)
         stuck, waits = await self._ask_pods(study, pending.waiting(observed.active), look)
         drained = self._follower.drained(key, found.values())
@@ -343,7 +346,9 @@ class Reconciler:
         look.sooner(pending.until_stuck(study, waiting, now))
         if not ask:
             return {}, None
-        found = await self._cluster.list_pods(study.namespace, study.name, pending=True)
+        found = await self._cluster.list_pods(
+            study.namespace, f"{STUDY_LABEL}={study.name}", pending=True, limit=PENDING_PODS
+        )
         return pending.stuck(study, waiting, found, now), pending.why(waiting, found)
 
     async def _publish(
