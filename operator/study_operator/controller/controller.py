@@ -74,7 +74,6 @@ class Controller:
         self._settings, self._cluster, self._threads, self._studies = settings, cluster, threads, studies
         self._reconciler, self._replicas, self._queue = reconciler, replicas, queue
         self._health, self._clock = health, clock
-        self._full = False  # the database has no room, as it was last heard
         self.outage = Outage(replicas, nobody_ready, self._queue_known)
 
     # Workers
@@ -226,9 +225,7 @@ class Controller:
         elif trouble is None and before not in (None, "starting", JOINING):
             log.info("the database answers again")
             self.queue_served()
-        if (full is not None) is not self._full:
-            self._full = full is not None
-            self._reconciler.full = full
+        if self._reconciler.database_full(full):
             self.queue_served()
 
     async def resync(self) -> None:
@@ -247,7 +244,7 @@ class Controller:
         await self._replicas.joined.wait()
         heard_of = self._replicas.known()
         # Stored studies first, Studies second: a study that is stored and not listed is then really gone.
-        stored = await self._reconciler.gone.known()
+        stored = await self._reconciler.known_studies()
         present = await self._present()
         uids = {uid for _, uid in present}
         left = {StudyKey(study.namespace, study.name) for study in stored if study.uid not in uids}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.trial import FrozenTrial
 
 from study_operator.model.search_space import Space, as_text
 from study_operator.model.study import Refused, Study
-from study_operator.model.trial import TrialState
 
 # Where Optuna keeps what `study.enqueue_trial` was given.
 WISH_ATTR = "fixed_params"
@@ -31,18 +29,6 @@ def initial_trials(study: Study) -> list[dict[str, Any]]:
             raise Refused("InvalidInitialTrials", f"spec.initialTrials[{place}]: {error}") from None
         wishes.append({name: _typed(space.distributions[name], value) for name, value in params.items()})
     return wishes
-
-
-def impossible(space: Space, trials: Iterable[FrozenTrial]) -> dict[int, str]:
-    """The waiting trials that wish for what cannot be: by trial_id, what is wrong with them."""
-    found: dict[int, str] = {}
-    for trial in trials:
-        if trial.state is TrialState.WAITING and WISH_ATTR in trial.system_attrs:
-            try:
-                space.check(trial.system_attrs[WISH_ATTR])
-            except ValueError as error:
-                found[trial._trial_id] = str(error)
-    return found
 
 
 def _check_active(space: Space, params: Mapping[str, Any]) -> None:

@@ -6,14 +6,26 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
-
-from optuna.trial import TrialState
 
 # Attributes of trials in Optuna's tables: the name of the Job that runs the trial, and why it failed.
 JOB_ATTR = "study_operator:job"
 FAILURE_ATTR = "study_operator:failure"
+
+
+class TrialState(IntEnum):
+    """The state of a trial: Optuna's own names and numbers (`optuna.trial.TrialState`)."""
+
+    RUNNING = 0
+    COMPLETE = 1
+    PRUNED = 2
+    FAIL = 3
+    WAITING = 4
+
+    def is_finished(self) -> bool:
+        """Return whether the trial has ended."""
+        return self not in (TrialState.RUNNING, TrialState.WAITING)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,11 @@ _RESERVED = ("seed", "search_space", "study")
 _BASE, _FIXED = "base_sampler", "fixed_params"
 
 
+def is_finite(name: str) -> bool:
+    """Return whether the sampler of this name comes to an end: it suggests every point of the search space once."""
+    return name in _KINDS and _KINDS[name].finite
+
+
 def build_sampler(study: Study, started: int, allowed: Collection[str] = ()) -> BaseSampler:
     """The study's sampler.
 

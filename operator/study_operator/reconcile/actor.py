@@ -134,7 +134,7 @@ class Actor:
                     await self._judge(some)
             case RunAgain():
                 for action in actions:
-                    await self._requeue(action.row, action.failure)
+                    await self._run_again(action)
             case CreateJob():
                 if await self._prepare():
                     await _some_at_once((self._launch(action.row) for action in actions), self._gate)
@@ -149,7 +149,8 @@ class Actor:
                     metrics.SLOT_FREE_TO_JOB.observe(time.monotonic() - freed_at)
 
     async def _tell(self, tells: list[Tell]) -> None:
-        done = await self._threads.run(self._live.tell, tells)
+        done = await self._threads.run(self._live.trials.tell, tells)
+        self._live.known.launched.difference_update(told.row.job or "" for told in tells)
         for told, ended in zip(tells, done, strict=True):
             with trial_context(told.row.number):
                 if not ended:
@@ -174,11 +175,12 @@ class Actor:
             await self._tell(tells)
         for ruling in rulings:
             if isinstance(ruling, RunAgain):
-                await self._requeue(ruling.row, ruling.failure)
+                await self._run_again(ruling)
 
-    async def _requeue(self, row: TrialRow, failure: Failure | None) -> None:
+    async def _run_again(self, again: RunAgain) -> None:
+        row, failure = again.row, again.failure
         with trial_context(row.number):
-            if not await self._threads.run(self._live.requeue, row, failure):
+            if not await self._threads.run(self._live.trials.run_again, again):
                 log.info("trial %d had ended before it could be run again", row.number)
                 return
             log.info("trial %d will run again", row.number)
@@ -244,7 +246,7 @@ class Actor:
     async def _store(self, count: int) -> list[TrialRow]:
         """Asks for trials and stores them; none when no more may be started or the sampler fails."""
         try:
-            return await self._threads.run(self._live.start, count)
+            return await self._threads.run(self._live.trials.start, count)
         except (StorageUnavailable, StorageError, NotHeld):
             raise
         except StaleHistory as error:
@@ -261,17 +263,17 @@ class Actor:
         study, manifest = self._live.study, secret(self._live.study, self._reporting)
         name = manifest["metadata"]["name"]
         try:
-            if self._live.secret != name:
+            if not self._live.known.secret:
                 await self._cluster.create_secret(manifest)
-                self._live.secret = name
+                self._live.known.secret = True
         except ApiError as error:
             self._done.troubles.append(f"Secret {name} could not be created: {error.message}")
             return False
-        if not self._live.served_names:
+        if not self._live.known.service:
             if (trouble := await dependents.ensure_service(self._cluster, study)) is not None:
                 self._done.troubles.append(trouble)
                 return False
-            self._live.served_names = True
+            self._live.known.service = True
         return True
 
     async def _launch(self, row: TrialRow) -> None:
@@ -279,7 +281,7 @@ class Actor:
         result = await self._create(self._live.study, row)
         if isinstance(result, JobState):
             self._done.created[result.name] = result
-            self._live.launched.add(result.name)
+            self._live.known.launched.add(result.name)
         else:
             self._done.troubles.append(result)
 

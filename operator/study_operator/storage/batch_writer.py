@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from optuna.distributions import distribution_to_json
-
 from study_operator.model.batch import Batch, Change, Full, NotStored, StaleHistory, Stored
 from study_operator.storage import queries
 from study_operator.storage.database import Database
@@ -36,7 +34,7 @@ def store(database: Database, study_id: int, batch: Batch) -> Stored:
     return Stored(at, ids)
 
 
-def store_most(items: Sequence[T], write: Callable[[Sequence[T]], None]) -> list[bool]:
+def store_most(items: Sequence[T], write: Callable[[Sequence[T]], object]) -> list[bool]:
     """Writes what can be written of some items: all in one piece, and each half by itself when one is refused.
 
     Args:
@@ -74,15 +72,15 @@ def _as_json(batch: Batch) -> dict[str, Any]:
 def _change(change: Change) -> dict[str, Any]:
     found: dict[str, Any] = {"number": change.number}
     if change.new:
-        if change.template is not None:
-            start, complete = change.template.datetime_start, change.template.datetime_complete
+        if change.times is not None:
+            start, complete = change.times
             found |= {"start": start and start.isoformat(), "complete": complete and complete.isoformat()}
     else:
         found |= {"id": change.trial_id, "was": sorted(state.name for state in change.was)}
     if change.state is not None:
         found["state"] = change.state.name
     if change.params:
-        found["params"] = [[name, value, distribution_to_json(known)] for name, (value, known) in change.params.items()]
+        found["params"] = [[name, value, text] for name, (value, text) in change.params.items()]
     if change.values is not None:
         found["values"] = [_number(value) for value in change.values]
     if change.reports:

@@ -8,8 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
 from psycopg2.extensions import cursor
 
+from study_operator.model.history import StoredTrial
 from study_operator.model.initial_trials import WISH_ATTR, initial_trials
 from study_operator.model.study import Refused, Study
 from study_operator.model.trial import TrialState
@@ -51,7 +53,7 @@ class InitialTrials:
                 set_attribute(cursor, study_id, INITIAL_ATTR, wishes)
                 _enqueue(cursor, study_id, wishes)
 
-    def load(self, study: Study, study_id: int) -> tuple[list[FrozenTrial], tuple[WarmStarted, ...]]:
+    def load(self, study: Study, study_id: int) -> tuple[list[StoredTrial], tuple[WarmStarted, ...]]:
         """The trials that `study`, Optuna's `study_id`, begins with, and what came of each study that it names.
 
         Which trials these are is decided the first time and noted in the database. So the sampler has the same ones
@@ -68,7 +70,7 @@ class InitialTrials:
             names = self._names(cursor, study)
             if noted is None:
                 taken, came = self._decide(cursor, study, names)
-                noted = {"trials": [trial._trial_id for trial in taken], "studies": [asdict(one) for one in came]}
+                noted = {"trials": [trial.trial_id for trial in taken], "studies": [asdict(one) for one in came]}
                 set_attribute(cursor, study_id, WARM_ATTR, noted)
             else:
                 wanted = noted["trials"]
@@ -87,8 +89,8 @@ class InitialTrials:
 
     def _decide(
         self, cursor: cursor, study: Study, names: dict[str, int]
-    ) -> tuple[list[FrozenTrial], list[WarmStarted]]:
-        taken: list[FrozenTrial] = []
+    ) -> tuple[list[StoredTrial], list[WarmStarted]]:
+        taken: list[StoredTrial] = []
         came: list[WarmStarted] = []
         for name in study.warm_start:
             if name not in names:
@@ -166,7 +168,7 @@ def _source(cursor: cursor, study_id: int, name: str, only: Sequence[int] | None
     trials = [
         FrozenTrial(
             number=number,
-            state=TrialState[state],
+            state=OptunaState[state],
             value=None,
             values=values.get(trial_id),
             datetime_start=started,

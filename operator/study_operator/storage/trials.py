@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from study_operator.model.batch import Batch, Change
-from study_operator.model.plan import Tell
+from study_operator.model.plan import RunAgain, Tell
 from study_operator.model.trial import (
     FAILURE_ATTR,
     JOB_ATTR,
     BestTrial,
     Clock,
-    Failure,
     FailureClass,
     Report,
     Rows,
@@ -96,18 +95,21 @@ class Trials:
         with self._database.transaction() as cursor:
             return queries.reports_of(cursor, list(after.items()))
 
-    def requeue(self, study_id: int, trial_id: int, job: str, failure: Failure | None) -> bool:
-        """Lets a running trial run again under another Job.
+    def run_again(self, study_id: int, again: RunAgain, job: str) -> bool:
+        """Let a running trial run again under another Job.
 
         Args:
             job: the name of that Job.
-            failure: the infrastructure's; None when nothing failed.
 
         Returns:
             False, and nothing is changed, when the trial has ended already, or when a result has arrived.
+
+        Raises:
+            StorageUnavailable: it may be stored, or not.
+            StorageError: the database refuses it.
         """
-        change = Change(trial_id, 0, _OPEN, system_attrs={JOB_ATTR: job}, failure=failure)
-        # What somebody else had read off the output of the Job that failed is not the next one's.
+        change = Change(again.row.trial_id, 0, _OPEN, system_attrs={JOB_ATTR: job}, failure=again.failure)
+        # A provisional result was read from the output of the Job that failed.
         change.unless_result = change.forget_result = True
         return store_most([change], functools.partial(self._write, study_id)) == [True]
 

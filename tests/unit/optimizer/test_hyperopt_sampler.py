@@ -121,7 +121,7 @@ def test_several_objectives_are_refused_in_words():
     of = study(sampler={"class": CLASS}, parameters=SPACE, objectives=objectives)
     sampling = sampling_with(build(of, 1, [CLASS]), of)
     with pytest.raises(ValueError, match=r"^hyperopt optimises one objective; "):
-        sampling.ask()
+        ask(sampling)
 
 
 FLOATS = st.tuples(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6)).map(lambda ends: FloatDistribution(ends[0], sum(ends)))
