@@ -21,7 +21,7 @@ from study_operator.model.batch import StaleHistory
 from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.plan import Plan
 from study_operator.model.rules import verdict
-from study_operator.model.study import Study
+from study_operator.model.study import JOB_LABEL, STUDY_LABEL, TRIAL_LABEL, Study
 from study_operator.model.trial import Failure, FailureClass, TrialRow
 from study_operator.pool import BlockingPool
 from study_operator.reconcile import dependents
@@ -195,7 +195,8 @@ class Actor:
     async def _explain(self, ended: JobState, known: Failure | None = None) -> Failure:
         """Return why a Job has failed. If that is known, return it with the last line that the program has logged."""
         study = self._live.study
-        found = await self._cluster.list_pods(study.namespace, study.name, ended.name)
+        selector = f"{STUDY_LABEL}={study.name},{JOB_LABEL}={ended.name}"
+        found = await self._cluster.list_pods(study.namespace, selector)
         container = pods.last_container(found)
         line = await self._cluster.last_log_line(study.namespace, *container) if container else ""
         if known is not None:
@@ -214,7 +215,8 @@ class Actor:
             if kill_after is not None:
                 # Pods before the Job. The garbage collector would give the pods their own time, and a kubelet that has
                 # begun to wait does not always shorten it. A pod that the Job starts meanwhile is deleted with the Job.
-                await self._cluster.delete_pods(namespace, self._live.study.name, ended, kill_after)
+                selector = f"{STUDY_LABEL}={self._live.study.name},{TRIAL_LABEL}={ended.number}"
+                await self._cluster.delete_pods(namespace, selector, ended.uid, kill_after)
             await self._cluster.delete_job(namespace, ended.name, ended.uid, waiting)
         except ApiError as error:
             self._done.troubles.append(f"Job {ended.name} could not be deleted: {error.message}")

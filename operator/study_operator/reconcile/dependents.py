@@ -10,7 +10,7 @@ from collections.abc import Collection
 from study_operator.kube.client import ApiError, Cluster
 from study_operator.manifests.checkpoints import claim, claims_to_delete
 from study_operator.manifests.subdomain import headless_service
-from study_operator.model.study import KIND, Study
+from study_operator.model.study import KIND, STUDY_LABEL, TRIAL_LABEL, Study
 from study_operator.model.trial import Rows
 from study_operator.reconcile.adoption import Adoption, adoption
 
@@ -63,15 +63,29 @@ async def ensure_claim(cluster: Cluster, study: Study, number: int) -> str | Non
     try:
         if await cluster.create_claim(manifest):
             return None
-        found = await cluster.get_claim(study.namespace, name)
+        ours = await list_claims(cluster, study)
     except ApiError as error:
         return f"PersistentVolumeClaim {name} could not be created: {error.message}"
-    if found is not None and adoption(found, study) is Adoption.OURS:
+    if name in {own for own, _ in ours.values()}:
         return None
     return (
         f"a PersistentVolumeClaim {name} that is not this trial's exists, or is being deleted; if it stays, delete it, "
         "or give the Study another name"
     )
+
+
+async def list_claims(cluster: Cluster, study: Study) -> dict[int, tuple[str, str]]:
+    """Return name and UID of the claims of a Study's trials, by trial number, without those that are being deleted.
+
+    Raises:
+        ApiError: the API server refuses the call or cannot be reached.
+    """
+    found = await cluster.list_claims(study.namespace, f"{STUDY_LABEL}={study.name},{TRIAL_LABEL}", study.uid)
+    return {
+        int(number): (item["metadata"]["name"], item["metadata"]["uid"])
+        for item in found
+        if adoption(item, study) is Adoption.OURS and (number := item["metadata"]["labels"][TRIAL_LABEL]).isdecimal()
+    }
 
 
 async def clear_claims(
@@ -93,7 +107,7 @@ async def clear_claims(
     if checkpoints is None or checkpoints.claim_template is None or checkpoints.keep == "All":
         return None
     try:
-        claims = await cluster.list_claims(study.namespace, study.name, study.uid)
+        claims = await list_claims(cluster, study)
         for number in claims_to_delete(study, claims, rows, active, best):
             await cluster.delete_claim(study.namespace, *claims[number])
     except ApiError as error:
