@@ -27,7 +27,7 @@ DRIVE = """
 import datetime, json, os
 from study_operator.model.batch import Stored
 from study_operator.model.history import History, StoredStudy
-from study_operator.model.plan import Tell
+from study_operator.model.actions import Tell
 from study_operator.model.study import parse
 from study_operator.model.trial import TrialState
 from study_operator.optimizer import StudyOptimizer

@@ -9,7 +9,7 @@ from typing import Any
 from crd_schema import defaulted
 
 from study_operator.model.job_state import JobPhase, JobState
-from study_operator.model.plan import Observed
+from study_operator.model.observed import Observed
 from study_operator.model.study import Study, parse
 from study_operator.model.trial import BestTrial, Failure, Result, Rows, TrialRow, TrialState
 

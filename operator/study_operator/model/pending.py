@@ -8,7 +8,7 @@ from typing import Any
 
 from study_operator.model import pods
 from study_operator.model.job_state import JobState
-from study_operator.model.plan import Stuck
+from study_operator.model.observed import Stuck
 from study_operator.model.study import JOB_LABEL, TRIAL_LABEL, Study
 from study_operator.model.trial import Failure, FailureClass
 

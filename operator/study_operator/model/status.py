@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from study_operator.model.plan import Observed, Outcome, over
+from study_operator.model.observed import Observed
+from study_operator.model.outcome import Outcome, over
 from study_operator.model.study import Study
 from study_operator.model.summary import queued_trials, shorten, summary, time_text, warm_started
 from study_operator.model.trial import TrialState

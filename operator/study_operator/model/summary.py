@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from study_operator.model.plan import Observed
+from study_operator.model.observed import Observed
 from study_operator.model.search_space import as_text
 from study_operator.model.trial import BestTrial, Failure, FailureClass, TrialState
 from study_operator.model.warm_start import WarmStarted

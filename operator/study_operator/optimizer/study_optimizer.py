@@ -14,10 +14,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from study_operator.model import trial as plain
+from study_operator.model.actions import RunAgain, Tell
 from study_operator.model.batch import Batch, StaleHistory, Stored
 from study_operator.model.history import Changes, History, Outlook, StoredTrial, Verdicts
 from study_operator.model.initial_trials import WISH_ATTR
-from study_operator.model.plan import RunAgain, Tell
 from study_operator.model.search_space import Space
 from study_operator.model.study import Study
 from study_operator.model.trial import FAILURE_ATTR, JOB_ATTR, Report, TrialRow, constraint_attrs

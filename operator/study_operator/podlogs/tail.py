@@ -177,7 +177,7 @@ class Tail:
             if said.bad is not None:
                 bad, last_bad = bad + 1, said.bad
             values.update(said.values)
-            if self._objective in said.values:
+            if self._objective is not None and self._objective in said.values:
                 step, counted = (counted, counted + 1) if said.step is None else (said.step, counted)
                 reports.append((step, said.values[self._objective]))
         position = self._place.position = replace(self._place.position, counted=counted)

@@ -18,10 +18,12 @@ from study_operator import metrics
 from study_operator.kube.client import Cluster
 from study_operator.manifests.job import Reporting
 from study_operator.model import pending
-from study_operator.model.job_state import JobState
-from study_operator.model.plan import Observed, Outcome, Stuck, outcome, plan
+from study_operator.model.job_state import JobState, job_state
+from study_operator.model.observed import Observed, Stuck
+from study_operator.model.outcome import Outcome, outcome
+from study_operator.model.plan import plan
 from study_operator.model.status import Condition, Situation, accepted, refused, storage_down, storage_ready
-from study_operator.model.study import Refused, Study, StudyKey, parse
+from study_operator.model.study import STUDY_LABEL, Refused, Study, StudyKey, parse
 from study_operator.model.trial import Failure, Rows, TrialRow
 from study_operator.podlogs.follower import Follower
 from study_operator.pool import BlockingPool
@@ -37,6 +39,8 @@ from study_operator.storage.database import Database, StorageError, StorageUnava
 from study_operator.storage.initial_trials import InitialTrials
 from study_operator.storage.studies import KnownStudy, Studies
 from study_operator.storage.trials import Trials
+
+PENDING_PODS = 500  # how many pods that have not started are asked for at most
 
 Manifest = dict[str, Any]
 
@@ -216,11 +220,11 @@ class Reconciler:
             result.sooner(REFUSED_AGAIN_SECONDS)
             observed, waits = await self._observe(key, live, manifest, result, launching=False)
         todo = plan(observed)
-        result.sooner(todo.look_again.total_seconds() if todo.look_again else None)
-        actor = Actor(self._cluster, self._pool, live, live.reporting, self._cluster_now, self._gate)
+        result.sooner(todo.reconcile_after.total_seconds() if todo.reconcile_after else None)
+        actor = Actor(self._cluster, self._pool, live, self._cluster_now, self._gate)
         active = {job.name for job in observed.active}
         begun = time.monotonic()
-        done = await actor.act(todo.actions, noticed if live.known.active - active else None)
+        done = await actor.act(todo, noticed if live.known.active - active else None)
         result.acted = time.monotonic() - begun
         live.known.active = active | set(done.created)
         if todo.actions:
@@ -248,7 +252,9 @@ class Reconciler:
             What there is, and why a trial's pod does not run, in the scheduler's or the kubelet's own words.
         """
         study = live.study
-        found = await self._cluster.list_jobs(key.namespace, key.name, study.uid, study.gpu_resource_name)
+        listed = await self._cluster.list_jobs(key.namespace, f"{STUDY_LABEL}={key.name}", study.uid)
+        states = (job_state(item, study.gpu_resource_name) for item in listed)
+        found = {state.name: state for state in states if state is not None}
         observed = Observed(study, Rows({}, {}), found, self._now(), launching=launching)
         stuck, waits = await self._ask_pods(study, pending.waiting(observed.active), result)
         drained = self._follower.drained(key, found.values())
@@ -287,7 +293,9 @@ class Reconciler:
         result.sooner(pending.until_stuck(study, waiting, now))
         if not ask:
             return {}, None
-        found = await self._cluster.list_pods(study.namespace, study.name, pending=True)
+        found = await self._cluster.list_pods(
+            study.namespace, f"{STUDY_LABEL}={study.name}", pending=True, limit=PENDING_PODS
+        )
         return pending.stuck(study, waiting, found, now), pending.why(waiting, found)
 
     async def _keep_time(self, live: LiveStudy, observed: Observed, end: Outcome | None) -> Observed:

@@ -13,9 +13,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from study_operator.metrics import SUGGEST
+from study_operator.model.actions import RunAgain, Tell
 from study_operator.model.batch import Batch, Full, NotStored, StaleHistory
 from study_operator.model.history import Outlook
-from study_operator.model.plan import RunAgain, Tell
 from study_operator.model.study import Study
 from study_operator.model.trial import BestTrial, Clock, Rows, TrialRow, TrialState
 from study_operator.model.warm_start import WarmStarted

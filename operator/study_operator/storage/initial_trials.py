@@ -17,7 +17,7 @@ from study_operator.model.study import Refused, Study
 from study_operator.model.trial import TrialState
 from study_operator.model.warm_start import MOST_TRIALS, Source, WarmStarted, take
 from study_operator.storage import queries
-from study_operator.storage.database import Database
+from study_operator.storage.database import Database, one_row
 from study_operator.storage.studies import METRIC_NAMES_ATTR, set_attribute
 
 INITIAL_ATTR = "study_operator:initial_trials"
@@ -119,7 +119,7 @@ def _note_to_make(cursor: cursor, study_id: int, key: str) -> Any:
 
 def _enqueue(cursor: cursor, study_id: int, wishes: Sequence[Mapping[str, Any]]) -> None:
     cursor.execute("SELECT count(*) FROM trials WHERE study_id = %s", (study_id,))
-    (existing,) = cursor.fetchone()
+    (existing,) = one_row(cursor)
     for number, wish in enumerate(wishes, existing):
         cursor.execute(
             "INSERT INTO trials (number, study_id, state) VALUES (%s, %s, 'WAITING') RETURNING trial_id",
@@ -127,7 +127,7 @@ def _enqueue(cursor: cursor, study_id: int, wishes: Sequence[Mapping[str, Any]])
         )
         cursor.execute(
             "INSERT INTO trial_system_attributes (trial_id, key, value_json) VALUES (%s, %s, %s)",
-            (*cursor.fetchone(), WISH_ATTR, json.dumps(wish)),
+            (*one_row(cursor), WISH_ATTR, json.dumps(wish)),
         )
 
 

@@ -12,8 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from study_operator.model.actions import RunAgain, Tell
 from study_operator.model.batch import Batch, Change
-from study_operator.model.plan import RunAgain, Tell
 from study_operator.model.trial import (
     FAILURE_ATTR,
     JOB_ATTR,

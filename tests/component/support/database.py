@@ -19,7 +19,7 @@ import psycopg2
 from mirror import Mirror
 from psycopg2.extensions import connection
 
-from study_operator.model.plan import Tell
+from study_operator.model.actions import Tell
 from study_operator.model.trial import Failure, Result, TrialRow, TrialState
 from study_operator.settings import Settings
 from study_operator.storage.database import Database

@@ -10,10 +10,10 @@ import pytest
 from building import study
 from optuna.distributions import FloatDistribution, distribution_to_json
 
+from study_operator.model.actions import RunAgain, Tell
 from study_operator.model.batch import Batch, StaleHistory, Stored
 from study_operator.model.history import Changes, History, StoredStudy, StoredTrial
 from study_operator.model.initial_trials import WISH_ATTR
-from study_operator.model.plan import RunAgain, Tell
 from study_operator.model.study import Refused, Study
 from study_operator.model.trial import JOB_ATTR, Failure, FailureClass, Report, TrialRow, TrialState
 from study_operator.optimizer import StudyOptimizer, check
