@@ -167,7 +167,7 @@ class Study:
         return f"{self.name}-{number}-r{attempt}" if attempt else f"{self.name}-{number}"
 
 
-def owner(study: Study) -> dict[str, Any]:
+def owner_reference(study: Study) -> dict[str, Any]:
     """The owner reference that makes the garbage collector remove what belongs to a deleted Study."""
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
