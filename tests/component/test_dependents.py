@@ -9,7 +9,7 @@ import pytest
 from world import Manifest, World, job_template
 
 from study_operator.kube.client import ApiError
-from study_operator.manifests.job import Reporting, job
+from study_operator.manifests.job import Reporting, job_manifest
 from study_operator.model.job_state import JobState, job_state
 from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, Study, parse
 from study_operator.model.trial import Rows, TrialRow, TrialState
@@ -231,7 +231,8 @@ async def job_states(world: World, gpus: str) -> list[JobState]:
 
 
 def reporting(world: World, study: Study) -> Reporting:
-    made = Reporting.of(study, world.cluster_id, world.settings.study_key_seed, world.settings.reporter_url, None)
+    url = f"{world.settings.reporter_url}&sslrootcert=/var/run/secrets/study-operator.io/ca.crt"
+    made = Reporting.of(study, world.cluster_id, world.settings.study_key_seed, url, None)
     return replace(made, image="registry.example.com/study-trial:1", ca="-----BEGIN CERTIFICATE-----")
 
 
@@ -251,7 +252,7 @@ def reporting(world: World, study: Study) -> Reporting:
 )
 async def test_the_api_server_accepts_the_job(world, fields):
     study = await study_of(world, **fields)
-    await world.cluster.create_job(job(study, reporting(world, study), 0, 0, {"x": 0.5}), dry_run=True)
+    await world.cluster.create_job(job_manifest(study, reporting(world, study), 0, 0, {"x": 0.5}), dry_run=True)
 
 
 async def test_the_longest_name_is_accepted_and_a_longer_one_is_not(world):
@@ -259,13 +260,13 @@ async def test_the_longest_name_is_accepted_and_a_longer_one_is_not(world):
     study = await study_of(world, "s" * 52, maxTrials=1_000_000, infrastructureRetries=9, jobTemplate=job_template())
     name = study.job_name(999_999, 99)
     assert len(name) == 63
-    made = job(study, reporting(world, study), 999_999, 0, {"x": 0.5}, name=name)
+    made = job_manifest(study, reporting(world, study), 999_999, 0, {"x": 0.5}, name=name)
     await world.cluster.create_job(made, dry_run=True)
     with pytest.raises(ApiError, match="63"):
         await world.cluster.create_job({**made, "metadata": {**made["metadata"], "name": name + "9"}}, dry_run=True)
     several = await study_of(world, "t" * 52, maxTrials=1_000_000, infrastructureRetries=0, jobTemplate=template)
     name = several.job_name(999_999) + "-r"  # 61 characters: with "-1" a host name of 63
-    made = job(several, reporting(world, several), 999_999, 0, {"x": 0.5}, name=name)
+    made = job_manifest(several, reporting(world, several), 999_999, 0, {"x": 0.5}, name=name)
     await world.cluster.create_job(made, dry_run=True)
     with pytest.raises(ApiError, match="invalid DNS label"):
         await world.cluster.create_job({**made, "metadata": {**made["metadata"], "name": name + "r"}}, dry_run=True)
@@ -283,7 +284,7 @@ async def test_the_clusters_choice_of_a_group_can_be_kept(world):
     template = job_template()
     template["spec"]["template"]["spec"]["securityContext"] = {"fsGroup": None}
     study = await study_of(world, checkpoints={"claimTemplate": CLAIM}, jobTemplate=template)
-    manifest = job(study, reporting(world, study), 0, 0, {"x": 0.5})
+    manifest = job_manifest(study, reporting(world, study), 0, 0, {"x": 0.5})
     made = await world.cluster._call("POST", world._path("jobs"), {"dryRun": "All"}, manifest)
     assert "fsGroup" not in made["spec"]["template"]["spec"]["securityContext"]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from study_operator import optimizer
 from study_operator.kube.client import ApiError, Cluster
-from study_operator.manifests.job import job
+from study_operator.manifests.job import job_manifest
 from study_operator.model import log_lines
 from study_operator.model.initial_trials import initial_trials
 from study_operator.model.search_space import example_params
@@ -57,7 +57,7 @@ class Acceptance:
             await self._pool.run(optimizer.check, study, self._sampler_classes)
             log_lines.build(study)
             initial_trials(study)
-            example = job(study, live.reporting, 0, 0, example_params(study.space))
+            example = job_manifest(study, live.reporting, 0, 0, example_params(study.space))
         except Refused as refusal:
             return Judgement(refused(refusal.reason, refusal.message))
         if not accepted_before(manifest):

@@ -14,7 +14,7 @@ from study_operator import metrics
 from study_operator.fence import NotHeld
 from study_operator.kube.client import ApiError, Cluster
 from study_operator.logs import trial_context
-from study_operator.manifests.job import job, secret
+from study_operator.manifests.job import job_manifest, secret
 from study_operator.model import pods
 from study_operator.model.actions import Ask, CreateJob, FindCause, RemoveFinishedJob, RunAgain, StopJob, Tell
 from study_operator.model.batch import StaleHistory
@@ -291,7 +291,7 @@ class Actor:
         if (trouble := await dependents.ensure_claim(self._cluster, study, row.number)) is not None:
             return trouble
         name = row.job
-        manifest = job(study, self._live.reporting, row.number, row.trial_id, row.params, name)
+        manifest = job_manifest(study, self._live.reporting, row.number, row.trial_id, row.params, name)
         try:
             uid = (await self._cluster.create_job(manifest))["metadata"]["uid"]
         except ApiError as error:
