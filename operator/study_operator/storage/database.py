@@ -1,6 +1,6 @@
 """Transactions in PostgreSQL, on one connection per thread of the bounded pool.
 
-A lost connection is opened again. Every write about a served study is refused once another replica serves it.
+A lost connection is opened again. Writes to a study's trials are refused once another replica serves the study.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class StorageError(Exception):
 class Database:
     """Run transactions in one database. Safe to use from several threads, because each has its own connection.
 
-    Every write about a study asks the current hold (`fence.current`) whether this process may still write.
+    `write`, and `transaction` with a study or a trial, ask the current hold whether this process may still write about
+    the study, and let the database check the hold's epoch (see `fence`).
 
     Args:
         dsn: libpq connection string of the operator's own login.

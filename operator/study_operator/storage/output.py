@@ -44,7 +44,7 @@ class OutputStored(Enum):
 
 
 class Output:
-    """Store the output of trials in one database. All methods block: call them from the pool's threads.
+    """Store the output of trials in one database. All methods block, so call them from the pool's threads.
 
     Every method raises `StorageUnavailable` when the connection fails, and `StorageError` when the database refuses a
     statement.

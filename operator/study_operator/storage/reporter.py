@@ -141,7 +141,7 @@ class Ended(NamedTuple):
 
 
 class Guard:
-    """Watch the reporter's login, in every database of the server. The methods block: call them from one thread.
+    """Watch the reporter's login, in every database of the server. The methods block, so call them from one thread.
 
     Args:
         settings: the operator's own login, and the reporter's.

@@ -54,7 +54,7 @@ class KnownStudy:
 
 
 class Studies:
-    """The studies of one cluster in one database. All methods block: call them from the pool's threads.
+    """The studies of one cluster in one database. All methods block, so call them from the pool's threads.
 
     Every method raises `StorageUnavailable` when the connection fails, and `StorageError` when the database refuses a
     statement. Each method is one transaction.
