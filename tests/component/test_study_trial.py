@@ -20,8 +20,8 @@ from optuna.trial import TrialState
 from trial_pod import PARAMS, Pod, write_script
 
 import study_trial
-from study_trial.connection import Call, Connection, UnavailableError
-from study_trial.messages import Writer
+from study_trial._connection import Call, Connection, UnavailableError
+from study_trial._messages import Writer
 
 REPORTER_SESSIONS = "FROM pg_stat_activity WHERE usename = 'study_reporter' AND datname = current_database()"
 

@@ -16,7 +16,7 @@
 Outside a cluster the same script runs with given or default parameters and prints its reports.
 """
 
-from study_trial.errors import (
+from study_trial._errors import (
     InactiveParameterError,
     InvalidValueError,
     RefusedError,
@@ -31,8 +31,8 @@ from study_trial.errors import (
     UnknownParameterError,
     WrongKeyError,
 )
-from study_trial.search_space import Params
-from study_trial.trial import Trial, checkpoint_dir, current, run
+from study_trial._search_space import Params
+from study_trial._trial import Trial, checkpoint_dir, current, run
 
 __all__ = [
     "InactiveParameterError",

@@ -2,7 +2,7 @@
 
 import sys
 
-from study_trial.cli import main
+from study_trial._cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,10 +6,10 @@ import signal
 import time
 from collections.abc import Callable
 
-from study_trial.channels import Channel
-from study_trial.errors import RefusedError, TrialFinishedError, WrongKeyError
-from study_trial.output import say
-from study_trial.reading.entry import Entry, Names, Source
+from study_trial._channels import Channel
+from study_trial._errors import RefusedError, TrialFinishedError, WrongKeyError
+from study_trial._output import say
+from study_trial._reading.entry import Entry, Names, Source
 
 _POLL_SECONDS = 1.0
 # Of the time that the pod has left (terminationGracePeriodSeconds, 30 unless the template says otherwise). What is read

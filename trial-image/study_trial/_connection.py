@@ -12,8 +12,8 @@ from urllib.parse import quote
 import psycopg2
 from psycopg2 import extensions
 
-from study_trial.errors import RefusedError, SetupError, SeveralObjectivesError, TrialFinishedError, WrongKeyError
-from study_trial.messages import Writer
+from study_trial._errors import RefusedError, SetupError, SeveralObjectivesError, TrialFinishedError, WrongKeyError
+from study_trial._messages import Writer
 
 # Thousands of pods share one PostgreSQL, so a login is kept only by those that call more often than this. One
 # whose pod then falls silent is ended by the server: the role's idle_session_timeout.

@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from study_trial.channels import open_channel
-from study_trial.environment import read_given_params, read_names, read_pod_environment
-from study_trial.errors import InvalidValueError, StudyTrialError
-from study_trial.follow import Follower
-from study_trial.output import say
-from study_trial.reading.entry import Names, Source
-from study_trial.reading.jsonlines import JsonLines
-from study_trial.reading.tensorboard import TensorBoard
-from study_trial.trial import Trial, current, run, send_rest_at_exit
+from study_trial._channels import open_channel
+from study_trial._environment import read_given_params, read_names, read_pod_environment
+from study_trial._errors import InvalidValueError, StudyTrialError
+from study_trial._follow import Follower
+from study_trial._output import say
+from study_trial._reading.entry import Names, Source
+from study_trial._reading.jsonlines import JsonLines
+from study_trial._reading.tensorboard import TensorBoard
+from study_trial._trial import Trial, current, run, send_rest_at_exit
 
 _DESCRIPTION = """\
 Lets a program in any language be a trial of a Study.

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from study_trial.errors import SetupError
+from study_trial._errors import SetupError
 
 
 class Writer:

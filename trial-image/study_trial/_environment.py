@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from study_trial.errors import SetupError
+from study_trial._errors import SetupError
 
 # The operator sets all of these in every container of a trial. STUDY_PARAMS alone means a local run with
 # given parameters; any other one without the rest is a container whose environment got lost on the way.

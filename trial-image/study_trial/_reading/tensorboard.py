@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from study_trial.reading.entry import Entry, Names
+from study_trial._reading.entry import Entry, Names
 
 _LARGEST_RECORD = 1024 * 1024  # a scalar has some 50 bytes; what is larger holds pictures, and is passed over
 _HEADER = struct.Struct("<QI")

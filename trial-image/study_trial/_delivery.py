@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from study_trial.connection import Call, UnavailableError
-from study_trial.errors import RefusedError, UndeliveredError
-from study_trial.output import say
+from study_trial._connection import Call, UnavailableError
+from study_trial._errors import RefusedError, UndeliveredError
+from study_trial._output import say
 
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 15.0
@@ -28,7 +28,7 @@ class Caller(Protocol):
     """What `Delivery` needs of a connection."""
 
     def call(self, call: Call, timeout: float) -> Any:
-        """See `study_trial.connection.Connection.call`."""
+        """See `study_trial._connection.Connection.call`."""
 
     def close(self) -> None:
         """Releases what is held until the next call."""

@@ -7,8 +7,8 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-from study_trial.errors import StudyTrialError, Terminated
-from study_trial.output import say
+from study_trial._errors import StudyTrialError, Terminated
+from study_trial._output import say
 
 _installed = False
 _held = False  # a final value is on its way

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_trial.connection import Call, UnavailableError
-from study_trial.delivery import Delivery
-from study_trial.errors import RefusedError, UndeliveredError
+from study_trial._connection import Call, UnavailableError
+from study_trial._delivery import Delivery
+from study_trial._errors import RefusedError, UndeliveredError
 
 
 class FakeDatabase:

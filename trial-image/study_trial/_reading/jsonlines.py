@@ -6,8 +6,8 @@ import json
 import math
 from collections.abc import Iterator
 
-from study_trial.reading.entry import Entry, Names
-from study_trial.reading.tail import LONGEST_LINE, Event, Tail
+from study_trial._reading.entry import Entry, Names
+from study_trial._reading.tail import LONGEST_LINE, Event, Tail
 
 
 class JsonLines:

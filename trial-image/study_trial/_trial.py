@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from study_trial import checks, terminating
-from study_trial.channels import Channel, Final, SilentChannel, open_channel
-from study_trial.environment import read_checkpoint_dir, read_given_params, read_names, read_pod_environment
-from study_trial.errors import InvalidValueError, SearchSpaceError, SeveralObjectivesError, Terminated, is_pruned
-from study_trial.output import say
-from study_trial.search_space import Choices, LocalSpace, Params, Range, Space, StudySpace
+from study_trial import _checks, _terminating
+from study_trial._channels import Channel, Final, SilentChannel, open_channel
+from study_trial._environment import read_checkpoint_dir, read_given_params, read_names, read_pod_environment
+from study_trial._errors import InvalidValueError, SearchSpaceError, SeveralObjectivesError, Terminated, is_pruned
+from study_trial._output import say
+from study_trial._search_space import Choices, LocalSpace, Params, Range, Space, StudySpace
 
 _LONGEST_REASON = 1000
 _LAST_SECONDS = 10.0  # of the time that a pod has left after SIGTERM: terminationGracePeriodSeconds, mostly 30
@@ -123,7 +123,7 @@ class Trial:
                 f"the study has the objectives {', '.join(self._objectives)}, and Optuna has no pruning with several: "
                 "there is nothing that could be done with values reported during a trial; return the final ones"
             )
-        self._channel.report(checks.step(step), checks.number(value, "the reported value"))
+        self._channel.report(_checks.step(step), _checks.number(value, "the reported value"))
 
     def should_prune(self) -> bool:
         """Whether to stop: true once the operator has pruned the trial. Always false outside a cluster."""
@@ -140,7 +140,7 @@ class Trial:
             InvalidValueError: the attribute cannot be stored; nothing was sent.
             RefusedError: the database refused it: a wrong key, or a trial that has ended.
         """
-        text = checks.attribute(key, value)
+        text = _checks.attribute(key, value)
         self._channel.set_user_attr(key, text)
         self._user_attrs[key] = value
 
@@ -155,7 +155,7 @@ class Trial:
             InvalidValueError: the study has no such constraint, the value is no finite number, or `finish` was called
             before.
         """
-        number = checks.number(value, f"constraint {name!r}")
+        number = _checks.number(value, f"constraint {name!r}")
         if not math.isfinite(number):
             raise InvalidValueError(f"constraint {name!r} must be a finite number, not {number!r}; nothing was sent")
         if self._limited is not None and name not in self._limited:
@@ -195,7 +195,7 @@ class Trial:
             RefusedError: the database refused it: a wrong key, another final value before, a trial that has ended.
             UndeliveredError: the database was away for too long; the message holds the value.
         """
-        values = checks.values(value)
+        values = _checks.values(value)
         if not values and not pruned:
             raise InvalidValueError("a trial ends with a final value, or as pruned; nothing was sent")
         if values and self._objectives and len(values) != len(self._objectives):
@@ -214,7 +214,7 @@ class Trial:
         self._end(Final(values, pruned, self._constraints))
 
     def _end(self, final: Final) -> None:
-        with terminating.Hold():
+        with _terminating.Hold():
             unneeded = self._channel.finish(final)
             self._finished = True
         if unneeded:
@@ -260,14 +260,14 @@ def current() -> Trial:
         _current = _open()
         atexit.register(send_rest_at_exit, _current, os.getpid())
     if os.environ.get("STUDY_TRIAL_ID"):
-        terminating.install()
+        _terminating.install()
     return _current
 
 
 def send_rest_at_exit(trial: Trial, process: int) -> None:
     """What still waits is tried once more when the process ends, which may be for SIGTERM, and what is lost is said."""
     if os.getpid() == process:  # and no worker forked from it, which has a copy of what waits
-        with contextlib.suppress(Terminated), terminating.Hold():
+        with contextlib.suppress(Terminated), _terminating.Hold():
             trial.send_rest()
 
 

@@ -12,10 +12,10 @@ import optuna
 import pytest
 
 import study_trial
-from study_trial import trial as trial_module
-from study_trial.channels import Final, SilentChannel
-from study_trial.search_space import StudySpace
-from study_trial.trial import Trial
+from study_trial import _trial as trial_module
+from study_trial._channels import Final, SilentChannel
+from study_trial._search_space import StudySpace
+from study_trial._trial import Trial
 
 
 class RememberingChannel:

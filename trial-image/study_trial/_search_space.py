@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from study_trial.errors import InactiveParameterError, SearchSpaceError, UnknownParameterError
-from study_trial.output import say
+from study_trial._errors import InactiveParameterError, SearchSpaceError, UnknownParameterError
+from study_trial._output import say
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import operator
 from typing import Any
 
-from study_trial.errors import InvalidValueError
+from study_trial._errors import InvalidValueError
 
 _LARGEST_STEP = 2**31 - 1
 _LONGEST_ATTRIBUTE_NAME = 512

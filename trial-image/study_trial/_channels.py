@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from study_trial.connection import Call, Connection
-from study_trial.delivery import Delivery
-from study_trial.environment import PodEnvironment
-from study_trial.errors import TrialFinishedError
-from study_trial.output import say
+from study_trial._connection import Call, Connection
+from study_trial._delivery import Delivery
+from study_trial._environment import PodEnvironment
+from study_trial._errors import TrialFinishedError
+from study_trial._output import say
 
 _ASK_SECONDS = 1.0  # should_prune() asks the database no more often than this
 
