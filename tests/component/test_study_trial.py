@@ -140,7 +140,7 @@ def test_an_objective_that_fails_finishes_nothing(pod, tmp_path):
 
 
 def test_an_infeasible_trial(pod, tmp_path):
-    script = write_script(tmp_path, 'def objective(trial):\n    trial.infeasible(MemoryError("OOM at 512"))\n')
+    script = write_script(tmp_path, 'def objective(trial):\n    trial.mark_infeasible(MemoryError("OOM at 512"))\n')
     done = pod.command("run", script)
     assert (done.returncode, done.stderr, pod.result()) == (0, "", ([], False))
     assert pod.extras() == ({}, "OOM at 512", False)

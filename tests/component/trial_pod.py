@@ -60,6 +60,8 @@ class Pod:
             "STUDY_STORAGE_KEY": KEY,
             "STUDY_OBJECTIVES": json.dumps(self.objectives),
             "STUDY_CONSTRAINTS": json.dumps(CONSTRAINTS),
+            "STUDY_DIRECTIONS": json.dumps(["maximize"] * len(self.objectives)),
+            "STUDY_OPTUNA_NAME": self.study_name,
         }
 
     def trial(self, report: float = 5.0, key: str = KEY) -> Trial:

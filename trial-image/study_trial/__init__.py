@@ -1,4 +1,6 @@
-"""Lets a training script be a trial of a Study: parameters in, reports out. Needs psycopg2 and nothing else.
+"""Makes a training script a trial of a Study: parameters in, reports out. Needs psycopg2 and nothing else.
+
+This module is the whole public interface. The modules whose names begin with an underscore may change at any time.
 
     import study_trial
 
@@ -14,6 +16,7 @@
     study_trial.run(objective)
 
 Outside a cluster the same script runs with given or default parameters and prints its reports.
+docs/training-script.md is the guide.
 """
 
 from study_trial._errors import (
@@ -29,6 +32,7 @@ from study_trial._errors import (
     TrialPruned,
     UndeliveredError,
     UnknownParameterError,
+    UnsupportedError,
     WrongKeyError,
 )
 from study_trial._search_space import Params
@@ -49,6 +53,7 @@ __all__ = [
     "TrialPruned",
     "UndeliveredError",
     "UnknownParameterError",
+    "UnsupportedError",
     "WrongKeyError",
     "checkpoint_dir",
     "current",

@@ -1,4 +1,4 @@
-"""`python -m study_trial` is the command `study-trial`."""
+"""Run the command `study-trial`, also as `python -m study_trial`."""
 
 import sys
 

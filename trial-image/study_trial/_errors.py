@@ -1,4 +1,4 @@
-"""Everything `study_trial` raises. All but `TrialPruned` and `Terminated` derive from `StudyTrialError`."""
+"""The errors that `study_trial` raises. All but `TrialPruned` and `Terminated` derive from `StudyTrialError`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sys
 
 
 class StudyTrialError(Exception):
-    """Base of the errors of this package; the message says what was wrong and what to do."""
+    """Base of this package's errors. The message says what was wrong and what to do."""
 
 
 class SetupError(StudyTrialError):
-    """The environment is not that of a trial's pod, nor is it empty as outside a cluster."""
+    """The environment is incomplete or wrong, or it lacks something that the script asks for."""
 
 
 class UnknownParameterError(StudyTrialError, KeyError):
@@ -20,7 +20,7 @@ class UnknownParameterError(StudyTrialError, KeyError):
 
 
 class InactiveParameterError(UnknownParameterError):
-    """The study has the parameter, but not in this trial: its `when` is not fulfilled."""
+    """The study has the parameter, but this trial does not, because its `when` is not fulfilled."""
 
 
 class SearchSpaceError(StudyTrialError, ValueError):
@@ -28,11 +28,18 @@ class SearchSpaceError(StudyTrialError, ValueError):
 
 
 class InvalidValueError(StudyTrialError, ValueError):
-    """A value, step or attribute that cannot be reported. Nothing was sent."""
+    """A value, step or attribute cannot be reported. Nothing was sent."""
+
+
+class UnsupportedError(StudyTrialError, AttributeError):
+    """Optuna's object has this attribute, but a trial's pod cannot provide it. The message says what to do instead.
+
+    It is an AttributeError, so that `hasattr` and `getattr` with a default work.
+    """
 
 
 class RefusedError(StudyTrialError):
-    """The database refused a call for a reason that no retry can change."""
+    """The database refused a call. A retry would be refused, too."""
 
 
 class WrongKeyError(RefusedError):
@@ -44,9 +51,10 @@ class TrialFinishedError(RefusedError):
 
 
 class SeveralObjectivesError(RefusedError, NotImplementedError):
-    """Optuna has no pruning in a study of several objectives, so there are no reports either (SQLSTATE SO004).
+    """The call is for studies of one objective, and this study has several (SQLSTATE SO004).
 
-    A NotImplementedError too, as Optuna raises it.
+    Optuna has no pruning with several objectives, so there are no reports, and no single direction. The error is a
+    NotImplementedError, and so a RuntimeError, because Optuna raises these.
     """
 
 
@@ -55,23 +63,24 @@ class UndeliveredError(StudyTrialError):
 
 
 class TrialPruned(Exception):  # Optuna's name, so that an objective works unchanged
-    """Raise it in an objective to end the trial early, as `optuna.TrialPruned`."""
+    """End the trial early: raise this in an objective, as `optuna.TrialPruned`."""
 
 
 class Terminated(SystemExit):
-    """The pod is being ended (SIGTERM): raised in the main thread, wherever that is, so that the script can save.
+    """The pod is being ended (SIGTERM). Raised in the main thread, at any line, so that the script can save its state.
 
-    `except Exception` does not catch it; uncaught it ends the process with exit code 143 and no traceback.
+    `except Exception` does not catch it. Uncaught, it ends the process with exit code 143 and no traceback.
     """
 
     def __init__(self) -> None:
-        super().__init__(143)  # 128 + SIGTERM, as a shell has it
+        super().__init__(143)  # 128 + SIGTERM, as in a shell
 
 
 def is_pruned(error: BaseException) -> bool:
-    """Whether an objective ended itself by this package's `TrialPruned` or by Optuna's.
+    """Return whether this is `TrialPruned`, of this package or of Optuna.
 
-    Optuna is looked up, never imported: it is slow to import, and if nobody did, nobody raised its exception.
+    Optuna is not imported for it, because the import is slow: if the script has not imported Optuna, it cannot have
+    raised Optuna's exception.
     """
     optuna = sys.modules.get("optuna.exceptions")
     return isinstance(error, TrialPruned) or (optuna is not None and isinstance(error, optuna.TrialPruned))

@@ -18,6 +18,8 @@ _RESERVED = (
     "STUDY_SEARCH_SPACE",
     "STUDY_OBJECTIVES",
     "STUDY_CONSTRAINTS",
+    "STUDY_DIRECTIONS",
+    "STUDY_OPTUNA_NAME",
     "STUDY_CHECKPOINT_DIR",
 )
 # What the operator reads or adds to, and the Study's schema leaves open; all else the API server judges.

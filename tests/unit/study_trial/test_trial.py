@@ -250,7 +250,7 @@ def test_a_constraint_that_is_missing_is_warned_of(channel, capsys):
     ],
 )
 def test_a_trial_may_call_itself_infeasible(trial, channel, reason, stored):
-    study_trial.run(lambda trial: trial.infeasible(reason))
+    study_trial.run(lambda trial: trial.mark_infeasible(reason))
     assert channel.final == Final([], infeasible=stored)
     assert trial.finished
 
@@ -275,7 +275,7 @@ def test_pods_beside_the_first_one_report_nothing_and_say_so_once(channel, capsy
     trial.set_user_attr("a", 1)
     trial.set_constraint("latency_ms", 43)
     trial.finish(0.5)
-    trial.infeasible("OOM")
+    trial.mark_infeasible("OOM")
     assert channel.calls == []
     assert capsys.readouterr().err == (
         "study-trial: this is pod 2 of the trial: what it reports is not sent, pod 0 reports for all\n"
@@ -320,7 +320,7 @@ def test_a_local_run_prints_what_it_would_send(local, capsys):
 def test_a_local_run_prints_constraints_and_why_it_is_infeasible(local, capsys):
     local.set_constraint("latency_ms", 43)
     local.finish([0.5, 2])
-    local.infeasible("OOM")
+    local.mark_infeasible("OOM")
     assert capsys.readouterr().err.splitlines()[-4:] == [
         "study-trial: local run: constraint latency_ms = 43.0",
         "study-trial: local run: final value 0.5, 2.0",

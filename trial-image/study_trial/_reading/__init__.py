@@ -1,1 +1,1 @@
-"""Reads metrics that a program writes to files, while it writes them."""
+"""Readers of the files to which a program writes metrics while it runs."""
