@@ -10,37 +10,13 @@ import sys
 import numpy
 import optuna
 import pytest
+from remembering import RememberingChannel
 
 import study_trial
 from study_trial import _trial as trial_module
 from study_trial._channels import Final, SilentChannel
 from study_trial._search_space import StudySpace
 from study_trial._trial import Trial
-
-
-class RememberingChannel:
-    """Stores calls as tuples; `pruned` is what the operator has decided."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple] = []
-        self.pruned = False
-
-    def report(self, step: int, value: float) -> None:
-        self.calls.append(("report", step, value))
-
-    def should_stop(self) -> bool:
-        return self.pruned
-
-    def set_user_attr(self, name: str, text: str) -> None:
-        self.calls.append(("attr", name, text))
-
-    def finish(self, final: Final) -> bool:
-        self.calls.append(("finish", final.values, final.pruned))
-        self.final = final
-        return self.pruned
-
-    def waiting(self) -> list[str]:
-        return []
 
 
 @pytest.fixture
