@@ -24,7 +24,7 @@ from optuna_integration import LightGBMPruningCallback
 def objective(trial):
     train = lightgbm.Dataset(x, y)
     valid = lightgbm.Dataset(x[:50], y[:50], reference=train)
-    params = {"objective": "binary", "metric": "auc", "verbosity": -1, "num_threads": 1, "learning_rate": trial.params["lr"]}
+    params = {"objective": "binary", "metric": "auc", "verbosity": -1, "num_threads": 1, "eta": trial.params["lr"]}
     result = {}
     callbacks = [LightGBMPruningCallback(trial, "auc"), lightgbm.record_evaluation(result)]
     lightgbm.train(params, train, 5, valid_sets=[valid], callbacks=callbacks)
