@@ -147,13 +147,15 @@ class Trial:
             SearchSpaceError: the study has another range, step or log for it.
         """
         step = None if step is None else float(step)
-        return self._suggest(name, lambda: Range("float", float(low), float(high), step, log))
+        value: float = self._suggest(name, lambda: Range("float", float(low), float(high), step, log))
+        return value
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """Return the value of an int parameter. Raises the same errors as `suggest_float`."""
-        return self._suggest(
+        value: int = self._suggest(
             name, lambda: Range("int", operator.index(low), operator.index(high), operator.index(step), log)
         )
+        return value
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """Return the value of a categorical parameter: one of `choices`, in its type there.

@@ -191,14 +191,16 @@ def _part(kind: int, value: int | bytes, size: int, form: str) -> float:
     if kind in (1, 2):
         if isinstance(value, int) or len(value) != size:
             raise _Malformed("it is a tensor of several numbers")
-        return struct.unpack(form, value)[0]
+        number: float = struct.unpack(form, value)[0]
+        return number
     if isinstance(value, bytes):
         packed = value
         value, end = _varint(packed, 0)
         if end != len(packed):
             raise _Malformed("it is a tensor of several numbers")
     if kind == _HALF:
-        return struct.unpack("<e", struct.pack("<H", value & 0xFFFF))[0]
+        half: float = struct.unpack("<e", struct.pack("<H", value & 0xFFFF))[0]
+        return half
     return value - 2**64 if value >= 2**63 else value
 
 
