@@ -1,4 +1,4 @@
-"""SIGTERM in a trial's pod: an exception in the main thread, once, so that the script can save its state."""
+"""SIGTERM in a trial's pod: raise one exception in the main thread, so that the script can save its state."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-from study_trial.errors import StudyTrialError, Terminated
-from study_trial.output import say
+from study_trial._errors import StudyTrialError, Terminated
+from study_trial._output import say
 
 _installed = False
-_held = False  # a final value is on its way
+_held = False  # a final value is being sent, so the exception waits
 _asked = False
 _raised = False
 
 
 def install() -> None:
-    """Lets SIGTERM raise `Terminated` in the main thread.
+    """Make SIGTERM raise `Terminated` in the main thread.
 
-    Does nothing in another thread, where Python allows no handlers, and when the program (or a training framework)
-    handles the signal itself.
+    Does nothing in another thread, because Python allows no handlers there. Does nothing either if the program or its
+    training framework handles the signal itself.
     """
     global _installed
     if _installed or threading.current_thread() is not threading.main_thread():
@@ -29,13 +29,13 @@ def install() -> None:
         return
     _installed = True
     signal.signal(signal.SIGTERM, _on_sigterm)
-    # A worker of a data loader is ended by its parent with the same signal, and has nothing to save. The signal is
-    # blocked meanwhile, because Python forgets one that comes between the fork and the child's first step.
+    # A data loader ends its workers with the same signal, and they have nothing to save. The signal is blocked around
+    # the fork, because Python loses a signal that comes between the fork and the child's first step.
     os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_uninstall)
 
 
 class Hold:
-    """While the main thread has entered it SIGTERM waits: a result is worth the time that the pod has left."""
+    """Context that defers `Terminated` in the main thread, so that a final value is stored before the pod ends."""
 
     def __enter__(self) -> None:
         global _held
@@ -50,14 +50,14 @@ class Hold:
         _held = False
         if _asked and not _raised:
             if isinstance(error, StudyTrialError):
-                say(str(error))  # `Terminated` ends a process without a word, and this may hold the final value
+                say(str(error))  # `Terminated` replaces this error, which may hold the final value
             _raise()
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
     global _asked
     _asked = True
-    if not _held and not _raised:  # a second signal must not interrupt the saving
+    if not _held and not _raised:  # once: a second signal must not interrupt the script's saving
         _raise()
 
 

@@ -10,37 +10,13 @@ import sys
 import numpy
 import optuna
 import pytest
+from remembering import RememberingChannel
 
 import study_trial
-from study_trial import trial as trial_module
-from study_trial.channels import Final, SilentChannel
-from study_trial.search_space import StudySpace
-from study_trial.trial import Trial
-
-
-class RememberingChannel:
-    """Stores calls as tuples; `pruned` is what the operator has decided."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple] = []
-        self.pruned = False
-
-    def report(self, step: int, value: float) -> None:
-        self.calls.append(("report", step, value))
-
-    def should_stop(self) -> bool:
-        return self.pruned
-
-    def set_user_attr(self, name: str, text: str) -> None:
-        self.calls.append(("attr", name, text))
-
-    def finish(self, final: Final) -> bool:
-        self.calls.append(("finish", final.values, final.pruned))
-        self.final = final
-        return self.pruned
-
-    def waiting(self) -> list[str]:
-        return []
+from study_trial import _trial as trial_module
+from study_trial._channels import Final, SilentChannel
+from study_trial._search_space import StudySpace
+from study_trial._trial import Trial
 
 
 @pytest.fixture
@@ -250,7 +226,7 @@ def test_a_constraint_that_is_missing_is_warned_of(channel, capsys):
     ],
 )
 def test_a_trial_may_call_itself_infeasible(trial, channel, reason, stored):
-    study_trial.run(lambda trial: trial.infeasible(reason))
+    study_trial.run(lambda trial: trial.mark_infeasible(reason))
     assert channel.final == Final([], infeasible=stored)
     assert trial.finished
 
@@ -275,7 +251,7 @@ def test_pods_beside_the_first_one_report_nothing_and_say_so_once(channel, capsy
     trial.set_user_attr("a", 1)
     trial.set_constraint("latency_ms", 43)
     trial.finish(0.5)
-    trial.infeasible("OOM")
+    trial.mark_infeasible("OOM")
     assert channel.calls == []
     assert capsys.readouterr().err == (
         "study-trial: this is pod 2 of the trial: what it reports is not sent, pod 0 reports for all\n"
@@ -320,7 +296,7 @@ def test_a_local_run_prints_what_it_would_send(local, capsys):
 def test_a_local_run_prints_constraints_and_why_it_is_infeasible(local, capsys):
     local.set_constraint("latency_ms", 43)
     local.finish([0.5, 2])
-    local.infeasible("OOM")
+    local.mark_infeasible("OOM")
     assert capsys.readouterr().err.splitlines()[-4:] == [
         "study-trial: local run: constraint latency_ms = 43.0",
         "study-trial: local run: final value 0.5, 2.0",

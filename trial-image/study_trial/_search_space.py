@@ -1,4 +1,8 @@
-"""Search spaces: what a suggest call asks for, compared with what the study has, or given a value locally."""
+"""Search spaces: find the value for a suggest call.
+
+In a pod the call is compared with the study's search space, and the value is the one that the operator chose. Outside a
+cluster the value is a given one or a default.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from study_trial.errors import InactiveParameterError, SearchSpaceError, UnknownParameterError
-from study_trial.output import say
+from study_trial._errors import InactiveParameterError, SearchSpaceError, UnknownParameterError
+from study_trial._output import say
 
 
 @dataclass(frozen=True)
 class Range:
-    """The values of a float or int parameter. `step` is None for a float without a grid."""
+    """The values of a float or int parameter.
+
+    Attributes:
+        kind: "float" or "int".
+        low: the least value.
+        high: the greatest value.
+        step: distance between two values; None for a float without a grid.
+        log: whether the values are spread evenly over the logarithm.
+
+    Raises:
+        SearchSpaceError: there is no such range, for example because low is greater than high.
+    """
 
     kind: str
     low: float
@@ -37,7 +52,7 @@ class Range:
         return f"{self.kind} from {self.low} to {self.high}{step}{', log' if self.log else ''}"
 
     def same_as(self, other: Range | Choices) -> bool:
-        """Equal up to the rounding of a float that was written in two places."""
+        """Return whether the ranges are equal, up to the rounding of a float that was written in two places."""
         return (
             isinstance(other, Range)
             and (self.kind, self.log, self.step is None) == (other.kind, other.log, other.step is None)
@@ -47,7 +62,7 @@ class Range:
         )
 
     def default(self) -> float:
-        """The middle of the range: the geometric one of a log range, moved to the grid where there is one."""
+        """Return the middle of the range: the geometric one of a log range, moved to the grid if there is one."""
         middle = (self.low + self.high) / 2
         if self.log:
             middle = math.sqrt(self.low) * math.sqrt(self.high)
@@ -56,10 +71,10 @@ class Range:
         return self.cast(middle)
 
     def cast(self, value: Any) -> float:
-        """The value in the parameter's own type.
+        """Return the value in the parameter's own type.
 
         Raises:
-            SearchSpaceError: not a number of this kind, or out of range.
+            SearchSpaceError: the value is not a number of this kind, or is out of range.
         """
         try:
             number = float(value)
@@ -67,7 +82,7 @@ class Range:
             raise SearchSpaceError(f"{value!r} is not a number") from None
         if self.kind == "int" and not number.is_integer():
             raise SearchSpaceError(f"{value!r} is not a whole number")
-        # The edges of a float range may be a rounding away, as 1e-5 computed as 0.1 ** 5 is.
+        # A float may miss the edge of its range by rounding: 0.1 ** 5 is not quite 1e-5.
         slack = 1e-9 * max(abs(self.low), abs(self.high))
         if not self.low - slack <= number <= self.high + slack:
             raise SearchSpaceError(f"{value!r} is out of range: {self}")
@@ -76,7 +91,11 @@ class Range:
 
 @dataclass(frozen=True)
 class Choices:
-    """The values of a categorical parameter."""
+    """The values of a categorical parameter.
+
+    Raises:
+        SearchSpaceError: there are no choices.
+    """
 
     choices: tuple[Any, ...]
 
@@ -88,11 +107,14 @@ class Choices:
         return f"one of {', '.join(map(repr, self.choices))}"
 
     def same_as(self, other: Range | Choices) -> bool:
-        """The same choices in any order. A Study may have them as texts: "32" there is 32 in the script."""
+        """Return whether both have the same choices, in any order.
+
+        A Study may have a choice as text: "32" there is 32 in the script.
+        """
         if not isinstance(other, Choices) or len(self.choices) != len(other.choices):
             return False
         theirs, ours = list(other.choices), list(self.choices)
-        for means in (_equal, _spells):  # where the Study has both "32" and 32, each is itself
+        for means in (_equal, _spells):  # exact matches first: a Study may have both "32" and 32
             left = []
             for value in theirs:
                 found = next((i for i, choice in enumerate(ours) if means(value, choice)), None)
@@ -104,11 +126,11 @@ class Choices:
         return not theirs
 
     def default(self) -> Any:
-        """The first choice."""
+        """Return the first choice."""
         return self.choices[0]
 
     def cast(self, value: Any) -> Any:
-        """The choice that `value` is or spells, in the script's own type.
+        """Return the choice that `value` is or spells, in the script's own type.
 
         Raises:
             SearchSpaceError: there is no such choice.
@@ -121,12 +143,12 @@ class Choices:
 
 
 def _equal(value: Any, choice: Any) -> bool:
-    """Whether they are the same in type too; 1 is 1.0, but neither is True."""
+    """Return whether they are equal and both or neither are bool: 1 is 1.0, but neither is True."""
     return isinstance(value, bool) == isinstance(choice, bool) and value == choice
 
 
 def _spells(value: Any, choice: Any) -> bool:
-    """Whether a value as a Study or a command line has it (often a text) means this choice of the script."""
+    """Return whether a value, often a text from a Study or a command line, means this choice of the script."""
     if isinstance(value, str) == isinstance(choice, str):
         return _equal(value, choice)
     text, other = (value, choice) if isinstance(value, str) else (choice, value)
@@ -141,13 +163,20 @@ def _spells(value: Any, choice: Any) -> bool:
 
 
 class Params(dict[str, Any]):
-    """The parameters of a trial by name. For a name that is not there the error lists those that are, or says why the
-    study has it and this trial has not."""
+    """The parameters of a trial by name.
+
+    For an unknown name the error lists the known ones. For a parameter that is not active it says why.
+    """
 
     def __init__(
         self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), inactive: Mapping[str, str] | None = None
     ) -> None:
-        """`inactive` says of conditional parameters why they are not active."""
+        """Take the active parameters.
+
+        Args:
+            values: by name.
+            inactive: for each conditional parameter that is not active, why.
+        """
         super().__init__(values)
         self._inactive = dict(inactive or {})
 
@@ -159,29 +188,42 @@ class Params(dict[str, Any]):
 
 
 class Space(Protocol):
-    """Where the value of a parameter comes from."""
+    """Where the value of a parameter comes from.
+
+    Attributes:
+        params: the values by name.
+        asked: what suggest calls have asked for so far, by name.
+    """
 
     params: Params
+    asked: dict[str, Range | Choices]
 
     def value(self, name: str, asked: Range | Choices) -> Any:
-        """The parameter's value.
+        """Return the parameter's value.
 
         Raises:
             UnknownParameterError: there is no such parameter, or it is not active in this trial.
-            SearchSpaceError: the space has something else under this name than is asked for.
+            SearchSpaceError: the parameter's range or choices differ from what is asked for.
         """
 
 
 class StudySpace:
-    """The parameters that the operator chose, beside the study's search space."""
+    """The parameters that the operator chose, and the study's search space."""
 
     def __init__(self, params: Mapping[str, Any], parameters: Sequence[Mapping[str, Any]]) -> None:
-        """`parameters` is `spec.parameters` of the Study."""
+        """Read the search space.
+
+        Args:
+            params: the parameters that are active in this trial, by name.
+            parameters: the Study's `spec.parameters`.
+        """
         inactive = {p["name"]: _why_inactive(p["when"], params) for p in parameters if p.get("when")}
         self.params = Params(params, {name: why for name, why in inactive.items() if name not in params})
+        self.asked: dict[str, Range | Choices] = {}
         self._space = {parameter["name"]: _of_study(parameter) for parameter in parameters}
 
     def value(self, name: str, asked: Range | Choices) -> Any:
+        """Return the value that the operator chose. See `Space.value`."""
         value = self.params[name]
         theirs = self._space[name]
         if not asked.same_as(theirs):
@@ -189,20 +231,22 @@ class StudySpace:
                 f"parameter {name!r}: the script asks for {asked}, but the study has {theirs}; make the "
                 "suggest call and the Study's spec.parameters agree (another range needs a new Study)"
             )
-        # From here on trial.params has the script's own type, as it has with Optuna.
+        # From here on trial.params has the script's own type, as with Optuna.
         self.params[name] = value = asked.cast(value)
+        self.asked[name] = asked
         return value
 
 
 class LocalSpace:
-    """Outside a cluster: given values, and for the others the middle of the range or the first choice."""
+    """The parameters of a local run: given values, else the middle of the range or the first choice."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.params = Params(given)
-        self._asked: dict[str, Range | Choices] = {}
+        self.asked: dict[str, Range | Choices] = {}
 
     def value(self, name: str, asked: Range | Choices) -> Any:
-        before = self._asked.get(name)
+        """Return the given value or the default, and print it the first time. See `Space.value`."""
+        before = self.asked.get(name)
         if before and not asked.same_as(before):
             raise SearchSpaceError(f"parameter {name!r} is asked for as {asked}, and before that as {before}")
         given = name in self.params
@@ -213,20 +257,20 @@ class LocalSpace:
         if not before:
             origin = "given" if given else "default"
             say(f"local run: {name} = {value!r} ({origin}; {asked})")
-        self._asked[name] = asked
+        self.asked[name] = asked
         self.params[name] = value
         return value
 
 
 def _why_inactive(when: Mapping[str, Any], params: Mapping[str, Any]) -> str:
-    """`when` is that of an entry of `spec.parameters`."""
+    """Return why a parameter with this `when` (of the Study's `spec.parameters`) is not active."""
     parent, wanted = when["parameter"], " or ".join(map(repr, when["in"]))
     now = f"is {params[parent]!r}" if parent in params else "is not active either"
     return f"it is so when {parent} is {wanted}, and {parent} {now} here"
 
 
 def _of_study(parameter: Mapping[str, Any]) -> Range | Choices:
-    """One entry of `spec.parameters`."""
+    """Return the range or choices of an entry of the Study's `spec.parameters`."""
     if "categorical" in parameter:
         return Choices(tuple(parameter["categorical"]["choices"]))
     kind = "float" if "float" in parameter else "int"

@@ -1,4 +1,4 @@
-"""The lines of a file that somebody else writes, truncates, renames or replaces meanwhile."""
+"""Reader of the lines of a file that another program writes, truncates, renames or replaces meanwhile."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from collections.abc import Iterator
 from enum import Enum
 
 _CHUNK = 64 * 1024
-_HEAD = 256  # bytes by which a file is known again
+_HEAD = 256  # so many first bytes tell whether a file is still the same
 LONGEST_LINE = 256 * 1024
 
 
 class Event(Enum):
+    """What happens to a file between two of its lines."""
+
     ANEW = "the file begins anew: it was truncated or replaced"
     TOO_LONG = "a line was too long to be read"
 
 
 class Tail:
-    """Follows one path from its beginning. What is read is kept in no more memory than the longest line.
+    """Reads the file at a path from its beginning. Needs no more memory than the longest line and one chunk.
 
-    A file that was renamed (rotated) is read to its end, and then the one that has its name now. One that was
-    truncated, or replaced by another while its own is gone, is read anew.
+    If the file was renamed (rotated), the reader finishes it and goes on with the file that has the name now. If the
+    file was truncated, or deleted and replaced, the reader begins anew.
+
+    Attributes:
+        trouble: why nothing can be read now, in words; None when all is well.
     """
 
     def __init__(self, path: str) -> None:
@@ -31,12 +36,12 @@ class Tail:
         self._position = 0
         self._head = b""
         self._buffer = b""
-        self._skipping = False  # the rest of a line that was too long
+        self._skipping = False  # inside a line that was too long
         self._lines: deque[bytes | Event] = deque()
         self.trouble: str | None = None
 
     def read(self, last: bool = False) -> Iterator[bytes | Event]:
-        """New lines, without their ends, and what has happened to the file between them. See `Source.read`."""
+        """Yield new lines without their line ends, and events between them. See `Source.read`."""
         while True:
             while self._lines:
                 yield self._lines.popleft()
@@ -47,7 +52,7 @@ class Tail:
             yield line
 
     def _read_on(self) -> bool:
-        """Reads a piece of the open file; false at its end."""
+        """Read a chunk of the open file. Return False at its end."""
         if self._file is None:
             return False
         try:
@@ -55,7 +60,7 @@ class Tail:
                 os.lseek(self._file, 0, os.SEEK_SET)
                 self._begin(anew=True)
             data = os.read(self._file, _CHUNK)
-        except OSError as error:  # a stale handle of a network's file system, for example
+        except OSError as error:  # for example a stale handle of a network file system
             self.trouble = f"{self._path} cannot be read: {error.strerror}"
             os.close(self._file)
             self._file = None
@@ -67,7 +72,7 @@ class Tail:
         return bool(data)
 
     def _reopen(self) -> bool:
-        """Opens the file that has the name, if it is another one than before."""
+        """Open the file that has the name now. Return False if it is still the same file, or cannot be opened."""
         try:
             there = os.stat(self._path)
         except OSError as error:
@@ -85,7 +90,7 @@ class Tail:
             self.trouble = f"{self._path} cannot be read: {error.strerror}"
             return False
         if here and here.st_nlink and self._buffer:
-            self._split(b"\n")  # nobody will complete the line
+            self._split(b"\n")  # the renamed file ends here, so its last line is complete
         if self._file is not None:
             os.close(self._file)
         self._file, self.trouble = opened, None

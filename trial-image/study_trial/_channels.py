@@ -1,4 +1,4 @@
-"""Where reports go: to the study's database in a trial's pod, to the screen outside a cluster."""
+"""Where reports go: in a trial's pod to the study's database, outside a cluster to stderr."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from study_trial.connection import Call, Connection
-from study_trial.delivery import Delivery
-from study_trial.environment import PodEnvironment
-from study_trial.errors import TrialFinishedError
-from study_trial.output import say
+from study_trial._connection import Call, Connection
+from study_trial._delivery import Delivery
+from study_trial._environment import PodEnvironment
+from study_trial._errors import TrialFinishedError
+from study_trial._output import say
 
-_ASK_SECONDS = 1.0  # should_prune() asks the database no more often than this
+_ASK_SECONDS = 1.0  # least time between two questions to the database whether to stop
 
 
 @dataclass(frozen=True)
 class Final:
-    """How a trial ends: final values, one per objective, and those of the constraints by name; or `pruned` by the
-    script itself; or why it is `infeasible`."""
+    """How a trial ends.
+
+    Attributes:
+        values: the final values, one per objective; empty when there are none.
+        pruned: whether the script itself ended the trial early.
+        constraints: the constraints' values by name.
+        infeasible: why the parameters cannot work; None when they can.
+    """
 
     values: list[float]
     pruned: bool = False
@@ -29,47 +35,61 @@ class Final:
 
 
 class Channel(Protocol):
-    """Takes checked values: finite or not, a value is a float, a step an int >= 0, an attribute JSON text."""
+    """Where checked values are sent to.
+
+    A value is a float, also NaN or infinite. A step is an int from 0. An attribute is JSON text. RefusedError and its
+    subclasses are raised when the database refuses a call.
+    """
 
     def report(self, step: int, value: float) -> None:
-        """Stores an intermediate value, at once or when the database is back."""
+        """Store an intermediate value, now or when the database is back."""
 
     def should_stop(self) -> bool:
-        """Whether the operator has pruned the trial, as far as is known."""
+        """Return whether the operator is known to have pruned the trial."""
 
     def set_user_attr(self, name: str, text: str) -> None:
-        """Stores an attribute, at once or when the database is back."""
+        """Store an attribute, now or when the database is back."""
 
     def finish(self, final: Final) -> bool:
-        """Stores the trial's end; true when the operator had pruned the trial, so that it was not needed.
+        """Store the trial's end.
+
+        Returns:
+            Whether the operator had pruned the trial, so that the end was not needed.
 
         Raises:
-            UndeliveredError: not within STUDY_FINISH_TIMEOUT.
+            UndeliveredError: it could not be delivered within STUDY_FINISH_TIMEOUT.
         """
 
     def candidate(self, values: list[float], constraints: dict[str, float]) -> None:
-        """Stores final values that count when the trial's Job is complete. Raises as `finish`."""
+        """Store provisional final values, which count if the trial's Job completes. Raises the errors of `finish`."""
 
     def clear_candidate(self) -> None:
-        """Takes back what `candidate` has stored, at once or when the database is back."""
+        """Delete what `candidate` has stored, now or when the database is back."""
 
     def bad_report(self, total: int, message: str) -> None:
-        """Stores how many reports could not be read so far, and what is wrong with the last of them, at once or when
-        the database is back."""
+        """Store how many reports could not be read, now or when the database is back.
+
+        Args:
+            total: their number so far.
+            message: what is wrong with the last of them.
+        """
 
     def waiting(self) -> list[str]:
-        """What was reported but not delivered yet, oldest first."""
+        """Return the calls that were not delivered yet, in words, oldest first."""
 
-    def send_rest(self, seconds: float) -> None:
-        """Tries for so long, or for STUDY_REPORT_TIMEOUT if that is less, to deliver what waits."""
+    def flush(self, seconds: float) -> None:
+        """Try to deliver the waiting calls for so many seconds, or for STUDY_REPORT_TIMEOUT if that is less."""
 
 
 class PodChannel:
-    """The database of the study, which takes messages: submit() in reporting.sql.
+    """Sends to the study's database, by submit() in reporting.sql.
 
     Args:
-        job: the Job of this pod; None where the operator that has started it did not tell.
-        clock: seconds, monotonic.
+        delivery: the queue in front of the connection.
+        trial_id: the trial's id in Optuna's tables.
+        number: the trial's number in its study.
+        job: the name of this pod's Job; None when an older operator started the pod.
+        clock: monotonic time in seconds.
     """
 
     def __init__(
@@ -85,14 +105,14 @@ class PodChannel:
         self._number = number
         self._clock = clock
         self._stop = False
-        self._answered = float("-inf")  # when the database last said whether to stop, or could not
+        self._answered = float("-inf")  # when the database was last asked whether to stop
 
     def report(self, step: int, value: float) -> None:
         call = self._call(f"the report {value!r} of step {step}", "report", step=step, value=_json(value))
         self._heard(self._delivery.send(call))
 
     def should_stop(self) -> bool:
-        # A report brings the answer with it; asking is for scripts that want to know between two reports.
+        # A report's answer says so, too. The question is for scripts that want to know between two reports.
         if not self._stop and self._clock() - self._answered >= _ASK_SECONDS:
             self._heard(self._delivery.ask(self._call("the question whether to stop", "should_stop")))
         return self._stop
@@ -134,8 +154,8 @@ class PodChannel:
     def waiting(self) -> list[str]:
         return self._delivery.waiting
 
-    def send_rest(self, seconds: float) -> None:
-        self._delivery.send_rest(seconds)
+    def flush(self, seconds: float) -> None:
+        self._delivery.flush(seconds)
 
     def _call(self, what: str, function: str, **content: Any) -> Call:
         return Call({"call": function} | self._trial | content, what)
@@ -146,7 +166,7 @@ class PodChannel:
 
 
 class LocalChannel:
-    """Prints what a trial's pod would send. Nobody prunes."""
+    """Prints what a trial's pod would send. The trial is never pruned."""
 
     def report(self, step: int, value: float) -> None:
         say(f"local run: step {step}: {value!r}")
@@ -178,12 +198,17 @@ class LocalChannel:
     def waiting(self) -> list[str]:
         return []
 
-    def send_rest(self, seconds: float) -> None:
+    def flush(self, seconds: float) -> None:
         pass
 
 
 class SilentChannel:
-    """For the pods of a trial beside the first one: they ask whether to stop, and leave reporting to that one."""
+    """The channel of a trial's other pods: asks whether to stop, and leaves reporting to pod 0.
+
+    Args:
+        channel: the channel for the questions.
+        index: this pod's index in the Job.
+    """
 
     def __init__(self, channel: Channel, index: int) -> None:
         self._channel = channel
@@ -215,7 +240,7 @@ class SilentChannel:
     def waiting(self) -> list[str]:
         return []
 
-    def send_rest(self, seconds: float) -> None:
+    def flush(self, seconds: float) -> None:
         pass
 
     def _say_once(self) -> None:
@@ -225,7 +250,11 @@ class SilentChannel:
 
 
 def open_channel(pod: PodEnvironment | None) -> Channel:
-    """The channel of a pod, or that of a local run."""
+    """Return the channel of a pod, or for None that of a local run.
+
+    Raises:
+        SetupError: the database's address or the key cannot be read.
+    """
     if pod is None:
         say("local run (this is no trial's pod): parameters are given or defaults, reports are printed")
         return LocalChannel()
@@ -239,7 +268,7 @@ def _text(final: Final) -> str:
 
 
 def _json(value: float) -> float | str:
-    """A number as a message has it: JSON knows neither NaN nor infinities."""
+    """Return a number as it is in a message: NaN and infinities as text, because JSON does not have them."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_trial.errors import InactiveParameterError, SearchSpaceError, UnknownParameterError
-from study_trial.search_space import Choices, LocalSpace, Range, StudySpace
+from study_trial._errors import InactiveParameterError, SearchSpaceError, UnknownParameterError
+from study_trial._search_space import Choices, LocalSpace, Range, StudySpace
 
 PARAMETERS = [
     {"name": "lr", "float": {"low": 1e-5, "high": 1e-1, "log": True}},

@@ -1,8 +1,8 @@
-"""Metrics as TensorBoard's event files.
+"""Reader of TensorBoard's event files.
 
-The format is that of TensorFlow's TFRecord (core/lib/io/record_writer.h) around messages of tensorflow.Event
-(core/util/event.proto, core/framework/summary.proto, core/framework/tensor.proto): little enough to be read without
-TensorFlow.
+An event file is a TFRecord file (TensorFlow's core/lib/io/record_writer.h) of tensorflow.Event messages
+(core/util/event.proto, core/framework/summary.proto, core/framework/tensor.proto). Decision 24 says why this reader
+does without TensorFlow, TensorBoard and protobuf.
 """
 
 from __future__ import annotations
@@ -13,20 +13,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from study_trial.reading.entry import Entry, Names
+from study_trial._reading.entry import Entry, Names
 
-_LARGEST_RECORD = 1024 * 1024  # a scalar has some 50 bytes; what is larger holds pictures, and is passed over
+_LARGEST_RECORD = 1024 * 1024  # bytes; a scalar has some 50, a larger record holds pictures and is skipped
 _HEADER = struct.Struct("<QI")
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
-# TensorProto: the struct format of a type's number in tensor_content, and the field that holds such numbers otherwise.
+# Types of a TensorProto: the struct format of a number in tensor_content, and the field with such numbers otherwise.
 _TYPES = {1: ("<f", 5), 2: ("<d", 6), 3: ("<i", 7), 9: ("<q", 10), 14: ("<H", 13), 19: ("<e", 13)}
 _BFLOAT16, _HALF = 14, 19
 
 
 @dataclass
 class _Progress:
-    """How far a file has been read."""
+    """How far a file has been read.
+
+    Attributes:
+        inode: of the file; another one means another file.
+        position: of the next record, in bytes.
+        damaged: whether the rest cannot be read.
+    """
 
     inode: int
     position: int = 0
@@ -34,9 +40,13 @@ class _Progress:
 
 
 class TensorBoard:
-    """Reads the scalars of all event files of one directory, one file after the other in the order of their names,
-    which begin with the time; not of the directories below, which are other runs to TensorBoard. A tag is an
-    objective's name.
+    """Reads the scalars of all event files of one directory. A tag is the name of an objective or constraint.
+
+    Files are read in the order of their names, which begin with the time. Directories below are not read, because
+    they are other runs to TensorBoard.
+
+    Attributes:
+        trouble: why nothing can be read now, in words; None when all is well.
     """
 
     def __init__(self, directory: str, names: Names) -> None:
@@ -46,7 +56,7 @@ class TensorBoard:
         self.trouble: str | None = None
 
     def read(self, last: bool = False) -> Iterator[Entry]:
-        """See `Source`."""
+        """Yield the entries of new records. See `Source.read`."""
         try:
             with os.scandir(self._directory) as entries:
                 found = sorted((e.name, e.stat()) for e in entries if "tfevents" in e.name and e.is_file())
@@ -71,7 +81,10 @@ class TensorBoard:
                 yield Entry(bad=f"{name} ends in the middle of a record, at byte {progress.position}")
 
     def _records(self, name: str, file: BinaryIO, progress: _Progress) -> Iterator[Entry]:
-        """`progress` is that before each entry, so that the reading can be left and taken up again."""
+        """Yield the entries of a file from `progress` on.
+
+        `progress` is updated before each entry is yielded, so that the caller may stop after any entry.
+        """
         while True:
             file.seek(progress.position)
             header = file.read(_HEADER.size)
@@ -79,7 +92,7 @@ class TensorBoard:
                 return
             length, check = _HEADER.unpack(header)
             if check != masked_crc(header[:8]):
-                # The next record begins where this one's length says.
+                # Without a valid length the next record cannot be found.
                 progress.damaged = True
                 yield Entry(bad=f"{name} is damaged at byte {progress.position}: the rest is not read")
                 return
@@ -106,11 +119,11 @@ class TensorBoard:
 
 
 class _Malformed(Exception):
-    """A message is not what it should be."""
+    """A record is not a valid message."""
 
 
 def _entry(record: bytes, names: Names) -> Entry | None:
-    """The entry of one Event: its scalars that have a name of the study."""
+    """Return the entry of an Event: its scalars whose tag is one of the names."""
     step, summaries = 0, []
     for number, wire, value in _fields(record):
         if (number, wire) == (2, _VARINT):
@@ -128,7 +141,7 @@ def _entry(record: bytes, names: Names) -> Entry | None:
 
 
 def _scalar(message: bytes, names: Names) -> tuple[str, float | None]:
-    """Tag and value of a Summary.Value; None when it is none of the study's."""
+    """Return tag and value of a Summary.Value. The value is None if the tag is not one of the names."""
     tag, simple, tensor = "", None, None
     for number, wire, value in _fields(message):
         if (number, wire) == (1, _BYTES):
@@ -145,7 +158,7 @@ def _scalar(message: bytes, names: Names) -> tuple[str, float | None]:
 
 
 def _number(tag: str, tensor: bytes) -> float:
-    """The one number of a TensorProto, as TensorFlow 2 writes scalars."""
+    """Return the only number of a TensorProto. TensorFlow 2 writes scalars as such."""
     kind, content, parts = 0, b"", {}
     for number, wire, value in _fields(tensor):
         if (number, wire) == (1, _VARINT):
@@ -167,23 +180,32 @@ def _number(tag: str, tensor: bytes) -> float:
 
 
 def _part(kind: int, value: int | bytes, size: int, form: str) -> float:
-    """A repeated field's one number, packed or not."""
+    """Return the only number of a repeated field, packed or not.
+
+    Args:
+        kind: the tensor's type.
+        value: the field's content.
+        size: of a number, in bytes.
+        form: struct format of a number.
+    """
     if kind in (1, 2):
         if isinstance(value, int) or len(value) != size:
             raise _Malformed("it is a tensor of several numbers")
-        return struct.unpack(form, value)[0]
+        number: float = struct.unpack(form, value)[0]
+        return number
     if isinstance(value, bytes):
         packed = value
         value, end = _varint(packed, 0)
         if end != len(packed):
             raise _Malformed("it is a tensor of several numbers")
     if kind == _HALF:
-        return struct.unpack("<e", struct.pack("<H", value & 0xFFFF))[0]
+        half: float = struct.unpack("<e", struct.pack("<H", value & 0xFFFF))[0]
+        return half
     return value - 2**64 if value >= 2**63 else value
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int, Any]]:
-    """The fields of a protobuf message: number, wire type, and an int (varint) or bytes (all others)."""
+    """Yield the fields of a protobuf message: number, wire type, and an int (varint) or bytes (all others)."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
@@ -205,7 +227,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int, Any]]:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """The number that begins at this position, and the position after it."""
+    """Return the number that begins at this position, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if position == len(data):
@@ -219,7 +241,7 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def masked_crc(data: bytes) -> int:
-    """CRC-32C (Castagnoli), masked as TFRecord has it."""
+    """Return the CRC-32C (Castagnoli) of the data, masked as TFRecord does."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = _CRC_TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)

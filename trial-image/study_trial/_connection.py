@@ -1,4 +1,4 @@
-"""One short-lived login to the study's PostgreSQL as the reporting role."""
+"""The connection of a trial's pod to the study's PostgreSQL, as the reporting role."""
 
 from __future__ import annotations
 
@@ -12,45 +12,52 @@ from urllib.parse import quote
 import psycopg2
 from psycopg2 import extensions
 
-from study_trial.errors import RefusedError, SetupError, SeveralObjectivesError, TrialFinishedError, WrongKeyError
-from study_trial.messages import Writer
+from study_trial._errors import RefusedError, SetupError, SeveralObjectivesError, TrialFinishedError, WrongKeyError
+from study_trial._messages import Writer
 
-# Thousands of pods share one PostgreSQL, so a login is kept only by those that call more often than this. One
-# whose pod then falls silent is ended by the server: the role's idle_session_timeout.
+# Thousands of pods share one PostgreSQL, so a pod keeps its login only if it calls more often than this. If the pod
+# then falls silent, the server ends the login: the role's idle_session_timeout.
 _KEEP_SECONDS = 5.0
 
-# SQLSTATEs that a later attempt can get past. Whole classes: connection lost, out of resources (too many
-# connections among them), operator intervention (restart, shutdown). Single ones: read-only, as a database is
-# in the middle of a failover; serialisation failure; deadlock; lock not available.
+# SQLSTATEs after which a later attempt may succeed. Whole classes: connection lost; out of resources, for example too
+# many connections; operator intervention (restart, shutdown). Single ones: read-only, as a database is during a
+# failover; serialisation failure; deadlock; lock not available.
 _PASSING_CLASSES = {"08", "53", "57"}
 _PASSING = {"25006", "40001", "40P01", "55P03"}
 
 
 class Call(NamedTuple):
-    """What the database is asked to do: the content of a message, as submit() in reporting.sql has it. `what` names it
-    for people."""
+    """A call of the database.
+
+    Attributes:
+        content: the content of its message; submit() in reporting.sql describes it.
+        what: the call's name in log lines and errors.
+    """
 
     content: Mapping[str, Any]
     what: str
 
 
 class UnavailableError(Exception):
-    """The database could not be reached, or not just now; the call may or may not have been carried out."""
+    """The database cannot be reached, is busy or too slow. The call may have been carried out nevertheless."""
 
 
 class Connection:
-    """Runs reporting calls, each within a time limit, on a connection that is opened when needed.
+    """Runs reporting calls, each within a time limit. Opens the connection when it is needed. Not thread-safe.
 
-    Each call is one statement, a transaction of its own, and needs nothing of the statements before it: a pooler such
-    as PgBouncer may run each on another connection of its own.
+    Each call is one statement and one transaction, and does not depend on earlier statements. So a pooler such as
+    PgBouncer may run each call on another of its connections.
 
-    The driver is used in its asynchronous mode: only so a server that has accepted a connection and then
-    hangs (a stalled disk, a frozen machine) cannot hold up the training for longer than the limit. Only the
-    look-up of the host's name is the system's and may take longer. Not thread-safe.
+    The driver runs in its asynchronous mode, because a server may accept a connection and then hang (a stalled disk, a
+    frozen machine). The limit holds then, too. Only the system's look-up of the host's name may take longer.
     """
 
     def __init__(self, url: str, key: str) -> None:
-        """`url` is a libpq URL with password, `key` the study's.
+        """Check address and key. Does not connect yet.
+
+        Args:
+            url: a libpq URL with the password.
+            key: the study's key.
 
         Raises:
             SetupError: one of them cannot be read. The message does not quote it.
@@ -72,11 +79,16 @@ class Connection:
         self._last_call = float("-inf")
 
     def call(self, call: Call, timeout: float) -> Any:
-        """Runs one call and returns the function's result; `timeout` is in seconds.
+        """Run one call and return the SQL function's result.
+
+        Args:
+            call: what to run.
+            timeout: the time limit, in seconds.
 
         Raises:
-            UnavailableError: the database is away, busy or too slow; worth another attempt.
-            RefusedError: the database answered no (WrongKeyError, TrialFinishedError among them).
+            UnavailableError: the database is away, busy or too slow. Another attempt may succeed.
+            RefusedError: the database refused the call. WrongKeyError, TrialFinishedError and SeveralObjectivesError
+                are its subclasses.
         """
         now = time.monotonic()
         often = now - self._last_call < _KEEP_SECONDS
@@ -89,14 +101,14 @@ class Connection:
             self.close()
             raise self._translate(call, error) from None  # the driver's text may quote the query
         except BaseException:
-            self.close()  # an answer is still on its way, so the connection cannot be used again
+            self.close()  # the answer may still arrive, so the connection cannot be used again
             raise
         if not often:
             self.close()
         return result
 
     def close(self) -> None:
-        """Closes the connection if there is one; the next call opens another."""
+        """Close the connection if there is one. The next call opens another."""
         if self._connection is not None and self._owner == os.getpid():
             self._connection.close()
         self._connection = None
@@ -105,7 +117,7 @@ class Connection:
         if self._connection is None:
             before = time.monotonic()
             self._connection = psycopg2.connect(self._url, async_=True)  # returns when the host's name is looked up
-            deadline += time.monotonic() - before  # a slow name server would leave no time for the call, at any attempt
+            deadline += time.monotonic() - before  # else a slow name server would leave no attempt time for its call
             self._owner = os.getpid()
             self._wait(deadline, "the connection")
         try:
@@ -113,7 +125,7 @@ class Connection:
         except psycopg2.Error as error:
             if error.pgcode != "SO005":
                 raise
-            # A process before this one has sent under a higher number: its clock was ahead. Once more, above that.
+            # An earlier process has used a higher number, because its clock was ahead. Send again with one above it.
             self._writer.continue_after(int(error.diag.message_detail or 0))
             return self._submit(call, deadline)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from study_trial.errors import RefusedError, TrialFinishedError, WrongKeyError
-from study_trial.follow import Follower
-from study_trial.reading.entry import Names
-from study_trial.reading.jsonlines import JsonLines
+from study_trial._errors import RefusedError, TrialFinishedError, WrongKeyError
+from study_trial._follow import Follower
+from study_trial._reading.entry import Names
+from study_trial._reading.jsonlines import JsonLines
 
 
 class RememberingChannel:

@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from study_trial import trial as trial_module
-from study_trial.cli import main
+from study_trial import _trial as trial_module
+from study_trial._cli import main
 
 OBJECTIVE = """
 import sys

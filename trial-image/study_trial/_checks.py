@@ -1,4 +1,7 @@
-"""What a script hands over, checked before anything is sent. Everything here raises InvalidValueError."""
+"""Checks of what a script wants to send, before anything is sent.
+
+Every function raises InvalidValueError for what cannot be sent.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import operator
 from typing import Any
 
-from study_trial.errors import InvalidValueError
+from study_trial._errors import InvalidValueError
 
 _LARGEST_STEP = 2**31 - 1
 _LONGEST_ATTRIBUTE_NAME = 512
@@ -14,7 +17,12 @@ _LARGEST_ATTRIBUTE = 64 * 1024
 
 
 def number(value: Any, what: str) -> float:
-    """Anything that `float()` takes, except text."""
+    """Return a number as a float.
+
+    Args:
+        value: anything that `float()` takes, except text.
+        what: the value's name in the error.
+    """
     if not isinstance(value, str | bytes | bytearray):
         try:
             return float(value)
@@ -25,7 +33,7 @@ def number(value: Any, what: str) -> float:
 
 
 def values(value: Any) -> list[float]:
-    """One number or several; none for None."""
+    """Return one or several final values as a list; an empty one for None."""
     if value is None:
         return []
     several = value if isinstance(value, list | tuple) else [value]
@@ -33,7 +41,7 @@ def values(value: Any) -> list[float]:
 
 
 def step(value: Any) -> int:
-    """A whole number, of Python or of numpy."""
+    """Return a step as an int. It may be an integer of numpy."""
     try:
         index = operator.index(value)
     except TypeError:
@@ -46,7 +54,12 @@ def step(value: Any) -> int:
 
 
 def attribute(key: Any, value: Any) -> str:
-    """The JSON of an attribute's value."""
+    """Return the JSON text of an attribute's value.
+
+    Args:
+        key: the attribute's name.
+        value: anything that JSON can hold.
+    """
     if not isinstance(key, str) or not 0 < len(key) <= _LONGEST_ATTRIBUTE_NAME or "\0" in key:
         raise InvalidValueError(f"an attribute's name is a text of 1 to 512 characters, not {key!r:.100}")
     try:

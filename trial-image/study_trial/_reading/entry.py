@@ -1,4 +1,4 @@
-"""What a file says, piece by piece."""
+"""Entries of metric files, and what a reader of such files must do."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-_HIGHEST_STEP = 2**31 - 1  # Optuna's column is an integer
+_HIGHEST_STEP = 2**31 - 1  # of Optuna's column, an integer of 32 bits
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Values by the name of their objective or constraint, and their step, None where the file has none.
+    """A piece of a metric file.
 
-    `bad` says what cannot be read; then there are no values. `anew` says that the file begins anew after this.
+    Attributes:
+        values: by the name of their objective or constraint.
+        step: None when the file has none.
+        bad: what cannot be read; None when all can. An entry with it has no values.
+        anew: whether the file was truncated or replaced, and begins anew after this entry.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
@@ -24,18 +28,22 @@ class Entry:
 
 
 class Source(Protocol):
-    """Files that grow."""
+    """A file or directory of files that grow."""
 
     def read(self, last: bool = False) -> Iterator[Entry]:
-        """What has been added since it was read before. May be left before its end: the rest comes the next time.
+        """Yield the entries that were added since the last read.
+
+        The caller may stop before the end. The rest comes with the next read.
 
         Args:
-            last: nothing more will be written, so that what is there is complete.
+            last: whether the files are complete: nothing more will be written.
         """
+        ...
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing can be read just now, in words."""
+        """Why nothing can be read now, in words; None when all is well."""
+        ...
 
 
 class Names:
@@ -49,10 +57,11 @@ class Names:
         return name in self._wanted
 
     def entry(self, found: Mapping[str, Any], step: Any) -> Entry | None:
-        """The entry of values as a file has them; None when there is nothing of the study among them.
+        """Return the entry for the values of a record, or None if none of its names is the study's.
 
         Args:
-            step: None where the file has none.
+            found: the record's values by name.
+            step: the record's step; None when the file has none.
         """
         values: dict[str, float] = {}
         for name, value in found.items():

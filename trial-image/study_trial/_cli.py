@@ -1,4 +1,4 @@
-"""The command `study-trial`: what `study_trial` does, for any language."""
+"""The command `study-trial`, which does for any language what `study_trial` does for Python."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from study_trial.channels import open_channel
-from study_trial.environment import read_given_params, read_names, read_pod_environment
-from study_trial.errors import InvalidValueError, StudyTrialError
-from study_trial.follow import Follower
-from study_trial.output import say
-from study_trial.reading.entry import Names, Source
-from study_trial.reading.jsonlines import JsonLines
-from study_trial.reading.tensorboard import TensorBoard
-from study_trial.trial import Trial, current, run, send_rest_at_exit
+from study_trial._channels import open_channel
+from study_trial._environment import read_given_params, read_names, read_pod_environment
+from study_trial._errors import InvalidValueError, StudyTrialError
+from study_trial._follow import Follower
+from study_trial._output import say
+from study_trial._reading.entry import Names, Source
+from study_trial._reading.jsonlines import JsonLines
+from study_trial._reading.tensorboard import TensorBoard
+from study_trial._trial import Trial, current, flush_at_exit, run
 
 _DESCRIPTION = """\
 Lets a program in any language be a trial of a Study.
@@ -87,20 +87,28 @@ _Command = Callable[[argparse.Namespace], int]
 
 
 class _UsageError(Exception):
-    """The command line is wrong in a way that argparse cannot see."""
+    """The command line is wrong, and argparse cannot see it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
+    """Run the command.
+
+    Args:
+        argv: the command line without the program's name; None for that of this process.
+
+    Returns:
+        The exit code.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     script_arguments: list[str] = []
-    if argv[:1] == ["run"] and "--" in argv:  # not left to argparse, which wants them before the options
+    if argv[:1] == ["run"] and "--" in argv:  # argparse would want these arguments before the options
         split = argv.index("--")
         argv, script_arguments = argv[:split], argv[split + 1 :]
     arguments = _parser().parse_args(_protect_numbers(argv))
     arguments.script_arguments = script_arguments
+    command: _Command = arguments.command
     try:
-        return arguments.command(arguments)
+        return command(arguments)
     except (_UsageError, InvalidValueError) as error:
         say(str(error))
         return 2
@@ -159,8 +167,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _protect_numbers(argv: Sequence[str]) -> list[str]:
-    """Puts a space before negative numbers: argparse takes those that look like -1e-5 or -inf for options."""
-    protected = []
+    """Put a space before negative numbers, because argparse takes -1e-5 and -inf for options."""
+    protected: list[str] = []
     for position, argument in enumerate(argv):
         if argument == "--":
             return [*protected, *argv[position:]]
@@ -215,7 +223,7 @@ def _finish(arguments: argparse.Namespace) -> int:
 
 
 def _infeasible(arguments: argparse.Namespace) -> int:
-    current().infeasible(arguments.reason)
+    current().mark_infeasible(arguments.reason)
     return 0
 
 
@@ -260,13 +268,13 @@ def _run(arguments: argparse.Namespace) -> int:
     if given:
         if os.environ.get("STUDY_TRIAL_ID"):
             raise _UsageError("--param is for local runs; in a trial's pod the study has chosen the values")
-        # Through the environment, so that processes started by the objective see them as well.
+        # Through the environment, so that processes that the objective starts see them as well.
         os.environ["STUDY_PARAMS"] = json.dumps({**read_given_params(os.environ), **given})
     current()  # first, so that a broken environment is reported before a long import
     try:
         run(_load(arguments.objective, arguments.script_arguments))
     except StudyTrialError:
-        traceback.print_exc()  # it comes from inside the user's script, so the line there matters as well
+        traceback.print_exc()  # the error comes from the user's script, so its line matters as well
         return 1
     return 0
 
@@ -282,7 +290,15 @@ def _given(text: str) -> tuple[str, Any]:
 
 
 def _load(target: str, arguments: list[str]) -> Callable[[Trial], Any]:
-    """The objective that `FILE.py:FUNCTION` or `MODULE:FUNCTION` names; the script's own errors propagate."""
+    """Return the objective that `FILE.py:FUNCTION` or `MODULE:FUNCTION` names.
+
+    Args:
+        target: the objective's name.
+        arguments: the script's sys.argv, without its own name.
+
+    Raises:
+        _UsageError: there is no such file or function. The script's own errors propagate.
+    """
     where, separator, name = target.rpartition(":")
     if not separator or not name:
         raise _UsageError(f"name the objective as FILE.py:FUNCTION or MODULE:FUNCTION, not {target!r}")
@@ -293,6 +309,8 @@ def _load(target: str, arguments: list[str]) -> Callable[[Trial], Any]:
         sys.argv = [where, *arguments]
         sys.path.insert(0, str(path.parent))  # as `python train.py` does
         spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None:
+            raise _UsageError(f"there is no file {where}")
         module = importlib.util.module_from_spec(spec)
         sys.modules[path.stem] = module  # so that what the script defines can be pickled for worker processes
         spec.loader.exec_module(module)
@@ -300,13 +318,13 @@ def _load(target: str, arguments: list[str]) -> Callable[[Trial], Any]:
         sys.argv = [where, *arguments]
         sys.path.insert(0, os.getcwd())  # as `python -m package.module` does
         module = importlib.import_module(where)
-    objective = getattr(module, name, None)
+    objective: Callable[[Trial], Any] | None = getattr(module, name, None)
     if not callable(objective):
         raise _UsageError(f"{where} has no function {name}")
     return objective
 
 
 def _warn_of_losses(trial: Trial) -> None:
-    atexit.unregister(send_rest_at_exit)  # it has had its time
+    atexit.unregister(flush_at_exit)  # the report has had its time already
     for what in trial.undelivered:
         say(f"warning: {what} is NOT stored, because the database is still away; going on without it")

@@ -1,8 +1,7 @@
-"""Gets calls to the database in order, through its restarts, without holding up the training.
+"""Delivery of calls to the database: in order, across its restarts, without stopping the training.
 
-Every call joins a queue and the queue is sent from its head. A report waits for the database no longer than
-its bound; what could not be sent stays in the queue and goes ahead of the next call. The final values wait
-much longer.
+Every call joins a queue, and the queue is sent from its head. A report waits for the database no longer than its time
+limit. A call that could not be sent stays in the queue and is sent before the next one. Final values wait much longer.
 """
 
 from __future__ import annotations
@@ -14,28 +13,36 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from study_trial.connection import Call, UnavailableError
-from study_trial.errors import RefusedError, UndeliveredError
-from study_trial.output import say
+from study_trial._connection import Call, UnavailableError
+from study_trial._errors import RefusedError, UndeliveredError
+from study_trial._output import say
 
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 15.0
-_ATTEMPT_SECONDS = 15.0  # of one attempt at the final values
-_PROGRESS_SECONDS = 30.0  # between two lines that say that the final values still wait
+_ATTEMPT_SECONDS = 15.0  # for one attempt to send final values
+_PROGRESS_SECONDS = 30.0  # between two log lines while final values wait
 
 
 class Caller(Protocol):
     """What `Delivery` needs of a connection."""
 
     def call(self, call: Call, timeout: float) -> Any:
-        """See `study_trial.connection.Connection.call`."""
+        """See `study_trial._connection.Connection.call`."""
 
     def close(self) -> None:
-        """Releases what is held until the next call."""
+        """Close the connection until the next call."""
 
 
 class Delivery:
-    """An ordered queue of calls in front of a connection. All times are in seconds."""
+    """An ordered queue of calls in front of a connection.
+
+    Args:
+        caller: the connection.
+        report_timeout: how long a report may wait for the database, in seconds.
+        finish_timeout: how long a final value is retried for, in seconds.
+        clock: monotonic time in seconds.
+        sleep: waits for so many seconds.
+    """
 
     def __init__(
         self,
@@ -51,34 +58,33 @@ class Delivery:
         self._clock = clock
         self._sleep = sleep
         self._waiting: deque[Call] = deque()
-        self._sending = threading.RLock()  # a final value may be on its way in another thread when the process ends
+        self._sending = threading.RLock()  # another thread may be sending a final value when the process ends
         self._away = False  # whether the last attempt found the database away
         self._quiet_until = float("-inf")
 
     @property
     def waiting(self) -> list[str]:
-        """What was not delivered yet, in people's words, oldest first."""
+        """The calls that were not delivered yet, in words, oldest first."""
         return [call.what for call in self._waiting]
 
     def send(self, call: Call) -> Any | None:
-        """Delivers a call after all that wait before it, or leaves it in the queue when the bound is over.
+        """Deliver a call after all calls before it. If the time limit is over, leave it in the queue.
 
-        The bound is spent on retries once per outage. While it lasts, calls are only queued for a time as
-        long as the bound, then there is one attempt: training goes at half its speed at worst.
+        The first call of an outage retries until the limit. After that, calls are only queued for a time as long as the
+        limit; then one attempt follows, and so on. So training runs at half its speed at worst.
 
         Returns:
-            The function's result; None also when the call is still waiting.
+            The SQL function's result; None also when the call still waits.
 
         Raises:
-            RefusedError: the database refused this call. (An earlier one that is refused is only reported on
-            stderr.)
+            RefusedError: the database refused this call. If it refuses an earlier one, a line on stderr says so.
         """
         with self._sending:
             self._waiting.append(call)
             return self._try_for_bound()
 
     def ask(self, call: Call) -> Any | None:
-        """As `send`, for a question: one that cannot be asked now is dropped, and the answer is None."""
+        """Send a question, as `send` does. If it cannot be sent now, drop it and return None."""
         with self._sending:
             self._waiting.append(call)
             try:
@@ -87,9 +93,12 @@ class Delivery:
                 if self._waiting:
                     self._waiting.pop()
 
-    def send_rest(self, seconds: float) -> None:
-        """Delivers what waits, with retries for so long, or for a report's bound if that is less; also when the outage
-        has had its bound."""
+    def flush(self, seconds: float) -> None:
+        """Deliver the waiting calls, with retries, also if `send` would only queue a call now.
+
+        Args:
+            seconds: for how long; the time limit of a report if that is less.
+        """
         seconds = min(seconds, self._report_timeout)
         deadline = self._clock() + seconds
         if not self._sending.acquire(timeout=seconds):
@@ -97,18 +106,18 @@ class Delivery:
         try:
             self._retry(deadline)
         except UnavailableError:
-            pass  # it stays in `waiting`
+            pass  # the calls stay in `waiting`
         except RefusedError as error:
             say(str(error))
         finally:
             self._sending.release()
 
     def send_final(self, call: Call) -> Any:
-        """Delivers everything that waits and then this call, retrying with back-off for the long timeout.
+        """Deliver the waiting calls and then this one. Retry with back-off for `finish_timeout`.
 
         Raises:
             RefusedError: the database refused this call.
-            UndeliveredError: the timeout is over.
+            UndeliveredError: the call could not be delivered in that time.
         """
         with self._sending:
             self._waiting.append(call)
@@ -157,7 +166,7 @@ class Delivery:
             return None
 
     def _retry(self, deadline: float) -> Any:
-        """As `_drain`, again and again with back-off while there is time."""
+        """Call `_drain`, and again with back-off, until the queue is empty or the deadline is near."""
         delays = _delays()
         while True:
             try:
@@ -169,7 +178,11 @@ class Delivery:
                 self._sleep(delay)
 
     def _drain(self, deadline: float, attempt_seconds: float) -> Any:
-        """Sends the queue from its head; returns the result of its last call.
+        """Send the queue from its head, and return the result of its last call.
+
+        Args:
+            deadline: by the clock, in seconds.
+            attempt_seconds: time limit of each call.
 
         Raises:
             UnavailableError: the rest of the queue waits.
@@ -197,7 +210,7 @@ class Delivery:
 
 
 def _delays() -> Iterator[float]:
-    """Exponential back-off with jitter, without which all pods would come back at the same moment."""
+    """Yield delays in seconds: exponential back-off with jitter, so that not all pods come back at the same moment."""
     delay = _FIRST_DELAY
     while True:
         yield delay * random.uniform(0.5, 1.0)

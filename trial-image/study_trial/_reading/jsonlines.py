@@ -1,4 +1,4 @@
-"""Metrics as JSON lines: one object a line, such as {"epoch": 3, "accuracy": 0.91}."""
+"""Reader of JSON lines: one object per line, such as {"epoch": 3, "accuracy": 0.91}."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ import json
 import math
 from collections.abc import Iterator
 
-from study_trial.reading.entry import Entry, Names
-from study_trial.reading.tail import LONGEST_LINE, Event, Tail
+from study_trial._reading.entry import Entry, Names
+from study_trial._reading.tail import LONGEST_LINE, Event, Tail
 
 
 class JsonLines:
-    """Reads one file. Names that are not the study's are passed over, and so is null."""
+    """Reads one file. Ignores names that are not the study's, and null.
+
+    Args:
+        path: the file.
+        names: the names of the study's objectives and constraints.
+        step_name: the name of the step in an object.
+    """
 
     def __init__(self, path: str, names: Names, step_name: str) -> None:
         self._tail = Tail(path)
         self._names = names
         self._step_name = step_name
-        self._number = 0  # of the line
+        self._number = 0  # of the current line, from 1
 
     def read(self, last: bool = False) -> Iterator[Entry]:
-        """See `Source`."""
+        """Yield the entries of new lines. See `Source.read`."""
         for line in self._tail.read(last):
             self._number += 1
             if line is Event.ANEW:
@@ -33,7 +39,7 @@ class JsonLines:
 
     @property
     def trouble(self) -> str | None:
-        """See `Source`."""
+        """Why nothing can be read now. See `Source.trouble`."""
         return self._tail.trouble
 
     def _entry(self, line: bytes) -> Entry | None:

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from study_trial.environment import read_given_params, read_pod_environment
-from study_trial.errors import SetupError
+from study_trial._environment import read_given_params, read_pod_environment
+from study_trial._errors import SetupError
 
 POD = {
     "STUDY_NAME": "digits",

@@ -1,4 +1,4 @@
-"""What runs beside a program that reports by files (spec.metrics.from: File): reads them, and reports in its place."""
+"""The sidecar of a program that writes metrics to files (spec.metrics.from: File): reads and reports them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import signal
 import time
 from collections.abc import Callable
 
-from study_trial.channels import Channel
-from study_trial.errors import RefusedError, TrialFinishedError, WrongKeyError
-from study_trial.output import say
-from study_trial.reading.entry import Entry, Names, Source
+from study_trial._channels import Channel
+from study_trial._errors import RefusedError, TrialFinishedError, WrongKeyError
+from study_trial._output import say
+from study_trial._reading.entry import Entry, Names, Source
 
 _POLL_SECONDS = 1.0
-# Of the time that the pod has left (terminationGracePeriodSeconds, 30 unless the template says otherwise). What is read
-# after the program's end can prune nothing any more, and the final values come after it.
+# After the program's end the pod has terminationGracePeriodSeconds left (30 by default). Reports can prune nothing any
+# more then, and the final values come after them, so they get only a part of that time.
 _LAST_REPORTS_SECONDS = 10.0
 _ENDING = {signal.SIGTERM, signal.SIGINT}
 
@@ -21,8 +21,14 @@ _ENDING = {signal.SIGTERM, signal.SIGINT}
 class Follower:
     """Reports the first objective's values while the program runs, and remembers the last value of each name.
 
-    Whether the program has succeeded it cannot know, so the final values are a candidate, which the operator takes when
-    the trial's Job is complete.
+    It cannot know whether the program succeeds. So the final values are provisional: the operator uses them if the
+    trial's Job completes.
+
+    Args:
+        source: the files.
+        names: the names of the study's objectives and constraints.
+        channel: where reports go.
+        clock: monotonic time in seconds.
     """
 
     def __init__(
@@ -33,21 +39,21 @@ class Follower:
         self._channel = channel
         self._clock = clock
         self._latest: dict[str, float] = {}
-        self._counted = 0  # reports without a step, as long as the file has no steps at all
+        self._counted = 0  # step of the next report, while the file has no steps
         self._has_steps = False
         self._bad = 0
         self._bad_sent = 0
         self._last_bad = ""
-        self._ended = False  # nothing can be stored for the trial any more
+        self._ended = False  # the trial has ended: nothing more can be stored
         self._trouble: str | None = None
 
     def run(self) -> None:
-        """Follows until SIGTERM, which the kubelet sends when the program has ended.
+        """Report until SIGTERM, which the kubelet sends when the program has ended. Then store the final values.
 
         Raises:
-            UndeliveredError: the database was away; the message holds the values.
+            UndeliveredError: the database was away. The message holds the values.
         """
-        # Waited for instead of handled: between two calls of the database, and never within one.
+        # The signals are blocked and waited for, so that they never interrupt a call of the database.
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         self.begin()
         while True:
@@ -57,11 +63,17 @@ class Follower:
         self.end()
 
     def begin(self) -> None:
-        """Takes back what an earlier pod of the trial may have left."""
+        """Delete the provisional values that an earlier pod of the trial may have left."""
         self._send(self._channel.clear_candidate)
 
     def poll(self, stop: Callable[[], bool] = lambda: False) -> None:
-        """Reports what is new. While the database is away nothing more is read: the file keeps it."""
+        """Report what is new in the files.
+
+        While the database is away, nothing more is read, because the file keeps it.
+
+        Args:
+            stop: whether to stop reading after the current entry.
+        """
         if self._ended or (self._channel.waiting() and not self._deliver()):
             return
         for entry in self._source.read():
@@ -72,7 +84,7 @@ class Follower:
         self._count_bad()
 
     def end(self) -> None:
-        """Reads to the end and stores the final values. Raises as `run`."""
+        """Read to the end and store the final values. Raises the errors of `run`."""
         deadline = self._clock() + _LAST_REPORTS_SECONDS
         for entry in [] if self._ended else self._source.read(last=True):
             self._take(entry, report=not self._channel.waiting() and self._clock() < deadline)
@@ -116,12 +128,12 @@ class Follower:
             self._send(lambda: self._channel.bad_report(self._bad, self._last_bad))
 
     def _deliver(self) -> bool:
-        """Tries to send what waits; whether nothing waits any more."""
+        """Try to send the waiting calls. Return whether reporting can go on."""
         self._ended = self._channel.should_stop()
         return not self._ended and not self._channel.waiting()
 
     def _send(self, call: Callable[[], object]) -> None:
-        """A refusal is said. It is no reason to fail: the kubelet would only start the container again."""
+        """Make a call, and print a refusal. It is not raised, because the kubelet would only restart the container."""
         try:
             call()
         except RefusedError as error:

@@ -17,9 +17,9 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.proto.tensor_pb2 import TensorProto
 
-from study_trial.reading.entry import Entry, Names
-from study_trial.reading.jsonlines import JsonLines
-from study_trial.reading.tensorboard import TensorBoard, masked_crc
+from study_trial._reading.entry import Entry, Names
+from study_trial._reading.jsonlines import JsonLines
+from study_trial._reading.tensorboard import TensorBoard, masked_crc
 
 NAMES = Names(["accuracy", "val/loss"], ["latency_ms"])
 

@@ -1,4 +1,7 @@
-"""The environment of a trial's pod: read once, checked as a whole, with secrets kept out of `repr`."""
+"""The environment of a trial's pod.
+
+It is read once and checked as a whole. `repr` does not show its secrets.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from study_trial.errors import SetupError
+from study_trial._errors import SetupError
+from study_trial._study import DIRECTIONS
 
-# The operator sets all of these in every container of a trial. STUDY_PARAMS alone means a local run with
-# given parameters; any other one without the rest is a container whose environment got lost on the way.
+# The operator sets all of these in every container of a trial. STUDY_PARAMS alone means a local run with given
+# parameters. Any other variable without the rest means that the environment got lost between container and process.
 _POD_VARIABLES = (
     "STUDY_NAME",
     "STUDY_NAMESPACE",
@@ -26,11 +30,25 @@ _POD_VARIABLES = (
 
 @dataclass(frozen=True)
 class PodEnvironment:
-    """What the operator tells a trial's pod. Timeouts are in seconds.
+    """What the operator passes on to a trial's pod.
 
-    `objectives` are the names of the study's objectives, in order; empty when an operator that did not tell them yet
-    has started the pod. `constraints` are the names of what the study limits. `index` is the pod's in its Job, and
-    `job` the Job's name; None when the operator did not tell.
+    Attributes:
+        study: the Study's name.
+        namespace: the Study's namespace.
+        number: the trial's number in its study, from 0.
+        trial_id: the trial's id in Optuna's tables.
+        params: the parameters that are active in this trial, by name.
+        search_space: the Study's `spec.parameters`.
+        url: libpq URL of the database, with the password.
+        key: the study's key, which proves that a message comes from one of its pods.
+        report_timeout: how long a report may wait for the database, in seconds.
+        finish_timeout: how long final values are retried for, in seconds.
+        objectives: the objectives' names, in order; empty when an older operator started the pod.
+        constraints: the constraints' names, in order.
+        index: the pod's index in an Indexed Job, else 0.
+        job: the Job's name; None when an older operator started the pod.
+        directions: "minimize" or "maximize" for each objective; empty when an older operator started the pod.
+        optuna_name: the study's name in Optuna; None when an older operator started the pod.
     """
 
     study: str
@@ -47,13 +65,15 @@ class PodEnvironment:
     constraints: tuple[str, ...] = ()
     index: int = 0
     job: str | None = None
+    directions: tuple[str, ...] = ()
+    optuna_name: str | None = None
 
 
 def read_pod_environment(env: Mapping[str, str]) -> PodEnvironment | None:
-    """The pod's environment, or None outside a cluster.
+    """Return the pod's environment, or None outside a cluster.
 
     Raises:
-        SetupError: some of the variables are missing, or one cannot be read.
+        SetupError: some of the variables are missing, or one of them cannot be read.
     """
     if not any(env.get(name) for name in _POD_VARIABLES if name != "STUDY_PARAMS"):
         return None
@@ -78,28 +98,57 @@ def read_pod_environment(env: Mapping[str, str]) -> PodEnvironment | None:
         constraints=read_names(env, "STUDY_CONSTRAINTS"),
         index=_integer(env, "JOB_COMPLETION_INDEX") if env.get("JOB_COMPLETION_INDEX") else 0,
         job=env.get("STUDY_TRIAL_JOB") or None,
+        directions=read_directions(env),
+        optuna_name=env.get("STUDY_OPTUNA_NAME") or None,
     )
 
 
 def read_given_params(env: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters given for a local run in STUDY_PARAMS, empty when it is not set."""
+    """Return the parameters that STUDY_PARAMS gives for a local run, none when it is not set.
+
+    Raises:
+        SetupError: it is not a JSON object.
+    """
     return _json(env, "STUDY_PARAMS", dict) if env.get("STUDY_PARAMS") else {}
 
 
 def read_names(env: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """The names in STUDY_OBJECTIVES or STUDY_CONSTRAINTS, empty when it is not set.
+    """Return the names in STUDY_OBJECTIVES or STUDY_CONSTRAINTS, none when it is not set.
+
+    Args:
+        name: the variable's name.
 
     Raises:
-        SetupError: it is no JSON list.
+        SetupError: it is not a JSON list.
     """
     return tuple(map(str, _json(env, name, list))) if env.get(name) else ()
 
 
-def read_checkpoint_dir(env: Mapping[str, str]) -> Path | None:
-    """The trial's directory for checkpoints, which is made if it is not there; None when there is none.
+def read_directions(env: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the objectives' directions in STUDY_DIRECTIONS, none when it is not set.
+
+    Returns:
+        "minimize" or "maximize" for each objective.
 
     Raises:
-        SetupError: it cannot be made.
+        SetupError: it is not a JSON list of these words.
+    """
+    directions = tuple(direction.lower() for direction in read_names(env, "STUDY_DIRECTIONS"))
+    if any(direction not in DIRECTIONS for direction in directions):
+        raise SetupError(
+            f"STUDY_DIRECTIONS must be a JSON list of {' or '.join(map(repr, DIRECTIONS))}, one per objective; "
+            f"it is {env['STUDY_DIRECTIONS'][:200]!r}"
+        )
+    return directions
+
+
+def read_checkpoint_dir(env: Mapping[str, str]) -> Path | None:
+    """Return the trial's directory for checkpoints, None when STUDY_CHECKPOINT_DIR is not set.
+
+    Creates the directory if it does not exist.
+
+    Raises:
+        SetupError: the directory cannot be created.
     """
     if not env.get("STUDY_CHECKPOINT_DIR"):
         return None
@@ -129,7 +178,7 @@ def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
     return seconds
 
 
-def _json(env: Mapping[str, str], name: str, kind: type) -> Any:
+def _json(env: Mapping[str, str], name: str, kind: type[Any]) -> Any:
     try:
         value = json.loads(env[name])
     except json.JSONDecodeError as error:

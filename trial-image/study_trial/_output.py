@@ -1,4 +1,4 @@
-"""Lines for the person who reads the pod's log."""
+"""Lines in the pod's log."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import sys
 
 
 def say(message: str) -> None:
-    """Prints one line to stderr, at once: a pod's log must not end before its last words."""
+    """Print one line to stderr, without buffering, so that the last line before the process ends is not lost."""
     print(f"study-trial: {message}", file=sys.stderr, flush=True)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_trial.connection import Call, UnavailableError
-from study_trial.delivery import Delivery
-from study_trial.errors import RefusedError, UndeliveredError
+from study_trial._connection import Call, UnavailableError
+from study_trial._delivery import Delivery
+from study_trial._errors import RefusedError, UndeliveredError
 
 
 class FakeDatabase:
@@ -175,7 +175,7 @@ def test_the_rest_is_tried_once_more_although_the_outage_has_had_its_bound(capsy
         sender.send(call(what))
     assert database.attempts < 10, "b and c are only queued"
     database.away = lambda now: False
-    sender.send_rest(10)
+    sender.flush(10)
     assert (database.stored, sender.waiting) == (["a", "b", "c"], [])
     assert "the database is back: a is stored" in capsys.readouterr().err
 
@@ -186,7 +186,7 @@ def test_the_rest_has_no_more_than_its_time(seconds, bound):
     sender = delivery(database)
     sender.send(call("a"))
     before = database.now
-    sender.send_rest(seconds)
+    sender.flush(seconds)
     assert bound - 1.5 <= database.now - before <= bound
     assert sender.waiting == ["a"]
 
@@ -197,7 +197,7 @@ def test_a_refused_rest_is_said(capsys):
     sender.send(call("a"))
     database.away = lambda now: False
     database.refuse["a"] = RefusedError("a was refused")
-    sender.send_rest(10)
+    sender.flush(10)
     assert sender.waiting == []
     assert "a was refused" in capsys.readouterr().err
 
@@ -227,7 +227,7 @@ def test_the_rest_is_left_to_a_thread_that_is_sending_it():
     thread = threading.Thread(target=sender.send_final, args=[call("final")])
     thread.start()
     assert entered.wait(30)
-    sender.send_rest(10)
+    sender.flush(10)
     assert (database.stored, sender.waiting) == ([], ["final"])
     goes_on.set()
     thread.join()
