@@ -36,10 +36,27 @@ KEEP_JOBS = {"successfulJobsHistoryLimit": 1000, "failedJobsHistoryLimit": 1000}
 
 
 class Cluster:
-    """One namespace of the cluster that KUBECONFIG names."""
+    """One namespace of the cluster that KUBECONFIG names.
 
-    def __init__(self, namespace: str, images: dict[str, str]) -> None:
-        self.namespace, self.images = namespace, images
+    Attributes:
+        namespace: the name of that namespace.
+        images: the images that the cluster has, by name.
+        system: the namespace and the name of the installation whose operator serves it.
+        database: the database that has its rows, on that installation's server; the chart's own unless given.
+    """
+
+    def __init__(self, namespace: str, images: dict[str, str], system: str = SYSTEM) -> None:
+        self.namespace, self.images, self.system = namespace, images, system
+        self.database: str | None = None
+
+    def create(self) -> None:
+        """Create the namespace, with Pod Security `restricted` enforced."""
+        self.kubectl("create", "namespace", self.namespace)
+        self.kubectl("label", "namespace", self.namespace, "pod-security.kubernetes.io/enforce=restricted")
+
+    def delete(self) -> None:
+        """Begin to delete the namespace."""
+        self.kubectl("delete", "namespace", self.namespace, "--wait=false")
 
     def kubectl(self, *arguments: str, stdin: str | None = None, namespace: str | None = None) -> str:
         """Output of a command that must succeed."""
@@ -162,10 +179,12 @@ class Cluster:
             made = [pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] for pod in pods]
             assert sorted(made) == sorted(found), "each Job has had one pod"
 
-    def sql(self, statement: str, release: str = SYSTEM, namespace: str = SYSTEM) -> str:
-        """What psql prints in the pod of an installation's embedded database."""
-        command = 'PGPASSWORD=$POSTGRES_PASSWORD psql -h 127.0.0.1 -U $POSTGRES_USER -d $POSTGRES_DB -At -c "$0"'
-        return self.kubectl("exec", f"{release}-database-0", "--", "sh", "-c", command, statement, namespace=namespace)
+    def sql(self, statement: str, release: str | None = None, namespace: str | None = None) -> str:
+        """Return what psql prints in the pod of an installation's embedded database: of `system` unless given."""
+        login = "PGPASSWORD=$POSTGRES_PASSWORD psql -h 127.0.0.1 -U $POSTGRES_USER"
+        command = f'{login} -d {self.database or "$POSTGRES_DB"} -At -c "$0"'
+        pod = f"{release or self.system}-database-0"
+        return self.kubectl("exec", pod, "--", "sh", "-c", command, statement, namespace=namespace or self.system)
 
 
 def kubectl(*arguments: str, stdin: str | None = None) -> str:
