@@ -12,11 +12,6 @@ from e2e import TRAIN, Cluster, eventually, kill, processes_of
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def own(test):
-    """A test that breaks the installation of the chart that it uses, which is this module's own."""
-    return pytest.mark.apart(pytest.mark.xdist_group("demo")(test))
-
-
 def _apply_digits(cluster: Cluster) -> None:
     manifest = (ROOT / "examples/digits/study.yaml").read_text()
     cluster.kubectl(
@@ -39,7 +34,7 @@ def test_the_demo_shows_a_tuned_model(installed):
         assert f"\n  {parameter} " in done.stdout
 
 
-@own
+@pytest.mark.apart
 def test_the_digits_study_survives_the_sudden_death_of_the_operator(own_cluster: Cluster):
     _apply_digits(own_cluster)
     eventually(lambda: _ended_so_far(own_cluster, "digits") >= 3, "three trials have ended", 300)
@@ -61,7 +56,7 @@ def test_the_digits_study_survives_the_sudden_death_of_the_operator(own_cluster:
     assert after["status"]["containerStatuses"][0]["restartCount"] > before
 
 
-@own
+@pytest.mark.apart
 def test_a_study_survives_a_restart_of_the_database(own_cluster: Cluster):
     own_cluster.apply("outage", TRAIN.format(steps=20, sleep=0.25), maxTrials=8, parallelism=3)
     system = own_cluster.system

@@ -14,7 +14,7 @@ STEPS, TRIALS = 20, 8
 WAITING = "waiting for the database; trials that run go on, and report when it is back"
 
 
-pytestmark = [pytest.mark.apart, pytest.mark.xdist_group("database")]
+pytestmark = pytest.mark.apart
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ OPERATORS = ("--selector", "app.kubernetes.io/component=operator")
 TRIALS, STEPS = 12, 4
 
 
-pytestmark = [pytest.mark.apart, pytest.mark.xdist_group("replicas")]
+pytestmark = pytest.mark.apart
 
 
 @pytest.fixture(scope="module")
