@@ -38,7 +38,7 @@ def test_the_demo_shows_a_tuned_model(installed):
 def test_the_digits_study_survives_the_sudden_death_of_the_operator(own_cluster: Cluster):
     _apply_digits(own_cluster)
     eventually(lambda: _ended_so_far(own_cluster, "digits") >= 3, "three trials have ended", 300)
-    pods = own_cluster.get("pods", "-l", "app.kubernetes.io/component=operator", namespace=own_cluster.system)["items"]
+    pods = own_cluster.get("pods", labels="app.kubernetes.io/component=operator", namespace=own_cluster.system)["items"]
     before = pods[0]["status"]["containerStatuses"][0]["restartCount"]
     victims = processes_of(pods[0]["metadata"]["uid"])
     main = [pid for pid in victims if b"study-operator" in Path(f"/proc/{pid}/cmdline").read_bytes()]

@@ -32,7 +32,7 @@ def study(cluster: Cluster) -> str:
 
 def _pod(cluster: Cluster, component: str) -> dict[str, Any]:
     label = f"app.kubernetes.io/component={component}"
-    return cluster.get("pods", "-l", label, namespace=cluster.system)["items"][0]
+    return cluster.get("pods", labels=label, namespace=cluster.system)["items"][0]
 
 
 def _says_so(cluster: Cluster, study: str, seconds: float = 90) -> str:

@@ -8,7 +8,7 @@ import pytest
 from e2e import TRAIN, Cluster, eventually, kill, processes_of
 from release import upgrade
 
-OPERATORS = ("--selector", "app.kubernetes.io/component=operator")
+OPERATORS = "app.kubernetes.io/component=operator"
 TRIALS, STEPS = 12, 4
 
 
@@ -29,7 +29,7 @@ def operators(cluster: Cluster) -> dict[str, str]:
     """The UIDs of the operator's pods that are ready and not about to end, by name."""
     return {
         pod["metadata"]["name"]: pod["metadata"]["uid"]
-        for pod in cluster.get("pods", *OPERATORS, namespace=cluster.system)["items"]
+        for pod in cluster.get("pods", labels=OPERATORS, namespace=cluster.system)["items"]
         if "deletionTimestamp" not in pod["metadata"]
         and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions") or ())
     }
@@ -79,7 +79,7 @@ def test_a_rolling_update_during_a_study(cluster: Cluster):
     upgrade(cluster.system, f"operator.podAnnotations.updated={cluster.namespace}")
     assert not set(before) & set(operators(cluster)), "all pods are new"
     assert_whole(cluster, "updated")
-    logs = cluster.kubectl("logs", *OPERATORS, "-c", "operator", "--tail=-1", namespace=cluster.system)
+    logs = cluster.kubectl("logs", f"--selector={OPERATORS}", "-c", "operator", "--tail=-1", namespace=cluster.system)
     lines = [line for line in logs.splitlines() if f"namespace={cluster.namespace} " in line]
     assert not [line for line in lines if "taken over" in line], "the studies were handed over"
 

@@ -11,7 +11,7 @@ from e2e import SYSTEM, TRAIN, Cluster, eventually
 
 def _events(cluster: Cluster, name: str) -> dict[str, str]:
     selector = f"involvedObject.kind=Study,involvedObject.name={name}"
-    items = cluster.get("events", "--field-selector", selector)["items"]
+    items = cluster.get("events", fields=selector)["items"]
     return {event["reason"]: event["message"] for event in items}
 
 

@@ -97,7 +97,7 @@ class Release:
 
     def pods(self) -> list[dict[str, Any]]:
         label = "app.kubernetes.io/component=operator"
-        return [p for p in self._cluster.get("pods", "-l", label)["items"] if "deletionTimestamp" not in p["metadata"]]
+        return [p for p in self._cluster.get("pods", labels=label)["items"] if "deletionTimestamp" not in p["metadata"]]
 
     def refusals(self) -> str:
         """What operators that do not get beyond their first step say."""

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import api
+
 SYSTEM = "study-operator"
 T = TypeVar("T")
 
@@ -51,8 +53,10 @@ class Cluster:
 
     def create(self) -> None:
         """Create the namespace, with Pod Security `restricted` enforced."""
-        self.kubectl("create", "namespace", self.namespace)
-        self.kubectl("label", "namespace", self.namespace, "pod-security.kubernetes.io/enforce=restricted")
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        metadata = {"name": self.namespace, "labels": labels}
+        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+        self.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
 
     def delete(self) -> None:
         """Begin to delete the namespace."""
@@ -62,8 +66,9 @@ class Cluster:
         """Output of a command that must succeed."""
         return kubectl("-n", namespace or self.namespace, *arguments, stdin=stdin)
 
-    def get(self, *arguments: str, namespace: str | None = None) -> dict[str, Any]:
-        return json.loads(self.kubectl("get", *arguments, "-o", "json", namespace=namespace))
+    def get(self, kind: str, name: str = "", *, namespace: str | None = None, **selectors: str) -> dict[str, Any]:
+        """Return an object, or the list of those that `labels` and `fields` select."""
+        return api.get(namespace or self.namespace, kind, name, **selectors)
 
     def apply(self, name: str, script: str = TRAIN.format(steps=3, sleep=0.1), **spec: Any) -> None:
         """Creates a Study whose trials run a Python script; `spec` replaces fields of it."""
@@ -170,12 +175,12 @@ class Cluster:
         )
         each = ",".join(str(step) for step in range(1, steps + 1))
         assert reports.split() == [f"{number}|{each}" for number in range(trials)]
-        ours = self.get("jobs", "-l", f"study-operator.io/study={name}")["items"]
+        ours = self.get("jobs", labels=f"study-operator.io/study={name}")["items"]
         found = {job["metadata"]["name"]: job["status"] for job in ours}
         assert set(found) == (jobs or {f"{name}-{number}" for number in range(trials)})
         assert not [job for job, state in found.items() if state.get("active")]
         if jobs is None:
-            pods = self.get("pods", "-l", f"study-operator.io/study={name}")["items"]
+            pods = self.get("pods", labels=f"study-operator.io/study={name}")["items"]
             made = [pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] for pod in pods]
             assert sorted(made) == sorted(found), "each Job has had one pod"
 

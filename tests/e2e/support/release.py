@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from e2e import Cluster
+from e2e import Cluster, kubectl
 
 CHART = Path(__file__).resolve().parents[3] / "helm/study-operator"
 _VALUES = {
@@ -31,8 +32,8 @@ def own_release(images: dict[str, str], namespaces: int) -> Iterator[list[Cluste
     name = f"e2e-{uuid.uuid4().hex[:6]}"
     clusters = [Cluster(f"{name}-{number}", images, name) for number in range(namespaces)]
     try:
-        for cluster in clusters:
-            cluster.create()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Cluster.create, clusters))
         served = ",".join(cluster.namespace for cluster in clusters)
         values = ["--set", f"fullnameOverride={name},crds.install=false,watchNamespaces={{{served}}}"]
         for key, image in _VALUES.items():
@@ -41,10 +42,9 @@ def own_release(images: dict[str, str], namespaces: int) -> Iterator[list[Cluste
         helm("install", name, str(CHART), "-n", name, "--create-namespace", "--wait", "--timeout", "5m", *values)
         yield clusters
     finally:
-        for cluster in clusters:
-            cluster.delete()
+        spaces = [name, *(cluster.namespace for cluster in clusters)]
         helm("uninstall", name, "-n", name, "--ignore-not-found")
-        clusters[0].kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+        kubectl("delete", "namespace", *spaces, "--ignore-not-found", "--wait=false")
 
 
 def upgrade(release: str, *values: str) -> None:
