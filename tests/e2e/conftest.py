@@ -112,9 +112,11 @@ def cluster(installed: dict[str, str]) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def own_clusters(nobody_serves: None, installed: dict[str, str]) -> Iterator[list[Cluster]]:
-    """The namespaces of an installation of the chart that only the module's tests use."""
-    with own_release(installed, namespaces=8) as clusters:
+def own_clusters(
+    nobody_serves: None, installed: dict[str, str], request: pytest.FixtureRequest
+) -> Iterator[list[Cluster]]:
+    """The namespaces of an installation of the chart that only the module's tests use, with the module's VALUES."""
+    with own_release(installed, 8, *getattr(request.module, "VALUES", ())) as clusters:
         yield clusters
 
 

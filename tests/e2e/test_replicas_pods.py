@@ -10,18 +10,13 @@ from release import upgrade
 
 OPERATORS = "app.kubernetes.io/component=operator"
 TRIALS, STEPS = 12, 4
-
+VALUES = ("replicas=2",)
 
 pytestmark = pytest.mark.apart
 
 
-@pytest.fixture(scope="module")
-def _two_replicas(own_clusters: list[Cluster]) -> None:
-    upgrade(own_clusters[0].system, "replicas=2")
-
-
 @pytest.fixture
-def cluster(_two_replicas: None, own_cluster: Cluster) -> Cluster:
+def cluster(own_cluster: Cluster) -> Cluster:
     return own_cluster
 
 

@@ -20,7 +20,7 @@ _VALUES = {
 
 
 @contextmanager
-def own_release(images: dict[str, str], namespaces: int) -> Iterator[list[Cluster]]:
+def own_release(images: dict[str, str], namespaces: int, *values: str) -> Iterator[list[Cluster]]:
     """Install the chart for namespaces that it makes, and remove both in the end.
 
     The operator of the usual installation, which serves every namespace, has to be away meanwhile.
@@ -28,6 +28,7 @@ def own_release(images: dict[str, str], namespaces: int) -> Iterator[list[Cluste
     Args:
         images: the images that the cluster has, by name.
         namespaces: how many of them the operator serves.
+        values: further values of the chart.
     """
     name = f"e2e-{uuid.uuid4().hex[:6]}"
     clusters = [Cluster(f"{name}-{number}", images, name) for number in range(namespaces)]
@@ -35,11 +36,12 @@ def own_release(images: dict[str, str], namespaces: int) -> Iterator[list[Cluste
         with ThreadPoolExecutor() as pool:
             list(pool.map(Cluster.create, clusters))
         served = ",".join(cluster.namespace for cluster in clusters)
-        values = ["--set", f"fullnameOverride={name},crds.install=false,watchNamespaces={{{served}}}"]
+        settings = ["--set", f"fullnameOverride={name},crds.install=false,watchNamespaces={{{served}}}"]
         for key, image in _VALUES.items():
             repository, _, tag = images[image].rpartition(":")
-            values += ["--set-string", f"{key}.repository={repository},{key}.tag={tag}"]
-        helm("install", name, str(CHART), "-n", name, "--create-namespace", "--wait", "--timeout", "5m", *values)
+            settings += ["--set-string", f"{key}.repository={repository},{key}.tag={tag}"]
+        settings += [word for value in values for word in ("--set", value)]
+        helm("install", name, str(CHART), "-n", name, "--create-namespace", "--wait", "--timeout", "5m", *settings)
         yield clusters
     finally:
         spaces = [name, *(cluster.namespace for cluster in clusters)]
