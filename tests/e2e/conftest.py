@@ -18,10 +18,11 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from e2e import Cluster
+from e2e import SYSTEM, Cluster
 from operator_process import OperatorProcess, database_url, operator_away
 from release import own_release
 
@@ -33,19 +34,30 @@ TEMPLATE = "e2e_template"
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[], None]], None]:
-    """Do something in the first of the test processes that asks for it; the others wait until it is done."""
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that the test processes of one run share."""
     own = tmp_path_factory.getbasetemp()
-    common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def once(common: Path) -> Callable[[str, Callable[[], None]], None]:
+    """Do something in the first of the test processes that asks for it; the others wait until it is done."""
 
     def once(name: str, do: Callable[[], None]) -> None:
-        with (common / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _locked(common / f"{name}.lock"):
             if not (common / name).exists():
                 do()
                 (common / name).touch()
 
     return once
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +70,13 @@ def installed(once: Callable[[str, Callable[[], None]], None]) -> dict[str, str]
         name, _, value = line.removeprefix("export ").partition("=")
         os.environ[name] = os.path.expandvars("".join(shlex.split(value)))
     return json.loads(subprocess.check_output([*local, "images", *IMAGES], cwd=ROOT))
+
+
+@pytest.fixture
+def release(installed: dict[str, str], common: Path) -> Iterator[str]:
+    """The name and the namespace of the chart's release, for one test at a time: helm refuses a second command."""
+    with _locked(common / "release.lock"):
+        yield SYSTEM
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ def _ended_so_far(cluster: Cluster, name: str) -> int:
     return trials.get("complete", 0) + trials.get("pruned", 0)
 
 
-def test_the_demo_shows_a_tuned_model(installed):
+def test_the_demo_shows_a_tuned_model(release: str):
     done = subprocess.run([sys.executable, "hack/demo.py"], cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "digits   Succeeded   20/20" in done.stdout
