@@ -19,6 +19,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 PYTEST = (sys.executable, "-m", "pytest")
 E2E = (*PYTEST, "tests/e2e", "--durations=5")
+PROGRESS_SECONDS = 60
 SHORT = "not variants and not faults"  # `make test-variants` and `make test-faults` run the others
 
 
@@ -62,14 +63,17 @@ class Run:
         self._printing = threading.Lock()
         self._failed: list[tuple[Step, str]] = []
         self._times: list[tuple[str, float]] = []
+        self._running: dict[str, Path] = {}
 
     def all(self) -> int:
         """Run the lanes. Return the exit code."""
         lanes = [threading.Thread(target=self._lane, args=(steps,), daemon=True) for steps in LANES]
         for lane in lanes:
             lane.start()
-        for lane in lanes:
-            lane.join()
+        while any(lane.is_alive() for lane in lanes):
+            for lane in lanes:
+                lane.join(PROGRESS_SECONDS / len(lanes))
+            self._progress()
         for name, seconds in self._times:
             print(f"{_minutes(seconds)}  {name}")
         print(f"{_minutes(time.monotonic() - self._began)}  in all")
@@ -88,7 +92,9 @@ class Run:
         self._say(f"{step.name} begins; its output: {path}")
         began = time.monotonic()
         with path.open("w") as file:
+            self._running[step.name] = path
             done = subprocess.run(step.command, cwd=REPOSITORY, stdout=file, stderr=subprocess.STDOUT)
+            del self._running[step.name]
         seconds = time.monotonic() - began
         output = path.read_text(errors="replace")
         self._times.append((step.name, seconds))
@@ -97,6 +103,11 @@ class Run:
         else:
             self._failed.append((step, output))
             self._say(f"{step.name} FAILED after {_minutes(seconds)}; its output follows at the end")
+
+    def _progress(self) -> None:
+        for name, path in list(self._running.items()):
+            last = path.read_text(errors="replace").rstrip().rpartition("\n")[2]
+            self._say(f"{name}: {last[:120]}")
 
     def _say(self, line: str, output: str = "") -> None:
         with self._printing:
