@@ -42,7 +42,7 @@ def own_release(images: dict[str, str], namespaces: int, *values: str) -> Iterat
             settings += ["--set-string", f"{key}.repository={repository},{key}.tag={tag}"]
         settings += [word for value in values for word in ("--set", value)]
         helm("install", name, str(CHART), "-n", name, "--create-namespace", "--wait", "--timeout", "5m", *settings)
-        yield clusters
+        yield list(clusters)
     finally:
         spaces = [name, *(cluster.namespace for cluster in clusters)]
         helm("uninstall", name, "-n", name, "--ignore-not-found")
