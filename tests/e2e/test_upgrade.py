@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from e2e import KEEP_JOBS, TRAIN, Cluster, eventually, kubectl
-from operator_process import scaled
+from operator_process import operator_away
 
 pytestmark = pytest.mark.faults
 
@@ -43,7 +43,7 @@ def previous(installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 def as_before(cluster: Cluster) -> Iterator[None]:
     """The cluster's own operator is away, and finds its CRD again afterwards."""
     crd = json.loads(kubectl("get", "crd", CRD, "-o", "json"))
-    with scaled(0):
+    with operator_away():
         try:
             yield
         finally:
@@ -97,7 +97,7 @@ class Release:
 
     def pods(self) -> list[dict[str, Any]]:
         label = "app.kubernetes.io/component=operator"
-        return [p for p in self._cluster.get("pods", "-l", label)["items"] if "deletionTimestamp" not in p["metadata"]]
+        return [p for p in self._cluster.get("pods", labels=label)["items"] if "deletionTimestamp" not in p["metadata"]]
 
     def refusals(self) -> str:
         """What operators that do not get beyond their first step say."""
