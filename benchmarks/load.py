@@ -27,9 +27,9 @@ import yaml
 from figures import ROOT, Failed
 from kubernetes import client, config
 
+from study_operator.kube.streams import lines
 from study_operator.settings import Settings
 from study_operator.storage.migrate import migrate
-from study_operator.streams import lines
 
 LOCAL_CLUSTER = [sys.executable, str(ROOT / "hack/local-cluster")]
 NAMESPACE = "load"

@@ -38,7 +38,7 @@ from load import (
 )
 from workload import REPORTS, SCENARIOS, Scenario, bare_job, study_manifest
 
-from study_operator.model.job import Reporting
+from study_operator.manifests.job import Reporting
 from study_operator.model.study import STUDY_LABEL, Study, parse
 
 HERE = Path(__file__).resolve().parent

@@ -40,7 +40,7 @@ from figures import ROOT, Failed, command, heading, number, percentile, progress
 from load import LOCAL_CLUSTER, Api, process
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 
-sys.path.append(str(ROOT / "tests/component"))  # the tests' own PostgreSQL and PgBouncer
+sys.path.append(str(ROOT / "tests/component/support"))  # the tests' own PostgreSQL and PgBouncer
 from pooler import Pooler
 from postgres_server import PostgresServer
 

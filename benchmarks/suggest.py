@@ -27,7 +27,7 @@ from typing import Any
 
 import optuna
 import psycopg2
-from figures import command, heading, number, progress, spread, table, version
+from figures import ROOT, command, heading, number, progress, spread, table, version
 from growth import keep
 from optuna.distributions import FloatDistribution
 from optuna.samplers import TPESampler
@@ -35,10 +35,12 @@ from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from report import Place, database
 
+sys.path += [str(ROOT / "tests/component/support"), str(ROOT / "tests/support")]
+from mirror import Mirror  # the operator's own memory, history and batches as one storage
+
 from study_operator.model.batch import Batch, Stored
-from study_operator.model.tpe import TPE
+from study_operator.optimizer.tpe import TPE
 from study_operator.storage.database import Database
-from study_operator.storage.mirror import Mirror
 from study_operator.storage.studies import Studies
 
 SPACE = {f"x{i}": FloatDistribution(0, 1) for i in range(10)}
@@ -69,10 +71,10 @@ class Timed(Mirror):
 
     storing = 0.0
 
-    def _store(self, batch: Batch) -> Stored:
+    def store(self, batch: Batch) -> Stored:
         before = time.perf_counter()
         try:
-            return super()._store(batch)
+            return super().store(batch)
         finally:
             self.storing += time.perf_counter() - before
 

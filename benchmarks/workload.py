@@ -9,7 +9,7 @@ from typing import Any
 
 from load import NAMESPACE
 
-from study_operator.model.job import Reporting, job
+from study_operator.manifests.job import Reporting, job
 from study_operator.model.study import Study
 
 # How long kwok lets a pod run: hack/local-cluster/kwok-stages.yaml.

@@ -9,7 +9,7 @@ import signal
 import sys
 
 from study_operator.logs import configure
-from study_operator.service import run
+from study_operator.manager import run
 from study_operator.settings import Settings, SettingsError
 from study_operator.storage.database import StorageError, StorageUnavailable
 from study_operator.storage.migrate import migrate
@@ -40,7 +40,7 @@ settings, read from the environment:
 
 # Seconds for which a sampler that computes keeps the event loop waiting, each time the loop has been away for a read or
 # a write; Python's own 5 ms are longer than most of what the loop does.
-SWITCH_INTERVAL = 0.0005
+SWITCH_INTERVAL_SECONDS = 0.0005
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.command == "migrate":
             migrate(settings, given.patience)
         else:
-            sys.setswitchinterval(SWITCH_INTERVAL)
+            sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
             asyncio.run(run(settings))
     except (StorageError, StorageUnavailable) as error:
         logging.getLogger("study_operator").error("%s", error)

@@ -1,10 +1,10 @@
 """What keeps a process that has lost a study from writing about it, however late it finds out.
 
 A replica serves a study while it holds the study's lock in PostgreSQL. The server takes the lock from a replica that
-has been silent for `IDLE` seconds, and may do so at any time by ending the connection; the replica learns of it too
+has been silent for `SESSION_TIMEOUT_SECONDS` seconds, and may do so at any time by ending the connection; the replica learns of it too
 late. Two fences stand between:
 
-- What goes to Kubernetes is sent only while the server is known to have heard from this process within the last `VALID`
+- What goes to Kubernetes is sent only while the server is known to have heard from this process within the last `LEASE_SECONDS`
   seconds.
 - What goes to the database carries the number of the hold, and the database compares it with that of the latest one, in
   the same transaction (`storage/database.py`).
@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-# A replica asks the server every BEAT seconds, and the server ends a connection that has been silent for IDLE seconds.
-# Between VALID and IDLE lies the time that a request may take which was sent at the last moment.
-BEAT, VALID, IDLE = 1.0, 3.0, 6.0
+# A replica asks the server every HEARTBEAT_SECONDS seconds, and the server ends a connection that has been silent for SESSION_TIMEOUT_SECONDS seconds.
+# Between LEASE_SECONDS and SESSION_TIMEOUT_SECONDS lies the time that a request may take which was sent at the last moment.
+HEARTBEAT_SECONDS, LEASE_SECONDS, SESSION_TIMEOUT_SECONDS = 1.0, 3.0, 6.0
 
 
 class NotHeld(Exception):
@@ -43,7 +43,7 @@ class Lease:
         self._confirmed = max(self._confirmed, sent)
 
     def valid(self) -> bool:
-        return not self.over and self._clock() < self._confirmed + VALID
+        return not self.over and self._clock() < self._confirmed + LEASE_SECONDS
 
 
 class Hold:

@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from study_operator import metrics
 
 # The event loop shows a sign of life every second; one look at one study never takes minutes.
-LOOP_LIMIT, WORK_LIMIT = 30.0, 300.0  # seconds
+LOOP_LIMIT_SECONDS, WORK_LIMIT_SECONDS = 30.0, 300.0  # seconds
 
 
 class Health:
@@ -37,9 +37,9 @@ class Health:
     def not_alive(self) -> str | None:
         """Why the process should be restarted; None while it is well."""
         silent = self._clock() - self._progress
-        if silent > LOOP_LIMIT:
+        if silent > LOOP_LIMIT_SECONDS:
             return f"the event loop has made no progress for {silent:.0f} s"
-        if (working := self._longest_work()) > WORK_LIMIT:
+        if (working := self._longest_work()) > WORK_LIMIT_SECONDS:
             return f"one study has been worked on for {working:.0f} s"
         return None
 

@@ -22,10 +22,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from play import DISRUPTED, Play, Pod, Scenario, runs_for_ever
 from world import Manifest, World, has_ended, job_template, number_of
 
-from study_operator import publish
-from study_operator.cluster import ApiError
-from study_operator.model.job import TRIAL_ID_ANNOTATION
+from study_operator.kube.client import ApiError
 from study_operator.model.plan import PRUNED_GRACE
+from study_operator.model.study import TRIAL_ID_ANNOTATION
+from study_operator.reconcile import publisher
 
 ALL = os.environ.get("FAULTS") == "all"
 SPACE = [{"name": "x", "float": {"low": 0, "high": 1}}, {"name": "kind", "categorical": {"choices": ["a", "b"]}}]
@@ -361,7 +361,7 @@ class Lives(RuleBasedStateMachine):
 
 @pytest.fixture
 def lives(kubeconfig_of_studies, database, monkeypatch):
-    monkeypatch.setattr(publish, "STATUS_INTERVAL", 0.0)
+    monkeypatch.setattr(publisher, "STATUS_INTERVAL_SECONDS", 0.0)
     with asyncio.Runner() as runner:
         Lives.runner, Lives.world = runner, runner.run(World.create(kubeconfig_of_studies, database))
         yield Lives

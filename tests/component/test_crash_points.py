@@ -22,7 +22,8 @@ from logserver import LogServer
 from play import Play
 from scenarios import SCENARIOS
 
-from study_operator import follow, publish
+from study_operator.podlogs import follower
+from study_operator.reconcile import publisher
 
 # FAULTS=all: every write of every scenario in every way. FAULTS=ends:12:TIMES_OUT_LATE: this case alone, which is how
 # a failure names it. Otherwise each of the first writes of a kind in each scenario goes wrong once, in ways that take
@@ -32,7 +33,7 @@ ALL = WANTED == "all"
 SEED = int(os.environ.get("SEED") or 0)
 SHARDS = range(4 if ALL else 1)
 FEW = 3  # writes of one kind in one scenario
-AT_ONCE = 6  # studies that know nothing of each other
+CALLS_AT_ONCE = 6  # studies that know nothing of each other
 WAYS = list(Wrong)
 _names = count()
 
@@ -40,9 +41,9 @@ _names = count()
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
     """The operator would skip some status writes, depending on how fast it is; here each can go wrong."""
-    monkeypatch.setattr(publish, "STATUS_INTERVAL", 0.0)
-    monkeypatch.setattr(follow, "_PAUSE", 0.01)
-    monkeypatch.setattr(follow, "_PAUSE_MOST", 0.05)
+    monkeypatch.setattr(publisher, "STATUS_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(follower, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(follower, "_LONGEST_PAUSE_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ async def play(world, logs, scenario: str, faults: Callable[[], Faults] = Faults
 
 async def _all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Runs them a few at a time; the first that fails ends the rest."""
-    few = asyncio.Semaphore(AT_ONCE)
+    few = asyncio.Semaphore(CALLS_AT_ONCE)
 
     async def one(coroutine: Coroutine[Any, Any, None]) -> None:
         async with few:

@@ -12,13 +12,14 @@ from running import run_pods, running
 from waiting import until
 from world import World
 
-from study_operator import outage, service
+from study_operator import manager
+from study_operator.controller import outage
 
 
 @pytest.fixture
 def world(own_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """The operator looks for the database more often than it would in production."""
-    monkeypatch.setattr(service, "READINESS_INTERVAL", 0.2)
+    monkeypatch.setattr(manager, "READINESS_INTERVAL_SECONDS", 0.2)
     return own_world
 
 
@@ -103,7 +104,7 @@ async def test_a_database_that_goes_down_while_trials_run(world, server):
 
 async def test_an_outage_is_told_in_the_words_of_now(world, server, monkeypatch):
     """A database that accepts connections and is silent, and then is not there at all: both name the server."""
-    monkeypatch.setattr(outage, "REWORDED", 0.5)
+    monkeypatch.setattr(outage, "REWORDED_AFTER_SECONDS", 0.5)
     async with running(world) as operator:
         await world.apply()
         await until(operator.ready)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from world import World
 
-from study_operator.model.job import Reporting, job
+from study_operator.manifests.job import Reporting, job
 from study_operator.model.study import parse
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import seed as seeded
 from world import World, study_manifest
 
-from study_operator import publish
-from study_operator.cluster import ApiError
-from study_operator.reconcile import REFUSED_AGAIN
+from study_operator.kube.client import ApiError
+from study_operator.reconcile import publisher
+from study_operator.reconcile.reconciler import REFUSED_AGAIN_SECONDS
 
 ALL = os.environ.get("FAULTS") == "all"
 EXAMPLES = int(os.environ.get("EXAMPLES") or (2000 if ALL else 60))
@@ -73,7 +73,7 @@ async def _comes_to_rest(world: World, name: str) -> None:
         look = await world.look(name)
         await world.logs_are_read(name)
         # What the API server refuses is asked again, as a dry run, once a minute: a policy may have changed.
-        asks = look.again == REFUSED_AGAIN and all("(dry run)" in write for write in faults.writes)
+        asks = look.again == REFUSED_AGAIN_SECONDS and all("(dry run)" in write for write in faults.writes)
         if asks or not faults.writes:
             if look.again is None or look.again > 0.1:
                 return
@@ -85,7 +85,7 @@ async def _comes_to_rest(world: World, name: str) -> None:
 def test_whatever_a_study_says_it_is_refused_with_a_reason_or_runs(
     kubeconfig_of_studies, database, monkeypatch, caplog, record_property
 ):
-    monkeypatch.setattr(publish, "STATUS_INTERVAL", 0.0)
+    monkeypatch.setattr(publisher, "STATUS_INTERVAL_SECONDS", 0.0)
     became, numbers = Counter[str](), count()
 
     with asyncio.Runner() as runner:

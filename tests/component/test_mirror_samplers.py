@@ -15,8 +15,8 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from study_operator.model.samplers import NAMES, build_sampler
 from study_operator.model.study import Study
+from study_operator.optimizer.samplers import NAMES, build_sampler
 
 FLAT = [
     {"name": "lr", "float": {"low": 1e-5, "high": 0.1, "log": True}},

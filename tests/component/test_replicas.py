@@ -18,12 +18,12 @@ from replica import Replica, Write, holders, replica
 from waiting import until
 from world import World, params_of
 
-from study_operator.fence import BEAT, IDLE, VALID, Hold, Lease, NotHeld, under
+from study_operator.fence import HEARTBEAT_SECONDS, LEASE_SECONDS, SESSION_TIMEOUT_SECONDS, Hold, Lease, NotHeld, under
 from study_operator.model.shares import share
 from study_operator.storage.database import Database
 from study_operator.storage.locks import Locks
 
-PATIENCE = 120.0  # a safety net: starting a process takes seconds on a busy machine
+PATIENCE_SECONDS = 120.0  # a safety net: starting a process takes seconds on a busy machine
 LIMIT = 30.0  # studies go on elsewhere within 10 s; a machine that runs everything else beside this test is slower
 
 
@@ -47,7 +47,7 @@ async def joined(one: Replica, members: int) -> None:
         assert one.process.process.poll() is None, one.process.log()
         return await one.joined(members)
 
-    await until(has_joined, PATIENCE)
+    await until(has_joined, PATIENCE_SECONDS)
 
 
 async def apply_and_wait(world: World, names: list[str], **spec: object) -> None:
@@ -58,7 +58,7 @@ async def apply_and_wait(world: World, names: list[str], **spec: object) -> None
     async def all_run() -> bool:
         return all([await world.active(name) for name in names])
 
-    await until(all_run, PATIENCE)
+    await until(all_run, PATIENCE_SECONDS)
 
 
 async def shares(found: list[Replica], studies: int) -> list[int]:
@@ -68,7 +68,7 @@ async def shares(found: list[Replica], studies: int) -> list[int]:
         counts = [await one.serves() for one in found]
         return counts if sum(counts) == studies and min(counts) >= 0 else None
 
-    return await until(all_served, PATIENCE)
+    return await until(all_served, PATIENCE_SECONDS)
 
 
 async def server_of(found: list[Replica], name: str) -> Replica:
@@ -87,7 +87,7 @@ async def goes_on(world: World, name: str, number: int) -> None:
     async def another() -> bool:
         return bool({job["metadata"]["name"] for job in await world.jobs(name)} - before)
 
-    await until(another, PATIENCE)
+    await until(another, PATIENCE_SECONDS)
 
 
 async def run_out(world: World, names: list[str]) -> None:
@@ -101,7 +101,7 @@ async def run_out(world: World, names: list[str]) -> None:
         statuses = [(await world.study(name)).get("status") or {} for name in names]
         return all(status.get("phase") == "Succeeded" for status in statuses)
 
-    await until(ended, PATIENCE)
+    await until(ended, PATIENCE_SECONDS)
     for name in names:
         most = (await world.study(name))["spec"]["maxTrials"]
         assert world.rows(name) == [(number, "COMPLETE") for number in range(most)]
@@ -131,16 +131,16 @@ async def test_studies_are_shared_out_and_move_only_to_the_one_that_comes(world,
                 assert all(now[name] == before[name] for name in names if name not in own), "the others stay"
                 return all(now[name] > 0 and now[name] != before[name] for name in own)
 
-            await until(moved, PATIENCE)
+            await until(moved, PATIENCE_SECONDS)
             assert len(own) == (await shares([*two, third], 12))[2]
             await run_out(world, names)
             assert all("taken over" not in one.process.log() for one in (*two, third)), "all were handed over"
 
 
 def test_the_waits_together_are_shorter_than_ten_seconds():
-    assert BEAT < VALID < IDLE
-    assert VALID + 2 * BEAT < 10, "after a SIGKILL"
-    assert IDLE + 2 * BEAT < 10, "after the last word of a replica that is stopped"
+    assert HEARTBEAT_SECONDS < LEASE_SECONDS < SESSION_TIMEOUT_SECONDS
+    assert LEASE_SECONDS + 2 * HEARTBEAT_SECONDS < 10, "after a SIGKILL"
+    assert SESSION_TIMEOUT_SECONDS + 2 * HEARTBEAT_SECONDS < 10, "after the last word of a replica that is stopped"
 
 
 async def test_studies_of_a_replica_that_is_killed_go_on_within_ten_seconds(world, kubeconfig, tmp_path):
@@ -221,10 +221,10 @@ async def test_an_outage_is_told_when_no_replica_is_ready(own_world, server, kub
         await apply_and_wait(world, ["study0"], maxTrials=4, parallelism=1)
         await until(storage_ready)
         server.stop()
-        await until(lambda: all(one.front.reads.count(slices) >= 2 for one in two), PATIENCE)
+        await until(lambda: all(one.front.reads.count(slices) >= 2 for one in two), PATIENCE_SECONDS)
         assert await storage_ready() == "True", "another replica may have the database"
         await ready(False, False)
-        await until(told, PATIENCE)
+        await until(told, PATIENCE_SECONDS)
         assert (await world.condition("Progressing", "study0"))["reason"] == "WaitingForStorage"
         server.start()
         await run_out(world, ["study0"])
@@ -250,7 +250,7 @@ async def test_a_replica_that_is_stopped_in_the_middle_of_its_work_does_nothing_
         def stopped() -> Replica | None:
             return next((one for one in two if state(one.pid) == "T"), None)
 
-        victim = await until(stopped, PATIENCE)
+        victim = await until(stopped, PATIENCE_SECONDS)
         at = time.monotonic()
         (other,) = (one for one in two if one is not victim)
         other.front.stop_at = lambda _: False
@@ -258,7 +258,7 @@ async def test_a_replica_that_is_stopped_in_the_middle_of_its_work_does_nothing_
         async def taken_over() -> bool:
             return len(await world.active("study0")) == 3 and bool(other.wrote_to("study0"))
 
-        await until(taken_over, PATIENCE)
+        await until(taken_over, PATIENCE_SECONDS)
         print(f"taken over {time.monotonic() - at:.1f} s after SIGSTOP")
         assert time.monotonic() - at < LIMIT
         rows, jobs = row_versions(world), job_uids(await world.jobs("study0"))
@@ -338,12 +338,12 @@ async def test_a_deleted_study_is_seen_to_by_the_replica_that_served_it(world, k
         await shares(two, 4)
         for name in names:
             await world.delete_study(name)
-        await until(lambda: not any(world.rows(name) for name in names), PATIENCE)
+        await until(lambda: not any(world.rows(name) for name in names), PATIENCE_SECONDS)
 
         async def let_go() -> bool:
             return [await one.serves() for one in two] == [0, 0]
 
-        await until(let_go, PATIENCE)
+        await until(let_go, PATIENCE_SECONDS)
 
 
 def test_locks_of_another_login_count_for_nothing(database):
@@ -394,6 +394,6 @@ async def settled(world: World) -> dict:
         running = (study.get("status") or {}).get("trials", {})
         return study if running.get("total") == 3 else None
 
-    study = await until(shown, PATIENCE)
+    study = await until(shown, PATIENCE_SECONDS)
     await asyncio.sleep(1.5)  # not a wait for a condition: the last of the writes that come once a second
     return await world.study("study0") or study

@@ -11,11 +11,11 @@ from pathlib import Path
 import psycopg2
 import pytest
 from database import ANOTHER_KEY, KEY, TestDatabase, TrialPod, settings_for
-from optuna.trial import TrialState
 
+from study_operator.model.trial import TrialState
 from study_operator.storage.migrate import REPORTING_SCHEMA, migrate
 
-SCHEMAS = Path(__file__).parent / "schemas"
+SCHEMAS = Path(__file__).parent / "support/schemas"
 ROW = "vals, pruned, constraint_values, infeasible, provisional"
 
 

@@ -8,7 +8,7 @@ from running import run_pods, running
 from waiting import until
 from world import params_of, secret_of
 
-from study_operator import service
+from study_operator import manager
 
 
 async def test_a_seeded_sampler_does_not_repeat_itself_after_a_restart(world):
@@ -45,7 +45,7 @@ async def test_a_study_goes_on_though_every_event_is_lost(world, kubeconfig, mon
         await asyncio.Event().wait()
 
     for ear in ("watch_studies", "watch_jobs", "listen"):
-        monkeypatch.setattr(service, ear, deaf)
+        monkeypatch.setattr(manager, ear, deaf)
     async with running(world, RESYNC_SECONDS="1"):
         await world.apply(deletionPolicy="Delete")
         status = await run_pods(world, lambda number: number / 10)

@@ -21,8 +21,8 @@ from scenarios import SCENARIOS
 from waiting import until
 from world import World, job_template
 
-from study_operator import publish
-from study_operator.cluster import ApiError
+from study_operator.kube.client import ApiError
+from study_operator.reconcile import publisher
 
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
@@ -72,7 +72,7 @@ def rights_of(objects: list[dict]) -> set[Right]:
 
 @pytest.fixture
 async def operator(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Operator]:
-    monkeypatch.setattr(publish, "STATUS_INTERVAL", 0.0)
+    monkeypatch.setattr(publisher, "STATUS_INTERVAL_SECONDS", 0.0)
     release = f"r{uuid.uuid4().hex[:8]}"
     objects = roles_of_operator(render(release=release))
     account = next(o for o in objects if "subjects" in o)["subjects"][0]["name"]

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -22,63 +16,17 @@ import psycopg2
 import pytest
 from database import REPORTER_PASSWORD, SEED, TestDatabase
 from kubeconfig import write_kubeconfig
-from prometheus_client.parser import text_string_to_metric_families
+from process import Process, get
 from running import RunningService, run_pods, running
 from waiting import until
 from world import World, counted
 
-from study_operator import service
-from study_operator.reconcile import Key, Reconciler
+from study_operator import manager
+from study_operator.model.study import StudyKey
+from study_operator.reconcile.reconciler import Reconciler
 
 ROOT = Path(__file__).resolve().parents[2]
 PRUNER = {"name": "SuccessiveHalving", "options": {"min_resource": 1, "reduction_factor": 2}}
-
-
-class Process:
-    """`study-operator run`, or another command, as a process, as the image starts it."""
-
-    def __init__(self, database: TestDatabase, log: Path, command: str = "run", **environment: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            self.port = probe.getsockname()[1]
-        self._log = log
-        environment = {
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT / "operator"),
-            "DATABASE_URL": database.url,
-            "REPORTER_PASSWORD": REPORTER_PASSWORD,
-            "STUDY_KEY_SEED": SEED,
-            "HTTP_PORT": str(self.port),
-            **environment,
-        }
-        with log.open("w") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "study_operator", command], env=environment, stderr=file
-            )
-
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and text of a probe; 0 while nobody answers."""
-        return get(self.port, path)
-
-    def metrics(self) -> dict[tuple[str, str], float]:
-        """Samples by name and labels, such as ("study_operator_trials", "state=failed")."""
-        families = text_string_to_metric_families(self.get("/metrics")[1])
-        samples = [sample for family in families for sample in family.samples]
-        return {(s.name, ",".join(f"{k}={v}" for k, v in sorted(s.labels.items()))): s.value for s in samples}
-
-
-def get(port: int, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-    except OSError:
-        return 0, ""
 
 
 @asynccontextmanager
@@ -206,7 +154,7 @@ async def test_a_study_that_is_created_again_while_its_deletion_is_seen_to(world
             await world.remove_finalizers()
             await world.collect_garbage()
             second = await world.apply()
-            await until(lambda: operator.service._queue.again(Key(world.namespace, "study")))
+            await until(lambda: operator.service._queue.again(StudyKey(world.namespace, "study")))
         await until(launched)
     owners = {job["metadata"]["ownerReferences"][0]["uid"] for job in await world.jobs()}
     assert second["metadata"]["uid"] in owners
@@ -263,7 +211,7 @@ async def test_liveness_fails_when_one_study_is_worked_on_for_ever(world, kubeco
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Reconciler, "reconcile", hang)
-    monkeypatch.setattr(service, "FAREWELL", 0.1)
+    monkeypatch.setattr(manager, "SHUTDOWN_SECONDS", 0.1)
 
     async def waits(operator: RunningService) -> bool:
         return "\nstudy_operator_queue_depth 1.0\n" in (await operator.get("/metrics"))[1]

@@ -205,4 +205,4 @@ async def test_killed_while_it_begins(world, wrong):
         struck += faults.struck
         if not faults.struck:
             break
-    assert {"COMMIT Beginnings.enqueue", "COMMIT Beginnings.load"} <= set(struck)
+    assert {"COMMIT InitialTrials.enqueue", "COMMIT InitialTrials.load"} <= set(struck)

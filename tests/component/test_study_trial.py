@@ -16,10 +16,10 @@ import pytest
 from database import ANOTHER_KEY, KEY, REPORTER_PASSWORD, TestDatabase, prove
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.trial import TrialState
 from trial_pod import PARAMS, Pod, write_script
 
 import study_trial
+from study_operator.model.trial import TrialState
 from study_trial._connection import Call, Connection, UnavailableError
 from study_trial._messages import Writer
 

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from study_operator import metrics
-from study_operator.probes import LOOP_LIMIT, WORK_LIMIT, Health, serve
+from study_operator.probes import LOOP_LIMIT_SECONDS, WORK_LIMIT_SECONDS, Health, serve
 
 
 class Process:
@@ -57,7 +57,7 @@ def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
 
 def test_a_process_is_alive_as_long_as_its_loop_makes_progress(process):
     assert process.health.not_alive() is None
-    process.now += LOOP_LIMIT
+    process.now += LOOP_LIMIT_SECONDS
     assert process.health.not_alive() is None
     process.now += 1
     assert process.health.not_alive() == "the event loop has made no progress for 31 s"
@@ -66,9 +66,9 @@ def test_a_process_is_alive_as_long_as_its_loop_makes_progress(process):
 
 
 def test_a_process_that_works_on_one_study_for_ever_is_not_alive(process):
-    process.working = WORK_LIMIT
+    process.working = WORK_LIMIT_SECONDS
     assert process.health.not_alive() is None
-    process.working = WORK_LIMIT + 1
+    process.working = WORK_LIMIT_SECONDS + 1
     assert process.health.not_alive() == "one study has been worked on for 301 s"
 
 
@@ -80,7 +80,7 @@ def test_progress_is_a_metric(process):
 
 def test_liveness_over_http(process, port):
     assert get(port, "/healthz") == (200, "ok\n")
-    process.now += LOOP_LIMIT + 10
+    process.now += LOOP_LIMIT_SECONDS + 10
     assert get(port, "/healthz") == (503, "the event loop has made no progress for 40 s\n")
 
 

@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from study_operator.model import pods
+from study_operator.model.job_state import JobState
 from study_operator.model.plan import Stuck
-from study_operator.model.study import TRIAL_LABEL, Study
-from study_operator.model.trial import Failure, FailureClass, JobState
+from study_operator.model.study import JOB_LABEL, TRIAL_LABEL, Study
+from study_operator.model.trial import Failure, FailureClass
 
 # A pod that has not become ready after this time is asked why, and again each time it has waited a quarter longer,
 # within these bounds, in seconds: a pod may wait for a GPU for days.
-PENDING_AFTER, _AGAIN, _AGAIN_MOST = 8.0, 10.0, 30.0
-JOB_LABEL = "batch.kubernetes.io/job-name"
+PENDING_AFTER_SECONDS, _ASK_AGAIN_SECONDS, _ASK_AGAIN_MOST_SECONDS = 8.0, 10.0, 30.0
 
 Pod = Mapping[str, Any]
 
@@ -27,10 +27,10 @@ def waiting(jobs: Iterable[JobState]) -> list[JobState]:
 def ask_again(jobs: Iterable[JobState], now: datetime) -> tuple[bool, float | None]:
     """Whether it is time to ask why some waiting Jobs have no ready pod, and in how many seconds to look again."""
     ages = [(now - _since(job)).total_seconds() for job in jobs]
-    late = [age for age in ages if age >= PENDING_AFTER]
+    late = [age for age in ages if age >= PENDING_AFTER_SECONDS]
     if not late:
-        return False, PENDING_AFTER if ages else None
-    return True, min(max(min(late) / 4, _AGAIN), _AGAIN_MOST)
+        return False, PENDING_AFTER_SECONDS if ages else None
+    return True, min(max(min(late) / 4, _ASK_AGAIN_SECONDS), _ASK_AGAIN_MOST_SECONDS)
 
 
 def why(jobs: Iterable[JobState], pending: Iterable[Pod]) -> str | None:
@@ -87,5 +87,5 @@ def until_stuck(study: Study, jobs: Iterable[JobState], now: datetime) -> float 
 
 def _since(job: JobState, pod: Pod | None = None) -> datetime:
     if pod is not None:
-        return datetime.fromisoformat(pod["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
+        return datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
     return max(job.created_at, job.started_at or job.created_at)

@@ -20,17 +20,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from optuna.trial import TrialState
-
+from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.study import Constraint, Study
-from study_operator.model.trial import Failure, FailureClass, JobPhase, JobState, Rows, TrialRow
+from study_operator.model.trial import Failure, FailureClass, Rows, TrialRow, TrialState
 
 # How long a pruned trial may go on: long enough to see the answer to its next report and to end by itself. What is left
-# then has PRUNED_KILL to end after SIGTERM: together with what it takes to notice, its GPU is free within 10 seconds.
-PRUNED_GRACE, PRUNED_KILL = timedelta(seconds=4), 3
+# then has PRUNED_KILL_SECONDS to end after SIGTERM: together with what it takes to notice, its GPU is free within 10 seconds.
+PRUNED_GRACE, PRUNED_KILL_SECONDS = timedelta(seconds=4), 3
 # Finished Jobs that are removed at one look. To remove one costs the control plane as much as to start one: of those
 # that are not to be kept, the latest, as many as may run at once, stay for LINGER, while slots are being filled.
-CLEAN_UP, LINGER = 200, timedelta(minutes=5)
+MOST_JOBS_REMOVED, LINGER = 200, timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Tell:
 
 
 @dataclass(frozen=True)
-class Judge:
+class FindCause:
     """Find out why a trial's Job has failed, and do what `verdict` says."""
 
     row: TrialRow
@@ -99,7 +98,7 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Requeue:
+class RunAgain:
     """Run the trial again, with the same parameters, under a Job of another name; `failure` is the infrastructure's."""
 
     row: TrialRow
@@ -107,14 +106,14 @@ class Requeue:
 
 
 @dataclass(frozen=True)
-class Launch:
+class CreateJob:
     """Create the Job of a trial that is stored."""
 
     row: TrialRow
 
 
 @dataclass(frozen=True)
-class EndJob:
+class StopJob:
     """Delete a Job, and with it its pods, which have `kill_after` seconds to end, or as long as they say themselves."""
 
     job: JobState
@@ -122,7 +121,7 @@ class EndJob:
 
 
 @dataclass(frozen=True)
-class CleanUp:
+class RemoveFinishedJob:
     """Delete a finished Job, of which there are more than are to be kept."""
 
     job: JobState
@@ -135,7 +134,7 @@ class Ask:
     count: int
 
 
-Action = Tell | Judge | Requeue | Launch | EndJob | CleanUp | Ask
+Action = Tell | FindCause | RunAgain | CreateJob | StopJob | RemoveFinishedJob | Ask
 
 
 @dataclass(frozen=True)
@@ -177,12 +176,12 @@ def plan(observed: Observed) -> Plan:
         action = _running_trial(row, job, observed, ended is not None)
         if action is not None:
             actions.append(action)
-        if isinstance(action, Requeue) or (isinstance(action, Tell) and action.state is TrialState.FAIL):
+        if isinstance(action, RunAgain) or (isinstance(action, Tell) and action.state is TrialState.FAIL):
             ending.add(row.job)
         if isinstance(action, Tell):
             failures += action.state is TrialState.FAIL
             reached |= action.state is TrialState.COMPLETE and action.failure is None and _is_goal(study, action.values)
-        elif job is not None and not isinstance(action, Requeue):
+        elif job is not None and not isinstance(action, RunAgain):
             busy.add(number)
         elif action is None and number not in busy:
             waiting.append(row)
@@ -193,18 +192,18 @@ def plan(observed: Observed) -> Plan:
         if wait is None:
             continue
         if wait <= timedelta(0):
-            actions.append(EndJob(job, PRUNED_KILL if _was_pruned(job, observed) else None))
+            actions.append(StopJob(job, PRUNED_KILL_SECONDS if _was_pruned(job, observed) else None))
         else:
             waits.append(wait)
     superfluous = _superfluous(observed)
-    clean_up = [CleanUp(job) for job, lingers in superfluous if lingers <= timedelta(0)][:CLEAN_UP]
-    if clean_up or any(isinstance(action, Tell | Judge) for action in actions):
+    clean_up = [RemoveFinishedJob(job) for job, lingers in superfluous if lingers <= timedelta(0)][:MOST_JOBS_REMOVED]
+    if clean_up or any(isinstance(action, Tell | FindCause) for action in actions):
         waits.append(timedelta(seconds=1))  # to clean up what has ended now
     elif superfluous:
         waits.append(max(lingers for _, lingers in superfluous))
     if observed.launching and not study.paused and not stopping:
         free = max(study.parallelism - len(busy), 0)
-        actions += [Launch(row) for row in waiting[:free]]
+        actions += [CreateJob(row) for row in waiting[:free]]
         left = study.max_trials - observed.rows.total - len(impossible)
         more = min(free - len(waiting[:free]), left)
         if more > 0 and ended is None and not (observed.exhausted or reached or _fails(observed, failures)):
@@ -233,9 +232,9 @@ def _running_trial(row: TrialRow, job: JobState | None, observed: Observed, ende
     if row.number in observed.prune:
         return Tell(row, TrialState.PRUNED)
     if study.suspend and study.suspend_policy == "Terminate":
-        return Requeue(row)
+        return RunAgain(row)
     if (stuck := observed.stuck.get(job.name)) is not None:
-        return verdict(study, row, job, stuck.failure) if stuck.counts else Requeue(row)
+        return verdict(study, row, job, stuck.failure) if stuck.counts else RunAgain(row)
     return None
 
 
@@ -243,7 +242,7 @@ def _ended_job(row: TrialRow, job: JobState, observed: Observed) -> Action | Non
     if observed.study.metrics.source == "Stdout" and job.name not in observed.drained:
         return None  # its last word may still be unread
     if job.phase is JobPhase.FAILED:
-        return Judge(row, job)
+        return FindCause(row, job)
     message = "the program ended without a final value: let it call finish(), or `study-trial finish VALUE`"
     if observed.study.metrics.source != "Sdk":
         names = ", ".join(objective.name for objective in observed.study.objectives)
@@ -253,12 +252,12 @@ def _ended_job(row: TrialRow, job: JobState, observed: Observed) -> Action | Non
     return Tell(row, TrialState.FAIL, failure=Failure("MetricMissing", message, exit_code=0), job=job)
 
 
-def verdict(study: Study, row: TrialRow, job: JobState, failure: Failure) -> Tell | Requeue:
+def verdict(study: Study, row: TrialRow, job: JobState, failure: Failure) -> Tell | RunAgain:
     """What follows from the failure of a trial's Job."""
     if failure.kind is FailureClass.INFEASIBLE:
         return Tell(row, TrialState.PRUNED, failure=failure, job=job)
     if failure.kind is FailureClass.INFRASTRUCTURE and row.retries < study.infrastructure_retries:
-        return Requeue(row, failure)
+        return RunAgain(row, failure)
     return Tell(row, TrialState.FAIL, failure=failure, job=job)
 
 

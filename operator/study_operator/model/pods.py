@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from study_operator.model.trial import Failure, FailureClass, JobState
+from study_operator.model.job_state import JobState
+from study_operator.model.trial import Failure, FailureClass
 
 # A container that waits with one of these is on its way, not in trouble.
 _STARTING = ("", "ContainerCreating", "PodInitializing")

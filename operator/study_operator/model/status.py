@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from optuna.trial import TrialState
-
 from study_operator.model.plan import Observed, Outcome, over
 from study_operator.model.study import Study
 from study_operator.model.summary import queued_trials, shorten, summary, time_text, warm_started
+from study_operator.model.trial import TrialState
 from study_operator.model.warm_start import WarmStarted
 
 _MESSAGE = 2048  # the CRD's bound, in characters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution
 
@@ -13,6 +13,16 @@ from study_operator.model.search_space import Space, search_space
 GROUP, VERSION, PLURAL, KIND = "study-operator.io", "v1alpha1", "studies", "Study"
 STUDY_LABEL = f"{GROUP}/study"
 TRIAL_LABEL = f"{GROUP}/trial"
+TRIAL_ID_ANNOTATION = f"{GROUP}/trial-id"
+GENERATION_ANNOTATION = f"{GROUP}/generation"
+JOB_LABEL = "batch.kubernetes.io/job-name"  # Kubernetes' own, on pods
+
+
+class StudyKey(NamedTuple):
+    """Namespace and name of a Study: what Kubernetes' Go libraries call a NamespacedName."""
+
+    namespace: str
+    name: str
 
 
 class Refused(Exception):

@@ -5,11 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from optuna.trial import TrialState
-
 from study_operator.model.plan import Observed
 from study_operator.model.search_space import as_text
-from study_operator.model.trial import BestTrial, Failure, FailureClass
+from study_operator.model.trial import BestTrial, Failure, FailureClass, TrialState
 from study_operator.model.warm_start import WarmStarted
 
 _FAILURE_MESSAGE, _PARAMETER, _REASON = 256, 128, 64  # bounds of the CRD, in characters

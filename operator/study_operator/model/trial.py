@@ -6,10 +6,26 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum, StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
-from optuna.trial import TrialState
+# Attributes of trials in Optuna's tables: the name of the Job that runs the trial, and why it failed.
+JOB_ATTR = "study_operator:job"
+FAILURE_ATTR = "study_operator:failure"
+
+
+class TrialState(IntEnum):
+    """The state of a trial: Optuna's own names and numbers (`optuna.trial.TrialState`)."""
+
+    RUNNING = 0
+    COMPLETE = 1
+    PRUNED = 2
+    FAIL = 3
+    WAITING = 4
+
+    def is_finished(self) -> bool:
+        """Return whether the trial has ended."""
+        return self not in (TrialState.RUNNING, TrialState.WAITING)
 
 
 @dataclass(frozen=True)
@@ -182,37 +198,6 @@ class Rows:
     @property
     def pruned(self) -> int:
         return self.count(TrialState.PRUNED) - (self.infeasible - self.broken)
-
-
-class JobPhase(Enum):
-    ACTIVE = "Active"
-    COMPLETE = "Complete"
-    FAILED = "Failed"
-
-
-@dataclass(frozen=True)
-class JobState:
-    """A trial's Job as the cluster has it: how many `pods` it has had so far, how many are `ready` now, and how many
-    `leave`, which were told to end and have not; `reason` and `message` are the Failed condition's. `gpus` are those
-    that all its pods together ask for. `generation` is the Study's that it was made from."""
-
-    name: str
-    uid: str
-    number: int
-    trial_id: int
-    phase: JobPhase
-    created_at: datetime  # UTC, aware
-    started_at: datetime | None = None  # when it was last created or resumed
-    finished_at: datetime | None = None
-    pods: int = 0
-    ready: int = 0
-    leave: int = 0
-    gpus: int = 0
-    generation: int = 0
-    suspended: bool = False
-    deleting: bool = False
-    reason: str = ""
-    message: str = ""
 
 
 @dataclass(frozen=True)

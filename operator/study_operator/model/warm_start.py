@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.distributions import distribution_to_json
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
 
+from study_operator.model.history import StoredTrial
 from study_operator.model.search_space import possible
 from study_operator.model.study import Study
-from study_operator.model.trial import constraint_attrs
+from study_operator.model.trial import TrialState, constraint_attrs
 
 # Trials taken from all studies together: a sampler reads all of them for each suggestion.
 MOST_TRIALS = 10_000
@@ -47,7 +50,7 @@ class Source:
     constraint_values: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
 
-def take(study: Study, source: Source, most: int = MOST_TRIALS) -> tuple[list[FrozenTrial], WarmStarted]:
+def take(study: Study, source: Source, most: int = MOST_TRIALS) -> tuple[list[StoredTrial], WarmStarted]:
     """The source's trials that could be this study's, the latest ones if there are more than `most`.
 
     Returns:
@@ -92,7 +95,7 @@ def _shown(names: Sequence[str] | None, directions: Sequence[str]) -> str:
 
 def _misfit(study: Study, trial: FrozenTrial, constraints: Mapping[str, float]) -> str:
     """Why a trial could not be one of this study, in words that follow a number; empty when it could."""
-    if trial.state is TrialState.PRUNED:
+    if trial.state is OptunaState.PRUNED:
         if len(study.objectives) > 1:
             return "stopped early"
         if not trial.intermediate_values:
@@ -118,20 +121,21 @@ def _misfit(study: Study, trial: FrozenTrial, constraints: Mapping[str, float]) 
     return ""
 
 
-def _own(study: Study, trial: FrozenTrial, constraints: Mapping[str, float]) -> FrozenTrial:
-    """The trial with this study's distributions, and its constraints judged by this study's limits."""
+def _own(study: Study, trial: FrozenTrial, constraints: Mapping[str, float]) -> StoredTrial:
+    """Return the trial with this study's distributions, and its constraints judged by this study's limits."""
     params = study.space.choose(lambda name, _: trial.params[name])
-    return FrozenTrial(
+    distributions = {name: study.distributions[name] for name in params}
+    return StoredTrial(
+        trial_id=trial._trial_id,
         number=trial.number,
-        state=trial.state,
-        value=None,
+        state=TrialState(trial.state.value),
+        started_at=trial.datetime_start,
+        completed_at=trial.datetime_complete,
         values=trial.values,
-        datetime_start=trial.datetime_start,
-        datetime_complete=trial.datetime_complete,
-        params=params,
-        distributions={name: study.distributions[name] for name in params},
+        names=tuple(params),
+        params=[distributions[name].to_internal_repr(value) for name, value in params.items()],
+        distributions=[distribution_to_json(distribution) for distribution in distributions.values()],
         user_attrs={},
         system_attrs=constraint_attrs({c.name: c.violation(constraints[c.name]) for c in study.constraints}),
-        intermediate_values=trial.intermediate_values,
-        trial_id=trial._trial_id,
+        reports=trial.intermediate_values,
     )

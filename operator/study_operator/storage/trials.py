@@ -12,15 +12,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from optuna.trial import TrialState
-
 from study_operator.model.batch import Batch, Change
-from study_operator.model.plan import Tell
-from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Report, Rows, constraint_attrs
-from study_operator.storage import reading
+from study_operator.model.plan import RunAgain, Tell
+from study_operator.model.trial import (
+    FAILURE_ATTR,
+    JOB_ATTR,
+    BestTrial,
+    Clock,
+    FailureClass,
+    Report,
+    Rows,
+    TrialState,
+    constraint_attrs,
+)
+from study_operator.storage import queries
+from study_operator.storage.batch_writer import store, store_most
 from study_operator.storage.database import Database
-from study_operator.storage.reading import FAILURE_ATTR, JOB_ATTR
-from study_operator.storage.storing import store, store_most
 
 _OPEN = frozenset({TrialState.RUNNING, TrialState.WAITING})
 
@@ -30,25 +37,25 @@ class Trials:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._best: dict[int, reading.Best] = {}  # by study_id
+        self._best: dict[int, queries.Best] = {}  # by study_id
 
     def observe(self, study_id: int, with_jobs: Sequence[int] = ()) -> Rows:
         """Counts by state, the best trial, and RUNNING trials and those numbered in `with_jobs`, the latter without
         their parameters."""
         with self._database.transaction() as cursor:
-            counts = reading.counts_of(cursor, study_id)
-            rows = reading.open_rows_of(cursor, study_id, with_jobs)
-            facts = reading.facts_of(cursor, study_id)
+            counts = queries.counts_of(cursor, study_id)
+            rows = queries.open_rows_of(cursor, study_id, with_jobs)
+            facts = queries.facts_of(cursor, study_id)
             # What has ended stays as it is, so the best trial changes only when one more is complete.
             seen = counts.get(TrialState.COMPLETE, 0), facts.incidents.get(FailureClass.INFEASIBLE, 0)
             known = self._best.get(study_id)
             if known is None or known.seen != seen:
-                known = self._best[study_id] = reading.best_of(cursor, study_id, seen, known)
+                known = self._best[study_id] = queries.best_of(cursor, study_id, seen, known)
             return Rows(
                 counts,
                 rows,
                 best=known.trial,
-                recent_failures=reading.recent_failures_of(cursor, study_id) if facts.incidents else (),
+                recent_failures=queries.recent_failures_of(cursor, study_id) if facts.incidents else (),
                 incidents=facts.incidents,
                 broken=facts.broken,
                 clock=facts.clock,
@@ -64,17 +71,17 @@ class Trials:
     def clock(self, study_id: int) -> Clock:
         """For how long the study has been active."""
         with self._database.transaction() as cursor:
-            return reading.facts_of(cursor, study_id).clock
+            return queries.facts_of(cursor, study_id).clock
 
     def points(self, study_id: int) -> dict[int, list[float]]:
         """The final values of every feasible COMPLETE trial, by trial_id, in order of number."""
         with self._database.transaction() as cursor:
-            return reading.points_of(cursor, study_id)
+            return queries.points_of(cursor, study_id)
 
     def complete_trials(self, ids: list[int]) -> list[BestTrial]:
         """Some COMPLETE trials whole, in the order of `ids`."""
         with self._database.transaction() as cursor:
-            return reading.complete_trials(cursor, ids)
+            return queries.complete_trials(cursor, ids)
 
     def reports(self, after: Mapping[int, int]) -> list[Report]:
         """The reports of some trials, oldest first.
@@ -86,20 +93,23 @@ class Trials:
         if not after:
             return []
         with self._database.transaction() as cursor:
-            return reading.reports_of(cursor, list(after.items()))
+            return queries.reports_of(cursor, list(after.items()))
 
-    def requeue(self, study_id: int, trial_id: int, job: str, failure: Failure | None) -> bool:
-        """Lets a running trial run again under another Job.
+    def run_again(self, study_id: int, again: RunAgain, job: str) -> bool:
+        """Let a running trial run again under another Job.
 
         Args:
             job: the name of that Job.
-            failure: the infrastructure's; None when nothing failed.
 
         Returns:
             False, and nothing is changed, when the trial has ended already, or when a result has arrived.
+
+        Raises:
+            StorageUnavailable: it may be stored, or not.
+            StorageError: the database refuses it.
         """
-        change = Change(trial_id, 0, _OPEN, system_attrs={JOB_ATTR: job}, failure=failure)
-        # What somebody else had read off the output of the Job that failed is not the next one's.
+        change = Change(again.row.trial_id, 0, _OPEN, system_attrs={JOB_ATTR: job}, failure=again.failure)
+        # A provisional result was read from the output of the Job that failed.
         change.unless_result = change.forget_result = True
         return store_most([change], functools.partial(self._write, study_id)) == [True]
 
@@ -136,5 +146,5 @@ class Trials:
                 (trial_id,),
             )
             found = cursor.fetchone()
-            value = None if found is None else reading.INFINITIES.get(found[1], found[0])
+            value = None if found is None else queries.INFINITIES.get(found[1], found[0])
             return None if value is None or math.isnan(value) else value

@@ -1,0 +1,68 @@
+"""The database is away and nobody serves the studies: who may say so in their statuses, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from study_operator.controller.replicas import Replicas
+from study_operator.kube.client import ApiError
+
+# Seconds: after how long an outage is told; how often at most in other words; how often Kubernetes is asked.
+TOLD_AFTER_SECONDS, REWORDED_AFTER_SECONDS, ASK_INTERVAL_SECONDS = 5.0, 30.0, 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Outage:
+    """What one replica knows of it. A replica that is cut off from the database must not say that studies are not
+    served which another one serves, and it cannot see the others any more: Kubernetes can, by their readiness.
+
+    Args:
+        nobody_ready: asks Kubernetes whether no replica is ready; None when it does not know of them. Several replicas
+            then say nothing.
+        tell: called when each Study is to say what `words` says.
+    """
+
+    def __init__(
+        self, replicas: Replicas, nobody_ready: Callable[[], Awaitable[bool]] | None, tell: Callable[[], None]
+    ) -> None:
+        self._replicas, self._nobody_ready, self._tell = replicas, nobody_ready, tell
+        self._unready, self._asked = False, float("-inf")
+
+    def words(self) -> str | None:
+        """Why studies are served by nobody, if that is so and has been for a while."""
+        seconds = self._replicas.without_locks()
+        if seconds is None or seconds <= TOLD_AFTER_SECONDS or not (self._alone() or self._unready):
+            return None
+        return self._replicas.trouble
+
+    async def watch(self) -> None:
+        """Has an outage told once, and again when it is known by other words."""
+        told, at = None, float("-inf")
+        while True:
+            await asyncio.sleep(1.0)
+            await self._ask()
+            words = self.words()
+            if words == told or (words and told and time.monotonic() - at < REWORDED_AFTER_SECONDS):
+                continue
+            told, at = words, time.monotonic()
+            if words:
+                self._tell()
+
+    def _alone(self) -> bool:
+        alone = self._replicas.alone
+        return self._nobody_ready is None if alone is None else alone
+
+    async def _ask(self) -> None:
+        seconds = self._replicas.without_locks()
+        if seconds is None or self._alone() or self._nobody_ready is None:
+            self._unready = False
+        elif seconds > TOLD_AFTER_SECONDS and time.monotonic() - self._asked > ASK_INTERVAL_SECONDS:
+            self._asked = time.monotonic()
+            try:
+                self._unready = await self._nobody_ready()
+            except ApiError as error:
+                log.warning("cannot ask whether another replica is ready: %s", error)

@@ -1,0 +1,303 @@
+"""Which studies this process serves: those whose locks it holds.
+
+One task keeps the locks' connection; what others want of it wakes it. A study is served from the moment its lock is
+taken until it is handed over, when a look that is going on has ended, or until the connection is lost: then at once no
+more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+from study_operator import metrics
+from study_operator.fence import HEARTBEAT_SECONDS, LEASE_SECONDS, Hold
+from study_operator.model import shares
+from study_operator.model.study import StudyKey
+from study_operator.pool import BlockingPool
+from study_operator.storage.database import Database, StorageError, StorageUnavailable
+from study_operator.storage.locks import Locks
+from study_operator.storage.studies import Studies
+
+# The shortest time between two beats that other sessions' notifications lead to: any login may send those.
+_SHORTEST_HEARTBEAT_SECONDS = 0.1
+
+log = logging.getLogger(__name__)
+
+
+class Serving(Protocol):
+    """What is done with the studies that are served."""
+
+    def gained(self, key: StudyKey) -> None:
+        """The study is served here now."""
+
+    def lost(self, key: StudyKey) -> None:
+        """It is not any more: what is in memory of it is worthless. May be called again."""
+
+    def busy(self, key: StudyKey) -> bool:
+        """Whether a look at it is going on."""
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """The database has been told about a hold. `disputed`: the holder before had not let go, and may still take itself
+    for the present one; `views`: how often the members had been read then."""
+
+    hold: Hold
+    disputed: bool
+    views: int
+
+
+class Replicas:
+    """This replica among the others. Belongs to one event loop.
+
+    Attributes:
+        joined: set as soon as the replica is a member, and while it is.
+        alone: whether nobody else was there when it last was a member; None when it never was.
+        trouble: why it is not a member, in words.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        threads: BlockingPool,
+        studies: Studies,
+        cluster_id: str,
+        namespaces: Sequence[str],
+        serving: Serving,
+    ) -> None:
+        self._database, self._threads, self._studies, self._serving = database, threads, studies, serving
+        self._cluster_id, self._group = cluster_id, shares.group_key(cluster_id, namespaces)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="locks")
+        self._locks: Locks | None = None
+        self._members: dict[int, float] = {}  # with the seconds for which each had been silent
+        self._views = 0  # how often they have been read
+        self._known: dict[StudyKey, int] = {}  # with the number of the latest notice
+        self._notices = itertools.count()
+        self._holds: dict[StudyKey, Hold] = {}
+        self._unlock: set[StudyKey] = set()
+        self._claims: dict[StudyKey, _Claim] = {}
+        self._letting_go: dict[StudyKey, asyncio.Task[None]] = {}
+        self._own: set[int] = set()  # numbers of all holds that this process has had
+        self._safe_at = float("-inf")
+        self._leaving = False
+        # Nobody else has been seen since this process began, and it has never lost its session: who served the studies
+        # before has died.
+        self._first = True
+        self._lost_at = time.monotonic()
+        self.alone: bool | None = None
+        self.joined = asyncio.Event()
+        self.trouble = "the database has not been reached yet"
+        metrics.STUDIES_SERVED.set_function(lambda: len(self._holds))
+        metrics.REPLICAS.set_function(lambda: len(self._members))
+
+    # What is asked
+
+    def hold(self, key: StudyKey) -> Hold | None:
+        """By what right this process may look at a study now; None when it may not."""
+        hold = self._holds.get(key)
+        return hold if hold is not None and not hold.leaving and hold.valid() else None
+
+    def serves(self, key: StudyKey) -> bool:
+        """Whether the study's events are of interest here."""
+        return key in self._holds
+
+    def served(self) -> list[StudyKey]:
+        return list(self._holds)
+
+    def known(self) -> dict[StudyKey, int]:
+        """The studies that there are, as far as is known; for `forget`."""
+        return dict(self._known)
+
+    def leads(self) -> bool:
+        """Whether this is the one replica that does what is to be done once for all of them."""
+        return self._locks is not None and self._locks.member == min(self._members, default=0)
+
+    def without_locks(self) -> float | None:
+        """For how many seconds there have been no locks; None when there are."""
+        return time.monotonic() - self._lost_at if self._locks is None else None
+
+    # What is said
+
+    def notice(self, key: StudyKey) -> None:
+        """There is such a study, or there was and something may be left of it: somebody has to serve it."""
+        new = key not in self._known
+        self._known[key] = next(self._notices)
+        if new and self._locks is not None and shares.owner(self._members, key) == self._locks.member:
+            self._locks.wake()
+
+    def forget(self, seen: Mapping[StudyKey, int]) -> None:
+        """There are none of these studies, of which `known` was so; but for those that have been noticed again since,
+        and those that are served here, which are seen to."""
+        for key, notice in seen.items():
+            if self._known.get(key) == notice and key not in self._holds:
+                del self._known[key]
+
+    def gone(self, key: StudyKey) -> None:
+        """Nothing is left to be done for the study. Its lock is let go of when the look has ended."""
+        self._known.pop(key, None)
+        if (hold := self._holds.get(key)) is not None:
+            hold.leaving = True
+
+    def looked(self, key: StudyKey) -> None:
+        """A look at the study has ended."""
+        hold = self._holds.get(key)
+        if hold is None:
+            self._serving.lost(key)  # what that look has brought back into memory
+        elif hold.leaving:
+            self._let_go(key, hold)
+
+    async def claim(self, key: StudyKey, hold: Hold) -> float:
+        """Tells the database about a hold, once, so that it refuses what earlier holders still try to write.
+
+        Returns:
+            For how many seconds an earlier holder may still take itself for the present one: until then nothing is to
+            be done. 0 when it has let go itself, or has certainly found out.
+
+        Raises:
+            NotHeld: there is a later hold already.
+            StorageUnavailable, StorageError: the database could not be told.
+        """
+        claim = self._claims.get(key)
+        if claim is None or claim.hold is not hold:
+            views = self._views
+            before = await self._threads.run(self._studies.claim, key.namespace, key.name, hold.epoch)
+            taken_over = any(epoch > 0 and epoch not in self._own for epoch in before)
+            claim = self._claims[key] = _Claim(hold, taken_over and not self._first, views)
+            if taken_over:
+                metrics.TAKEOVERS.inc()
+                log.info("taken over from a replica that has not let go of it")
+        if not claim.disputed:
+            return 0.0
+        # Its member lock may be released a moment after the study's: only the next view is sure to lack it.
+        return max(self._safe_at - time.monotonic(), HEARTBEAT_SECONDS if self._views == claim.views else 0.0, 0.0)
+
+    async def leave(self) -> None:
+        """Hands everything over; `run` ends then. No looks may be going on any more."""
+        await asyncio.gather(*self._letting_go.values(), return_exceptions=True)
+        try:
+            held = [hold.epoch for hold in self._holds.values()]
+            await asyncio.wait_for(self._threads.run(self._studies.release, held), LEASE_SECONDS)
+        except (StorageUnavailable, StorageError, TimeoutError) as error:
+            log.warning("the studies are handed over without a word: %s", error)
+        self._leaving = True
+        if self._locks is not None:
+            self._locks.wake()
+
+    def close(self) -> None:
+        """Lets go of everything at once."""
+        if self._locks is not None:
+            self._locks.close()
+        self._executor.shutdown(wait=False)
+
+    # The one task that uses the connection
+
+    async def run(self) -> None:
+        """Keeps the locks until `leave`.
+
+        Raises:
+            StorageError: the database cannot be used for it.
+        """
+        delay = 0.5
+        while not self._leaving:
+            try:
+                locks = await Locks.join(self._database, self._executor, self._group)
+                self._begin(locks)
+                delay = 0.5
+                await self._keep(locks)
+                await locks.leave()
+                return
+            except StorageUnavailable as error:
+                self._end(str(error))
+                log.warning("without a connection for locks, trying again in %.1f s: %s", delay, error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 4.0)
+
+    def _begin(self, locks: Locks) -> None:
+        self._locks, self._members = locks, {}
+        # Whoever has served a study until now may have lost its lock only just before.
+        self._safe_at = time.monotonic() + LEASE_SECONDS
+        self._first = self._first and locks.server_age > LEASE_SECONDS
+
+    def _end(self, trouble: str) -> None:
+        self.trouble = trouble
+        if self._locks is None:
+            return
+        self._locks.close()
+        self._first = False
+        self.alone = len(self._members) <= 1
+        self._locks, self._members, self._lost_at = None, {}, time.monotonic()
+        self.joined.clear()
+        self._unlock.clear()
+        self._claims.clear()
+        lost, self._holds = self._holds, {}
+        for key in lost:
+            self._serving.lost(key)
+
+    async def _keep(self, locks: Locks) -> None:
+        while not self._leaving:
+            begun = time.monotonic()
+            await self._beat(locks)
+            if await locks.pause(max(0.0, begun + HEARTBEAT_SECONDS - time.monotonic())):
+                await asyncio.sleep(max(0.0, begun + _SHORTEST_HEARTBEAT_SECONDS - time.monotonic()))
+
+    async def _beat(self, locks: Locks) -> None:
+        self._see(await locks.members())
+        if not self.joined.is_set():
+            self.joined.set()
+            log.info("replica %d of %d", sorted(self._members).index(locks.member) + 1, len(self._members))
+        if self._unlock:
+            await self._release(locks)
+        mine = shares.share(self._members, locks.member, self._known)
+        wanted = {shares.lock_key(self._cluster_id, key): key for key in mine if key not in self._holds}
+        if wanted:
+            taken, epoch = await locks.take(wanted)
+            self._own.add(epoch)
+            for number in taken:
+                key = wanted[number]
+                self._holds[key] = Hold(epoch, locks.lease)
+                self._serving.gained(key)
+        for key, hold in list(self._holds.items()):
+            if key not in mine or hold.superseded:
+                hold.leaving = True
+            if hold.leaving and not self._serving.busy(key):
+                self._let_go(key, hold)
+
+    def _see(self, found: dict[int, float]) -> None:
+        now = time.monotonic()
+        for member, silent in self._members.items():
+            # One that had been silent for so long had stopped acting already.
+            if member not in found and silent < LEASE_SECONDS:
+                self._safe_at = now + LEASE_SECONDS
+        self._members, self._first = found, self._first and len(found) == 1
+        self._views += 1
+
+    async def _release(self, locks: Locks) -> None:
+        keys, self._unlock = self._unlock, set()
+        for key in keys:
+            self._holds.pop(key, None)
+            self._claims.pop(key, None)
+        await locks.release([shares.lock_key(self._cluster_id, key) for key in keys])
+
+    def _let_go(self, key: StudyKey, hold: Hold) -> None:
+        """Forgets a study, notes that nobody holds it, and then unlocks it."""
+        if key in self._letting_go or key in self._unlock:
+            return
+        self._serving.lost(key)
+        task = self._letting_go[key] = asyncio.ensure_future(self._note(key, hold))
+        task.add_done_callback(lambda _: self._letting_go.pop(key, None))
+
+    async def _note(self, key: StudyKey, hold: Hold) -> None:
+        try:
+            await self._threads.run(self._studies.release, [hold.epoch], (key.namespace, key.name))
+        except (StorageUnavailable, StorageError) as error:
+            log.info("Study %s/%s is handed over without a word: %s", *key, error)
+        if self._holds.get(key) is hold and self._locks is not None:
+            self._unlock.add(key)
+            self._locks.wake()

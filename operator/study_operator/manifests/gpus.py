@@ -1,0 +1,22 @@
+"""How many GPUs a trial asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from study_operator.manifests.volumes import containers
+from study_operator.model.study import Study
+
+
+def request_gpus(study: Study, pod: dict[str, Any]) -> None:
+    """Gives the first container its GPUs, unless the template asks for an extended resource itself."""
+    if study.gpus_per_trial == 0:
+        return
+    for container in containers(pod):
+        resources = container.get("resources") or {}
+        # Every resource with a domain in its name is an extended one: nvidia.com/gpu, amd.com/gpu, a MIG slice.
+        if any("/" in name for kind in ("limits", "requests") for name in resources.get(kind) or {}):
+            return
+    first = pod["containers"][0]
+    resources = first["resources"] = dict(first.get("resources") or {})
+    resources["limits"] = {**(resources.get("limits") or {}), study.gpu_resource_name: str(study.gpus_per_trial)}

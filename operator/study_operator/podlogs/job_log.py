@@ -1,0 +1,123 @@
+"""The logs of all pods of one Job: after an eviction, or with a backoffLimit, it has had several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from study_operator.kube.client import ApiError, owner_uid
+from study_operator.model import log_lines
+from study_operator.model.job_state import JobPhase, JobState
+from study_operator.model.study import Study
+from study_operator.podlogs.tail import Source, Tail, Tails
+
+_GONE = "its pod was gone before its log could be read to its end"
+
+Pod = Mapping[str, Any]
+
+
+class JobLog:
+    """What the pods of one Job have printed, the oldest pod first."""
+
+    def __init__(self, tails: Tails, study: Study, job: JobState) -> None:
+        read = log_lines.build(study)
+        assert read is not None
+        self._tails, self._lines, self._job = tails, read, job
+        self._namespace = study.namespace
+        self._objectives = [objective.name for objective in study.objectives]
+        self._constraints = [constraint.name for constraint in study.constraints]
+        self._indexed = study.job_template["spec"].get("completionMode") == "Indexed"
+        self._by_uid: dict[str, Tail] = {}
+        self._read: dict[str, str] = {}  # uids of pods that are done with, and why their logs are not whole, or ""
+
+    def begin_anew(self) -> None:
+        """After an error: what was stored and what not, the database says."""
+        self._by_uid.clear()
+
+    async def follow(self) -> int | None:
+        """Reads on, pod by pod, each until it ends or its stream does.
+
+        Returns:
+            How many new lines there were; None when there is no pod left that could print any.
+
+        Raises:
+            ApiError: a log could not be read; the others have been.
+            TrialEnded, Overtaken: from `Tail`.
+        """
+        new, trouble, left = 0, None, False
+        for pod in await self._pods():
+            if pod["metadata"]["uid"] not in self._read:
+                left = True
+                try:
+                    new += await self._read_on(pod, over=_phase(pod) in ("Succeeded", "Failed"))
+                except ApiError as error:
+                    trouble = error
+        if trouble is not None:
+            raise trouble
+        return new if left else None
+
+    async def finish(self) -> str:
+        """Reads what is left, now that the Job has ended, and stores the trial's result if it has ended well.
+
+        Returns:
+            Why the log of the pod that ended well could not be read to its end; else "".
+
+        Raises:
+            ApiError, TrialEnded, Overtaken: as `follow`.
+        """
+        trouble, why = None, _GONE
+        for pod in await self._pods():
+            uid = pod["metadata"]["uid"]
+            try:
+                if uid not in self._read:
+                    await self._read_on(pod, over=True)
+            except ApiError as error:
+                trouble = error
+            if _phase(pod) == "Succeeded" and uid in self._read:
+                why = self._read[uid]
+        complete = self._job.phase is JobPhase.COMPLETE
+        if trouble is not None and (why or not complete):
+            raise trouble
+        if not complete:
+            return ""
+        if not why:
+            threads, output = self._tails.threads, self._tails.output
+            await threads.run(output.finish, self._job.trial_id, self._objectives, self._constraints)
+        return why
+
+    async def _pods(self) -> list[Pod]:
+        found = await self._tails.cluster.pods_of_job(self._namespace, self._job.name, self._indexed)
+        pods = [pod for pod in found if owner_uid(pod) == self._job.uid]
+        return sorted(pods, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
+
+    async def _read_on(self, pod: Pod, over: bool) -> int:
+        """Reads one pod's log: to the end when it is over. Returns the number of new lines."""
+        uid, source = pod["metadata"]["uid"], Source.of(pod)
+        if source is None:  # its program has never run
+            if over:
+                self._read[uid] = ""
+            return 0
+        # Where there are several objectives, trials report nothing before their end.
+        objective = self._objectives[0] if len(self._objectives) == 1 else None
+        tail = self._by_uid.get(uid)
+        if tail is None:
+            tail = self._by_uid[uid] = Tail(self._tails, self._lines, objective, self._job.trial_id, uid)
+        try:
+            new = await (tail.finish(source) if over else tail.follow(source))
+        except ApiError as error:
+            if error.status != 400 and (over or error.status != 404):
+                raise
+            if over:
+                self._read[uid] = _GONE
+            return (
+                0  # its container is just starting; or the pod has just been deleted, and is not listed the next time
+            )
+        if not over:
+            return new
+        word = tail.kubelets_word
+        self._read[uid] = f"its log could not be read to its end: {word}" if word else ""
+        return new
+
+
+def _phase(pod: Pod) -> str:
+    return (pod.get("status") or {}).get("phase") or ""

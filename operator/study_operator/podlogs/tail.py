@@ -1,0 +1,214 @@
+"""Reads the log of one pod on from where it was left, and stores what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from study_operator.kube.client import ApiError, Cluster
+from study_operator.model.log_lines import LONGEST_LINE, Lines
+from study_operator.model.log_position import Place, Position, split
+from study_operator.podlogs.stream import PodLogs
+from study_operator.pool import BlockingPool
+from study_operator.storage.output import Output, OutputBatch, OutputStored
+
+# What has been printed is stored when so many lines have come, or after so many seconds: a pruner need not know sooner.
+BATCH_LINES, BATCH_SECONDS = 500, 0.25
+# A followed log in which nothing comes for so long is opened anew: its other end may be gone without a word. Seconds.
+SILENCE_SECONDS = 300.0
+_READ_TIMEOUT_SECONDS = 30.0  # seconds without an answer when a log is just read
+_LINE_BYTES_KEPT = LONGEST_LINE + 64  # bytes of a line: more than are read, and the time in front
+
+
+class TrialEnded(Exception):
+    """What the program prints is of no use to anybody any more."""
+
+
+class Overtaken(Exception):
+    """Another reader of the same log has stored something meanwhile."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A container of a trial's pod; `restarts` is how often it has been restarted."""
+
+    namespace: str
+    pod: str
+    container: str
+    restarts: int
+
+    @classmethod
+    def of(cls, pod: Mapping[str, Any]) -> Source | None:
+        """The first container of a pod, which runs the program; None when it has not run yet."""
+        meta, name = pod["metadata"], pod["spec"]["containers"][0]["name"]
+        for container in (pod.get("status") or {}).get("containerStatuses") or ():
+            state, restarts = container.get("state") or {}, container.get("restartCount") or 0
+            if container["name"] == name and (restarts or "running" in state or "terminated" in state):
+                return cls(meta["namespace"], meta["name"], name, restarts)
+        return None
+
+
+@dataclass(frozen=True)
+class Tails:
+    """Where logs come from, and where what they say goes to."""
+
+    cluster: Cluster
+    logs: PodLogs
+    threads: BlockingPool
+    output: Output
+
+
+class Tail:
+    """What has not been read yet of one pod's log. After an error take a new one: what was stored, the database knows.
+
+    Args:
+        objective: whose values are reports; None where there are several objectives, and so no reports.
+
+    Attributes:
+        kubelets_word: what the kubelet gave out last instead of the log, when it has lost it.
+    """
+
+    def __init__(self, tails: Tails, lines: Lines, objective: str | None, trial_id: int, uid: str) -> None:
+        self._logs, self._threads, self._output = tails.logs, tails.threads, tails.output
+        self._lines, self._objective = lines, objective
+        self._trial_id, self._uid = trial_id, uid
+        self._stored: Position | None = None  # as the database has it
+        self._place: Place | None = None  # None before the first reading
+        self.kubelets_word = ""
+
+    async def follow(self, source: Source) -> int:
+        """Reads on until the container or the connection ends, or nothing comes for long.
+
+        Returns:
+            How many new lines there were.
+
+        Raises:
+            ApiError: there is no log, or it cannot be reached.
+            TrialEnded, Overtaken: to go on makes no sense.
+        """
+        await self._catch_up(source)
+        new, _ = await self._read(source, follow=True)
+        return new
+
+    async def finish(self, source: Source) -> int:
+        """Reads the log of a container that has ended for good. Returns and raises as `follow` does."""
+        await self._catch_up(source)
+        return await self._read_to_the_end(source)
+
+    async def _catch_up(self, source: Source) -> None:
+        """Goes to the place where reading was left, and over to the run of the program that is the latest now."""
+        if self._place is None:
+            self._stored = await self._threads.run(self._output.position, self._trial_id, self._uid)
+            self._place = Place(self._stored or Position())
+        if source.restarts > self._place.position.restarts:
+            self._place = Place(self._place.position.restarted(source.restarts - 1))
+            try:
+                await self._read_to_the_end(source, previous=True)
+            except ApiError as error:
+                if error.status not in (400, 404):  # the kubelet keeps one ended container, if at all
+                    raise
+            self._place = Place(self._place.position.restarted(source.restarts))
+
+    async def _read_to_the_end(self, source: Source, previous: bool = False) -> int:
+        count, before = 0, None
+        while True:  # an answer may be cut short without a sign of it; two that end alike are whole
+            new, rest = await self._read(source, previous=previous)
+            count += new
+            if not new and rest == before:
+                return count + await self._take([rest] if rest else [])  # a last line that was never ended
+            before = rest
+
+    async def _read(self, source: Source, follow: bool = False, previous: bool = False) -> tuple[int, bytes]:
+        """Reads and stores whole lines. Returns how many were new, and what came after the last of them."""
+        assert self._place is not None
+        since, self.kubelets_word = self._place.position.since, ""
+        self._place = Place(self._place.position)
+        patience = SILENCE_SECONDS if follow else _READ_TIMEOUT_SECONDS
+        count, waiting = 0, _Waiting()
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(patience):
+                    log = self._logs.open(source.namespace, source.pod, source.container, since, follow, previous)
+                    stream = await stack.enter_async_context(log)
+                while True:
+                    try:
+                        async with asyncio.timeout(waiting.seconds(patience)):
+                            chunk = await stream.readany()
+                    except TimeoutError:
+                        if not waiting.lines:
+                            raise
+                    else:
+                        if not chunk:
+                            break
+                        waiting.add(chunk)
+                    if waiting.due():
+                        count += await self._take(waiting.lines)
+                        waiting.lines = []
+            except TimeoutError:
+                if not follow:  # the API server waits for a node that is gone
+                    raise ApiError(
+                        504, "Timeout", f"its node has not answered for {_READ_TIMEOUT_SECONDS:g} s"
+                    ) from None
+        return count + await self._take(waiting.lines), waiting.rest
+
+    async def _take(self, lines: Sequence[bytes]) -> int:
+        return await self._threads.run(self._store, lines) if lines else 0
+
+    def _store(self, lines: Sequence[bytes]) -> int:
+        """Stores what lines say, if anything, with the position behind them. Returns how many of them were new."""
+        assert self._place is not None
+        reports, values, bad, last_bad = list[tuple[int, float]](), dict[str, float](), 0, ""
+        count, counted = 0, self._place.position.counted
+        for line in lines:
+            if (parts := split(line)) is None:
+                self.kubelets_word = line.decode("utf-8", "replace").strip()[:200] or self.kubelets_word
+                continue
+            written_at, text = parts
+            if not self._place.passes(written_at):
+                continue
+            count += 1
+            said = self._lines.read(text)
+            if said is None:
+                continue
+            if said.bad is not None:
+                bad, last_bad = bad + 1, said.bad
+            values.update(said.values)
+            if self._objective in said.values:
+                step, counted = (counted, counted + 1) if said.step is None else (said.step, counted)
+                reports.append((step, said.values[self._objective]))
+        position = self._place.position = replace(self._place.position, counted=counted)
+        if batch := OutputBatch(reports, values, bad, last_bad):
+            stored = self._output.store(self._trial_id, self._uid, self._stored, position, batch)
+            if stored is OutputStored.ENDED:
+                raise TrialEnded
+            if stored is OutputStored.STALE:
+                raise Overtaken
+            self._stored = position
+        return count
+
+
+class _Waiting:
+    """Lines that have come and are still to be stored; `rest` is the beginning of the next."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.rest = b""
+        self._due = 0.0
+
+    def add(self, chunk: bytes) -> None:
+        *whole, rest = (self.rest + chunk).split(b"\n")
+        self.rest = rest[:_LINE_BYTES_KEPT]  # however long the line gets
+        if whole and not self.lines:
+            self._due = time.monotonic() + BATCH_SECONDS
+        self.lines += whole
+
+    def due(self) -> bool:
+        return len(self.lines) >= BATCH_LINES or (bool(self.lines) and time.monotonic() >= self._due)
+
+    def seconds(self, patience: float) -> float:
+        """How long to wait for more: until the lines are to be stored, or as long as there may be silence."""
+        return max(self._due - time.monotonic(), 0.0) if self.lines else patience

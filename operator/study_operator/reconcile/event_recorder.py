@@ -1,0 +1,72 @@
+"""Events on a Study: few, and one object for each reason, whose count and message are brought up to date."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from study_operator.kube.client import ApiError, Cluster
+from study_operator.model.study import GROUP, KIND, VERSION
+from study_operator.model.summary import shorten
+
+_MESSAGE = 1024  # the API's bound, in characters
+
+log = logging.getLogger(__name__)
+
+
+class EventRecorder:
+    """Records Events. They are for people: one that cannot be written is logged and nothing waits for it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._counts: dict[str, int] = {}
+
+    async def record(
+        self, manifest: Mapping[str, Any], reason: str, message: str, now: datetime, warning: bool = False
+    ) -> None:
+        """Records that something happened to a Study.
+
+        Args:
+            manifest: the Study.
+            reason: CamelCase; Events of one reason become one object.
+        """
+        meta = manifest["metadata"]
+        name = f"{meta['name']}.{hashlib.sha256((meta['uid'] + reason).encode()).hexdigest()[:16]}"
+        time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        news = {"message": shorten(message, _MESSAGE), "lastTimestamp": time}
+        try:
+            if name not in self._counts:
+                created = await self._cluster.create_event(
+                    {
+                        "apiVersion": "v1",
+                        "kind": "Event",
+                        "metadata": {"name": name, "namespace": meta["namespace"]},
+                        "involvedObject": {
+                            "apiVersion": f"{GROUP}/{VERSION}",
+                            "kind": KIND,
+                            "namespace": meta["namespace"],
+                            "name": meta["name"],
+                            "uid": meta["uid"],
+                        },
+                        "type": "Warning" if warning else "Normal",
+                        "reason": reason,
+                        "source": {"component": "study-operator"},
+                        "firstTimestamp": time,
+                        "count": 1,
+                        **news,
+                    }
+                )
+                if created:
+                    self._counts[name] = 1
+                    return
+                # Left by an earlier process: its count is in the answer to a patch that does not change it.
+                found = await self._cluster.patch_event(meta["namespace"], name, news)
+                self._counts[name] = found.get("count") or 1
+            self._counts[name] += 1
+            await self._cluster.patch_event(meta["namespace"], name, {**news, "count": self._counts[name]})
+        except ApiError as error:
+            self._counts.pop(name, None)  # expired after an hour, or never written
+            log.warning("Event %s could not be recorded: %s", reason, error)

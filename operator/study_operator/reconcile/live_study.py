@@ -1,0 +1,55 @@
+"""What this replica holds in memory of one study that it serves. It may be dropped at any time, and is made anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from study_operator.manifests.job import Reporting
+from study_operator.model.study import Study
+from study_operator.reconcile.study_trials import StudyTrials
+
+
+@dataclass
+class KnownObjects:
+    """What this process knows to exist in Kubernetes for one study, so that it need not ask again.
+
+    Attributes:
+        launched: names of the Jobs that this process has created or seen.
+        active: names of the Jobs that were active at the last reconciliation.
+        secret: whether the Secret that pods take their key from exists.
+        service: whether the Service that the pods' subdomain needs exists, as far as this generation needs one.
+        accepted_generation: the generation of the spec whose Job template the API server has accepted.
+        predecessors_ended: whether the rows of deleted Studies of the same name have been ended.
+        claims_cleared: when claims that are not kept were last deleted: generation, number of ended trials, and the
+            trials that had ended and still had an active Job.
+    """
+
+    launched: set[str] = field(default_factory=set)
+    active: set[str] = field(default_factory=set)
+    secret: bool = False
+    service: bool = False
+    accepted_generation: int | None = None
+    predecessors_ended: bool = False
+    claims_cleared: tuple[int, int, frozenset[int]] | None = None
+
+
+class LiveStudy:
+    """One study that is being served.
+
+    Attributes:
+        study: the Study as it was last read.
+        reporting: where its pods report to, and with which key.
+        known: what exists in Kubernetes.
+        trials: its rows, and the optimizer over them.
+    """
+
+    def __init__(self, study: Study, reporting: Reporting, trials: StudyTrials) -> None:
+        self.study, self.reporting, self.trials = study, reporting, trials
+        self.known = KnownObjects()
+
+    def update(self, study: Study) -> None:
+        """Take over an edit of the Study."""
+        if study.generation != self.study.generation:
+            self.known.service = False
+        self.study = study
+        self.trials.update(study)

@@ -1,0 +1,135 @@
+"""Writes what people see: the status, at most once a second for each study, and the Events that follow from it."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from study_operator import metrics
+from study_operator.kube.client import ApiError, Cluster
+from study_operator.model import status
+from study_operator.model.status import Situation
+from study_operator.model.study import Study
+from study_operator.model.trial import Failure, FailureClass, TrialRow
+from study_operator.reconcile.event_recorder import EventRecorder
+
+# The shortest time between two writes of a status that only bring counts up to date, in seconds, while no more studies
+# than this change. When more do, each is written less often: together they take no more of the API server.
+STATUS_INTERVAL_SECONDS, STATUS_STUDIES = 1.0, 20
+_LATELY_SECONDS = 60.0  # a study whose status was written within so many seconds is one that changes
+# Conditions that are worth an Event when they become so: its reason, and whether it is a warning.
+_NEWS = {
+    ("Complete", "True"): ("Completed", False),
+    ("Failed", "True"): ("Failed", True),
+    ("Accepted", "False"): ("Refused", True),
+    ("StorageReady", "False"): ("StorageUnavailable", True),
+    ("Suspended", "True"): ("Suspended", False),
+}
+
+
+class Publisher:
+    """One status write per look at the most; Events only after it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._events = EventRecorder(cluster)
+        self._written: dict[tuple[str, str], float] = {}
+        self._counted = float("-inf"), 0  # when studies that change were last counted, and how many there were
+
+    def interval(self) -> float:
+        """The shortest time, in seconds, between two writes of one study's status that only bring counts up to date."""
+        now = time.monotonic()
+        if now - self._counted[0] > STATUS_INTERVAL_SECONDS:  # for each report of a thousand pods it is asked
+            lately = itertools.takewhile(lambda at: at > now - _LATELY_SECONDS, reversed(self._written.values()))
+            self._counted = now, sum(1 for _ in lately)
+        return STATUS_INTERVAL_SECONDS * max(1.0, self._counted[1] / STATUS_STUDIES)
+
+    def forget(self, key: tuple[str, str]) -> None:
+        """The Study is gone: so are its time stamps and gauges."""
+        self._written.pop(key, None)
+        for state in ("running", "queued", "complete", "pruned", "failed", "infeasible", "terminated"):
+            try:
+                metrics.TRIALS.remove(*key, state)
+            except KeyError:
+                return
+
+    async def publish(
+        self,
+        manifest: dict[str, Any],
+        study: Study | None,
+        situation: Situation,
+        now: datetime,
+        failures: Sequence[tuple[TrialRow, Failure]] = (),
+    ) -> float | None:
+        """Brings status and Events up to date with the situation.
+
+        Returns:
+            After how many seconds a write that would come too soon is to be made up for; None when all is written.
+        """
+        meta, old = manifest["metadata"], manifest.get("status") or {}
+        key = (meta["namespace"], meta["name"])
+        new = status.status(manifest, study, situation, now)
+        for state, count in (new.get("trials") or {}).items():
+            if state != "total":
+                metrics.TRIALS.labels(*key, state).set(count)
+        wait = await self._write(key, manifest, old, new, now)
+        for row, failure in failures:
+            infeasible = failure.kind is FailureClass.INFEASIBLE
+            message = f"trial {row.number} {_ended(study, row, failure)}: {failure.sentence()}"
+            await self._events.record(manifest, f"Trial{failure.reason}", message, now, warning=not infeasible)
+        return wait
+
+    async def _write(
+        self, key: tuple[str, str], manifest: dict[str, Any], old: dict[str, Any], new: dict[str, Any], now: datetime
+    ) -> float | None:
+        patch = status.difference(old, new)
+        if not patch:
+            return None
+        wait = self._written.get(key, float("-inf")) + self.interval() - time.monotonic()
+        if wait > 0 and not _urgent(old, new):
+            return wait
+        try:
+            await self._cluster.patch_status(manifest, patch)
+        except ApiError as error:
+            if error.status == 404:
+                return None  # deleted meanwhile
+            raise
+        self._written.pop(key, None)  # the latest comes last
+        self._written[key] = time.monotonic()
+        await self._tell_news(manifest, old, new, now)
+        return None
+
+    async def _tell_news(
+        self, manifest: dict[str, Any], old: dict[str, Any], new: dict[str, Any], now: datetime
+    ) -> None:
+        best, before, ended = new.get("bestTrial"), old.get("bestTrial") or {}, bool(new.get("completionTime"))
+        shown = f"trial {best['number']} is the best: {', '.join(best['values'])}" if best else ""
+        if best and best["number"] != before.get("number") and not ended:
+            await self._events.record(manifest, "NewBest", f"so far {shown}", now)
+        before_conditions = {(c["type"], c["status"]) for c in old.get("conditions") or ()}
+        for condition in new["conditions"]:
+            state = (condition["type"], condition["status"])
+            if state in _NEWS and state not in before_conditions:
+                reason, warning = _NEWS[state]
+                message = condition["message"] + (f"; {shown}" if state == ("Complete", "True") and best else "")
+                await self._events.record(manifest, reason, message, now, warning=warning)
+
+
+def _ended(study: Study | None, row: TrialRow, failure: Failure) -> str:
+    if failure.kind is FailureClass.INFEASIBLE:
+        return "is infeasible"
+    again = failure.kind is FailureClass.INFRASTRUCTURE and study and row.retries < study.infrastructure_retries
+    return "failed and runs again" if again else "failed"
+
+
+def _urgent(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether people or `kubectl wait` look for this change: all but counts, the best trial and words."""
+    flags = {(c["type"], c["status"], c["reason"]) for c in old.get("conditions") or ()}
+    return (
+        old.get("phase") != new.get("phase")
+        or old.get("observedGeneration") != new["observedGeneration"]
+        or any((c["type"], c["status"], c["reason"]) not in flags for c in new["conditions"])
+    )

@@ -1,0 +1,368 @@
+"""One reconciliation of one study: observe, plan, act, publish.
+
+Nothing here remembers anything that a decision depends on. A reconciliation that is lost, repeated or cut off at any
+point is made good by the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from study_operator import metrics
+from study_operator.kube.client import Cluster
+from study_operator.manifests.job import Reporting
+from study_operator.model import pending
+from study_operator.model.job_state import JobState
+from study_operator.model.plan import Observed, Outcome, Stuck, outcome, plan
+from study_operator.model.status import Condition, Situation, accepted, refused, storage_down, storage_ready
+from study_operator.model.study import Refused, Study, StudyKey, parse
+from study_operator.model.trial import Failure, Rows, TrialRow
+from study_operator.podlogs.follower import Follower
+from study_operator.pool import BlockingPool
+from study_operator.reconcile import dependents
+from study_operator.reconcile.acceptance import REFUSED_AGAIN_SECONDS, Acceptance, accepted_before
+from study_operator.reconcile.actor import CALLS_AT_ONCE, Actor
+from study_operator.reconcile.deleted_studies import DeletedStudies
+from study_operator.reconcile.live_study import LiveStudy
+from study_operator.reconcile.publisher import Publisher
+from study_operator.reconcile.study_trials import StudyTrials
+from study_operator.settings import Settings
+from study_operator.storage.database import Database, StorageError, StorageUnavailable
+from study_operator.storage.initial_trials import InitialTrials
+from study_operator.storage.studies import KnownStudy, Studies
+from study_operator.storage.trials import Trials
+
+Manifest = dict[str, Any]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class ReconcileResult:
+    """What came of one reconciliation.
+
+    Attributes:
+        again: in how many seconds to reconcile again though nothing happens; None: when something happens.
+        failed: whether to reconcile again soon because something went wrong.
+        gone: whether the Study is gone, and its rows have been ended.
+        troubles: what went wrong, in sentences for people.
+        acted: for how many seconds this has acted; the rest of the time it has read.
+    """
+
+    again: float | None = None
+    failed: bool = False
+    gone: bool = False
+    troubles: list[str] = field(default_factory=list)
+    acted: float = 0.0
+
+    def sooner(self, seconds: float | None) -> None:
+        """Reconcile again in `seconds` at the latest."""
+        if seconds is not None:
+            self.again = seconds if self.again is None else min(self.again, seconds)
+
+
+class Reconciler:
+    """Reconciles the studies of one cluster.
+
+    Args:
+        cluster_id: the UID of the cluster's kube-system namespace.
+        pool: where everything that blocks is done.
+        follower: reads the logs of trials that report by what they print.
+        now: the time by the database's clock, aware, UTC: that of the times in rows.
+        cluster_now: the time by the API server's clock, aware, UTC: that of the times in Jobs and pods.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        cluster: Cluster,
+        cluster_id: str,
+        database: Database,
+        pool: BlockingPool,
+        follower: Follower,
+        now: Callable[[], datetime],
+        cluster_now: Callable[[], datetime],
+    ) -> None:
+        self._settings, self._cluster, self._cluster_id = settings, cluster, cluster_id
+        self._pool, self._follower, self._now, self._cluster_now = pool, follower, now, cluster_now
+        self._database = database
+        self._studies, self._trials = Studies(database, cluster_id), Trials(database)
+        self._initial_trials = InitialTrials(database, cluster_id)
+        self._deleted = DeletedStudies(self._studies, self._trials, pool, settings.watch_namespaces)
+        self._acceptance = Acceptance(cluster, pool, settings.sampler_classes)
+        self._publisher = Publisher(cluster)
+        self._gate = asyncio.Semaphore(CALLS_AT_ONCE)
+        self._live: dict[StudyKey, LiveStudy] = {}
+        self._keys: dict[int, StudyKey] = {}
+        self._reported: dict[StudyKey, float] = {}
+        self._database_full: str | None = None
+
+    def status_interval(self) -> float:
+        """Return the shortest time between two reconciliations that only update counts in the status, in seconds."""
+        return self._publisher.interval()
+
+    def database_full(self, words: str | None) -> bool:
+        """Note that the database has no room for what pods report, in its own words; None when it has room.
+        Reconciliations go on, and say so in each Study's status. Return whether this is news."""
+        news = (words is None) is not (self._database_full is None)
+        self._database_full = words
+        return news
+
+    def reported(self, study_id: int) -> StudyKey | None:
+        """Note that a pod of this study has reported. Return the study's key, None if it is not served here."""
+        key = self._keys.get(study_id)
+        if key is not None and self.prunes(key):
+            self._reported.setdefault(key, time.perf_counter())
+        return key
+
+    def prunes(self, key: StudyKey) -> bool:
+        """Return whether a report to this study calls for a decision."""
+        live = self._live.get(key)
+        return live is not None and live.study.pruner is not None
+
+    def forget(self, key: StudyKey) -> None:
+        """Hold nothing in memory of a Study that is gone, or served by another replica."""
+        live = self._live.pop(key, None)
+        if live is not None and live.trials.has_rows:
+            self._keys.pop(live.trials.study_id, None)
+            self._trials.forget(live.trials.study_id)
+        self._reported.pop(key, None)
+        self._follower.forget(key)
+        self._publisher.forget(key)
+
+    async def known_studies(self) -> list[KnownStudy]:
+        """Return the Studies that the database has rows of, in the namespaces that this operator watches."""
+        return await self._deleted.known()
+
+    def look_for_predecessors(self, key: StudyKey) -> None:
+        """Let the next reconciliation end what deleted Studies of this name have left, once more."""
+        if (live := self._live.get(key)) is not None:
+            live.known.predecessors_ended = False
+
+    async def reconcile(self, key: StudyKey, noticed: float) -> ReconcileResult:
+        """Bring one study nearer to its end.
+
+        Args:
+            noticed: when the reason to reconcile became known, in seconds of `time.monotonic`.
+
+        Raises:
+            ApiError: the API server did not answer as it must; reconcile again.
+        """
+        manifest = await self._cluster.get_study(*key)
+        if manifest is None or "deletionTimestamp" in manifest["metadata"]:
+            return await self._end_deleted(key)
+        result = ReconcileResult()
+        try:
+            study = parse(manifest)
+        except Refused as refusal:
+            await self._publish(manifest, None, result, Situation(refused(refusal.reason, refusal.message)))
+            return result
+        live = self._live_study(key, study)
+        judgement = await self._acceptance.judge(live, manifest)
+        result.sooner(judgement.again)
+        try:
+            if not live.known.predecessors_ended:
+                await self._deleted.end(*key, but=study.uid)
+                live.known.predecessors_ended = True
+            await self._serve(key, live, manifest, judgement.condition, noticed, result)
+        except (StorageUnavailable, StorageError) as error:
+            log.warning("the database cannot be used: %s", error)
+            live.trials.drop()
+            result.failed = True
+            situation = Situation(judgement.condition, storage_down(str(error)))
+            await self._publish(manifest, study, result, situation)
+        return result
+
+    async def tell_outage(self, key: StudyKey, words: str) -> None:
+        """Say in a Study's status that the database cannot be used. Decide nothing.
+
+        Raises:
+            ApiError: the API server did not answer as it must.
+        """
+        manifest = await self._cluster.get_study(*key)
+        if manifest is None:
+            return
+        study: Study | None
+        try:
+            study = parse(manifest)
+            if accepted_before(manifest):
+                condition = accepted()
+            else:
+                condition = (await self._acceptance.judge(self._live_study(key, study), manifest)).condition
+        except Refused as refusal:
+            study, condition = None, refused(refusal.reason, refusal.message)
+        await self._publish(manifest, study, ReconcileResult(), Situation(condition, storage_down(words)))
+        self.forget(key)
+
+    async def _serve(
+        self,
+        key: StudyKey,
+        live: LiveStudy,
+        manifest: Manifest,
+        condition: Condition,
+        noticed: float,
+        result: ReconcileResult,
+    ) -> None:
+        try:
+            observed, waits = await self._observe(key, live, manifest, result, launching=condition.status is True)
+        except Refused as refusal:  # what only the database could tell
+            condition = refused(refusal.reason, refusal.message)
+            result.sooner(REFUSED_AGAIN_SECONDS)
+            observed, waits = await self._observe(key, live, manifest, result, launching=False)
+        todo = plan(observed)
+        result.sooner(todo.look_again.total_seconds() if todo.look_again else None)
+        actor = Actor(self._cluster, self._pool, live, live.reporting, self._cluster_now, self._gate)
+        active = {job.name for job in observed.active}
+        begun = time.monotonic()
+        done = await actor.act(todo.actions, noticed if live.known.active - active else None)
+        result.acted = time.monotonic() - begun
+        live.known.active = active | set(done.created)
+        if todo.actions:
+            rows = await self._pool.run(live.trials.reread, list({job.number for job in observed.active}))
+            observed = replace(observed, rows=rows, jobs={**observed.jobs, **done.created})
+        if (trouble := await self._clear_claims(live, observed)) is not None:
+            done.troubles.append(trouble)
+        result.troubles, result.failed = done.troubles, bool(done.troubles)
+        if done.again:
+            result.sooner(0.0)
+        end = outcome(observed)
+        observed = await self._keep_time(live, observed, end)
+        words = None if end or done.troubles else waits
+        storage = storage_ready() if self._database_full is None else storage_down(self._database_full)
+        situation = Situation(condition, storage, observed, end, words, tuple(done.troubles), live.trials.warm_started)
+        await self._publish(manifest, live.study, result, situation, done.failures)
+
+    async def _observe(
+        self, key: StudyKey, live: LiveStudy, manifest: Manifest, result: ReconcileResult, launching: bool
+    ) -> tuple[Observed, str | None]:
+        """Read Jobs first, rows second: a pod stores its values before it ends, so the rows have the last word of every
+        Job that was seen finished.
+
+        Returns:
+            What there is, and why a trial's pod does not run, in the scheduler's or the kubelet's own words.
+        """
+        study = live.study
+        found = await self._cluster.list_jobs(key.namespace, key.name, study.uid, study.gpu_resource_name)
+        observed = Observed(study, Rows({}, {}), found, self._now(), launching=launching)
+        stuck, waits = await self._ask_pods(study, pending.waiting(observed.active), result)
+        drained = self._follower.drained(key, found.values())
+        reported = self._reported.pop(key, None)
+        rows, outlook = await self._pool.run(
+            live.trials.observe,
+            list({job.number for job in observed.active}),
+            launching=launching,
+            end=_end_before(manifest),
+        )
+        if reported is not None:
+            metrics.REPORT_TO_DECISION.observe(time.perf_counter() - reported)
+        self._keys[live.trials.study_id] = key
+        self._follower.sync(key, study, found.values(), rows.open)
+        live.known.launched.update(name for name, job in found.items() if job.number in rows.open)
+        observed = replace(
+            observed,
+            rows=rows,
+            launched=frozenset(live.known.launched),
+            prune=frozenset(live.trials.prune),
+            exhausted=outlook.exhausted,
+            converged=outlook.converged,
+            impossible=outlook.impossible,
+            stuck=stuck,
+            drained=drained,
+        )
+        return observed, waits
+
+    async def _ask_pods(
+        self, study: Study, waiting: list[JobState], result: ReconcileResult
+    ) -> tuple[dict[str, Stuck], str | None]:
+        """Return which of some Jobs have waited too long for their pods, and why one of them waits."""
+        now = self._cluster_now()
+        ask, again = pending.ask_again(waiting, now)
+        result.sooner(again)
+        result.sooner(pending.until_stuck(study, waiting, now))
+        if not ask:
+            return {}, None
+        found = await self._cluster.list_pods(study.namespace, study.name, pending=True)
+        return pending.stuck(study, waiting, found, now), pending.why(waiting, found)
+
+    async def _keep_time(self, live: LiveStudy, observed: Observed, end: Outcome | None) -> Observed:
+        """Take the time in which the study is suspended or has ended out of its deadline."""
+        clock, idle = observed.rows.clock, observed.study.paused or end is not None
+        if clock.started_at is None or idle is (clock.paused_at is not None):
+            return observed
+        clock = await self._pool.run(live.trials.keep_time, idle, observed.now)
+        return replace(observed, rows=replace(observed.rows, clock=clock))
+
+    async def _clear_claims(self, live: LiveStudy, observed: Observed) -> str | None:
+        """Delete claims that are no longer to be kept, if a trial or its Job has ended since that was last done."""
+        active = {job.number for job in observed.active}
+        saving = frozenset(n for n in active if n in observed.rows.open and observed.rows.open[n].state.is_finished())
+        seen = observed.study.generation, observed.rows.finished, saving
+        if live.known.claims_cleared == seen:
+            return None
+        best = live.trials.best(observed.rows)
+        trouble = await dependents.clear_claims(self._cluster, observed.study, observed.rows, active, best)
+        if trouble is None:
+            live.known.claims_cleared = seen
+        return trouble
+
+    def _live_study(self, key: StudyKey, study: Study) -> LiveStudy:
+        live = self._live.get(key)
+        if live is None or live.study.uid != study.uid:
+            live = self._live[key] = self._begin(study)
+        live.update(study)
+        return live
+
+    def _begin(self, study: Study) -> LiveStudy:
+        settings = self._settings
+        reporting = Reporting.of(
+            study,
+            self._cluster_id,
+            settings.study_key_seed,
+            settings.reporter_url,
+            settings.reporter_ca,
+            settings.trial_image,
+        )
+        trials = StudyTrials(
+            study,
+            reporting.key_hash,
+            self._database,
+            self._studies,
+            self._trials,
+            self._initial_trials,
+            settings.sampler_classes,
+        )
+        return LiveStudy(study, reporting, trials)
+
+    async def _publish(
+        self,
+        manifest: Manifest,
+        study: Study | None,
+        result: ReconcileResult,
+        situation: Situation,
+        failures: Sequence[tuple[TrialRow, Failure]] = (),
+    ) -> None:
+        result.sooner(await self._publisher.publish(manifest, study, situation, self._now(), failures))
+
+    async def _end_deleted(self, key: StudyKey) -> ReconcileResult:
+        """End the rows of a deleted Study. Nothing waits for this: the next sweep does what this misses."""
+        self.forget(key)
+        try:
+            await self._deleted.end(*key, but=None)
+        except (StorageUnavailable, StorageError) as error:
+            log.warning("what the deleted Study left is removed by a later sweep: %s", error)
+            return ReconcileResult()
+        return ReconcileResult(gone=True)
+
+
+def _end_before(manifest: Manifest) -> str | None:
+    """Return the reason with which the study has ended, according to the status."""
+    conditions = (manifest.get("status") or {}).get("conditions") or ()
+    return next(
+        (c["reason"] for c in conditions if c["type"] in ("Complete", "Failed") and c["status"] == "True"), None
+    )

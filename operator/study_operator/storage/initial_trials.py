@@ -1,0 +1,192 @@
+"""What a study begins with: the trials that it names itself, and finished trials of earlier studies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+from psycopg2.extensions import cursor
+
+from study_operator.model.history import StoredTrial
+from study_operator.model.initial_trials import WISH_ATTR, initial_trials
+from study_operator.model.study import Refused, Study
+from study_operator.model.trial import TrialState
+from study_operator.model.warm_start import MOST_TRIALS, Source, WarmStarted, take
+from study_operator.storage import queries
+from study_operator.storage.database import Database
+from study_operator.storage.studies import METRIC_NAMES_ATTR, set_attribute
+
+INITIAL_ATTR = "study_operator:initial_trials"
+WARM_ATTR = "study_operator:warm_start"
+_NAMES_SHOWN = 10
+
+
+class InitialTrials:
+    """Of the studies of one cluster in one database. Every method blocks; call from the storage threads."""
+
+    def __init__(self, database: Database, cluster_id: str) -> None:
+        self._database, self._cluster_id = database, cluster_id
+
+    def enqueue(self, study: Study, study_id: int) -> None:
+        """Stores the Study's initial trials as `study.enqueue_trial` of Optuna does, the first time it is called: with
+        them, in one transaction, the note that it has been done.
+
+        Raises:
+            Refused: when they are not possible, or others than those that have been stored.
+        """
+        if not study.initial_trials:
+            return
+        wishes = initial_trials(study)
+        with self._database.transaction(study_id) as cursor:
+            noted = _note_to_make(cursor, study_id, INITIAL_ATTR)
+            if noted is not None and noted != wishes:
+                raise Refused(
+                    "InitialTrialsChanged",
+                    "spec.initialTrials are fixed, and these have been started or are about to be: "
+                    f"{json.dumps(noted)}; write them as they were, and use study.enqueue_trial of Optuna for others",
+                )
+            if noted is None:
+                set_attribute(cursor, study_id, INITIAL_ATTR, wishes)
+                _enqueue(cursor, study_id, wishes)
+
+    def load(self, study: Study, study_id: int) -> tuple[list[StoredTrial], tuple[WarmStarted, ...]]:
+        """The trials that `study`, Optuna's `study_id`, begins with, and what came of each study that it names.
+
+        Which trials these are is decided the first time and noted in the database. So the sampler has the same ones
+        after a restart, though a source may have gone on; of one that has been removed since, it has none.
+
+        Raises:
+            Refused: when a name is not that of a study of this namespace, for the first time. Whether another namespace
+                has one of that name, the message does not tell.
+        """
+        if not study.warm_start:
+            return [], ()
+        with self._database.transaction(study_id) as cursor:
+            noted = _note_to_make(cursor, study_id, WARM_ATTR)
+            names = self._names(cursor, study)
+            if noted is None:
+                taken, came = self._decide(cursor, study, names)
+                noted = {"trials": [trial.trial_id for trial in taken], "studies": [asdict(one) for one in came]}
+                set_attribute(cursor, study_id, WARM_ATTR, noted)
+            else:
+                wanted = noted["trials"]
+                sources = [_source(cursor, names[name], name, wanted) for name in study.warm_start if name in names]
+                taken = [trial for source in sources for trial in take(study, source)[0]]
+            return taken, tuple(WarmStarted(**one) for one in noted["studies"])
+
+    def _names(self, cursor: cursor, study: Study) -> dict[str, int]:
+        """The other studies of the namespace by their names in Optuna, the latest first."""
+        cursor.execute(
+            "SELECT s.study_name, s.study_id FROM studies s JOIN study_operator.access a USING (study_id)"
+            " WHERE a.cluster_id = %s AND a.namespace = %s AND a.uid <> %s ORDER BY s.study_id DESC",
+            (self._cluster_id, study.namespace, study.uid),
+        )
+        return dict(cursor.fetchall())
+
+    def _decide(
+        self, cursor: cursor, study: Study, names: dict[str, int]
+    ) -> tuple[list[StoredTrial], list[WarmStarted]]:
+        taken: list[StoredTrial] = []
+        came: list[WarmStarted] = []
+        for name in study.warm_start:
+            if name not in names:
+                raise Refused("WarmStartRefused", _unknown(study, name, list(names)))
+        for name in study.warm_start:
+            trials, one = take(study, _source(cursor, names[name], name), MOST_TRIALS - len(taken))
+            taken += trials
+            came.append(one)
+        return taken, came
+
+
+def _note(cursor: cursor, study_id: int, key: str) -> Any:
+    """A system attribute of a study; None when it has none of this name."""
+    cursor.execute("SELECT value_json FROM study_system_attributes WHERE study_id = %s AND key = %s", (study_id, key))
+    found = cursor.fetchone()
+    return None if found is None else json.loads(found[0])
+
+
+def _note_to_make(cursor: cursor, study_id: int, key: str) -> Any:
+    """As `_note`; if there is none, nobody else makes it before this transaction ends."""
+    if (noted := _note(cursor, study_id, key)) is None:
+        cursor.execute("SELECT FROM studies WHERE study_id = %s FOR UPDATE", (study_id,))
+        noted = _note(cursor, study_id, key)
+    return noted
+
+
+def _enqueue(cursor: cursor, study_id: int, wishes: Sequence[Mapping[str, Any]]) -> None:
+    cursor.execute("SELECT count(*) FROM trials WHERE study_id = %s", (study_id,))
+    (existing,) = cursor.fetchone()
+    for number, wish in enumerate(wishes, existing):
+        cursor.execute(
+            "INSERT INTO trials (number, study_id, state) VALUES (%s, %s, 'WAITING') RETURNING trial_id",
+            (number, study_id),
+        )
+        cursor.execute(
+            "INSERT INTO trial_system_attributes (trial_id, key, value_json) VALUES (%s, %s, %s)",
+            (*cursor.fetchone(), WISH_ATTR, json.dumps(wish)),
+        )
+
+
+def _unknown(study: Study, name: str, names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN]) + (f" and {len(names) - _NAMES_SHOWN} more" if names[_NAMES_SHOWN:] else "")
+    there = f"there are {shown}" if names else "there is no other one yet"
+    return (
+        f"warmStart: {name!r} is not the name in Optuna (status.studyName) of a study of namespace {study.namespace}; "
+        f"{there}. warmStart is fixed: delete this Study and create it with another name"
+    )
+
+
+def _source(cursor: cursor, study_id: int, name: str, only: Sequence[int] | None = None) -> Source:
+    """A study as far as it is read; with `only`, of its trials those with these trial_ids."""
+    cursor.execute("SELECT direction::text FROM study_directions WHERE study_id = %s ORDER BY objective", (study_id,))
+    directions = [direction for (direction,) in cursor.fetchall()]
+    metric_names = _note(cursor, study_id, METRIC_NAMES_ATTR)
+    cursor.execute(
+        "SELECT state::text, count(*) FROM trials WHERE study_id = %s AND state IN ('COMPLETE', 'PRUNED', 'FAIL')"
+        " GROUP BY 1",
+        (study_id,),
+    )
+    ended = {TrialState[state]: count for state, count in cursor.fetchall()}
+    cursor.execute(
+        "SELECT t.trial_id, t.number, t.state::text, t.datetime_start, t.datetime_complete, r.constraint_values"
+        " FROM trials t LEFT JOIN study_operator.results r USING (trial_id)"
+        " WHERE t.study_id = %s AND t.state IN ('COMPLETE', 'PRUNED') AND (%s::int[] IS NULL OR t.trial_id = ANY(%s))"
+        " ORDER BY t.number DESC LIMIT %s",
+        (study_id, only, only, MOST_TRIALS),
+    )
+    found = list(reversed(cursor.fetchall()))
+    ids = [row[0] for row in found]
+    params, values = queries.params_of(cursor, ids), queries.values_of(cursor, ids)
+    # Of complete trials samplers want the final values alone, and pruners never see any of these trials.
+    reports: dict[int, dict[int, float]] = {}
+    for report in queries.reports_of(cursor, [(row[0], 0) for row in found if row[2] == "PRUNED"]):
+        reports.setdefault(report.trial_id, {})[report.step] = report.value
+    trials = [
+        FrozenTrial(
+            number=number,
+            state=OptunaState[state],
+            value=None,
+            values=values.get(trial_id),
+            datetime_start=started,
+            datetime_complete=completed,
+            params=params[trial_id][0],
+            distributions=params[trial_id][1],
+            user_attrs={},
+            system_attrs={},
+            intermediate_values=reports.get(trial_id, {}),
+            trial_id=trial_id,
+        )
+        for trial_id, number, state, started, completed, _ in found
+    ]
+    return Source(
+        name,
+        directions,
+        metric_names,
+        ended,
+        trials,
+        {row[0]: row[5] for row in found if row[5]},
+    )

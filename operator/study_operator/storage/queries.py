@@ -1,0 +1,271 @@
+"""The statements that read a study's trials. Each function runs in the transaction of the cursor that it is given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC
+from typing import Any
+
+from optuna.distributions import BaseDistribution, json_to_distribution
+from psycopg2.extensions import cursor
+
+from study_operator.model.trial import (
+    JOB_ATTR,
+    BestTrial,
+    Clock,
+    Failure,
+    FailureClass,
+    Report,
+    Result,
+    TrialRow,
+    TrialState,
+)
+
+# Optuna stores these values as NULL and a word, because not every database has infinities and NaN.
+INFINITIES = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
+
+
+def counts_of(cursor: cursor, study_id: int) -> dict[TrialState, int]:
+    """Count a study's trials by state. A state without trials is missing."""
+    cursor.execute("SELECT state::text, count(*) FROM trials WHERE study_id = %s GROUP BY 1", (study_id,))
+    return {TrialState[state]: count for state, count in cursor.fetchall()}
+
+
+def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dict[int, TrialRow]:
+    """Return the RUNNING trials and those that have a Job, by number.
+
+    Parameters and reports are read only for trials without a Job, because only those are started or judged by them.
+    A thousand running trials have ten thousand parameters and reports.
+
+    Args:
+        cursor: the transaction.
+        study_id: the study.
+        with_jobs: numbers of the trials that have a Job.
+    """
+    cursor.execute(
+        "SELECT t.trial_id, t.number, t.state::text, t.datetime_complete, a.value_json,"
+        " (SELECT count(*) FROM study_operator.incidents i"
+        " WHERE i.trial_id = t.trial_id AND i.kind = 'Infrastructure'),"
+        " r.vals, r.pruned, r.constraint_values, r.infeasible, r.provisional"
+        " FROM trials t LEFT JOIN study_operator.results r USING (trial_id)"
+        " LEFT JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND a.key = %s"
+        " WHERE t.study_id = %s AND (t.state = 'RUNNING' OR t.number = ANY(%s)) ORDER BY t.number",
+        (JOB_ATTR, study_id, list(with_jobs)),
+    )
+    found, jobs = cursor.fetchall(), set(with_jobs)
+    without = [row[0] for row in found if row[1] not in jobs]
+    params, reported = {}, set()
+    if without:
+        params = params_of(cursor, without)
+        cursor.execute("SELECT DISTINCT trial_id FROM trial_intermediate_values WHERE trial_id = ANY(%s)", (without,))
+        reported = {trial_id for (trial_id,) in cursor.fetchall()}
+    return {
+        number: TrialRow(
+            trial_id=trial_id,
+            number=number,
+            state=TrialState[state],
+            params=params[trial_id][0] if trial_id in params else {},
+            job=json.loads(job) if job else None,
+            completed_at=completed and completed.replace(tzinfo=UTC),
+            result=None if values is None else Result(tuple(values), *rest),
+            reports=trial_id in reported,
+            retries=retries,
+        )
+        for trial_id, number, state, completed, job, retries, values, *rest in found
+    }
+
+
+def params_of(cursor: cursor, ids: list[int]) -> dict[int, tuple[dict[str, Any], dict[str, BaseDistribution]]]:
+    """Return parameters and distributions, each by name in the order in which they were suggested, by trial_id."""
+    cursor.execute(
+        "SELECT trial_id, param_name, param_value, distribution_json FROM trial_params"
+        " WHERE trial_id = ANY(%s) ORDER BY param_id",
+        (ids,),
+    )
+    parsed: dict[str, BaseDistribution] = {}  # a study has few distinct distributions, and parsing them is slow
+    found: dict[int, tuple[dict[str, Any], dict[str, BaseDistribution]]] = {i: ({}, {}) for i in ids}
+    for trial_id, name, value, text in cursor.fetchall():
+        distribution = parsed.get(text) or parsed.setdefault(text, json_to_distribution(text))
+        found[trial_id][0][name] = distribution.to_external_repr(value)
+        found[trial_id][1][name] = distribution
+    return found
+
+
+def values_of(cursor: cursor, ids: list[int]) -> dict[int, list[float]]:
+    """Return the final values, one per objective, by trial_id. A trial without values is missing."""
+    cursor.execute(
+        "SELECT trial_id, value, value_type::text FROM trial_values WHERE trial_id = ANY(%s) ORDER BY objective", (ids,)
+    )
+    found: dict[int, list[float]] = {}
+    for trial_id, value, kind in cursor.fetchall():
+        found.setdefault(trial_id, []).append(INFINITIES.get(kind, value))
+    return found
+
+
+def reports_of(cursor: cursor, after: list[tuple[int, int]]) -> list[Report]:
+    """Return the reports of some trials, in the order in which they were stored.
+
+    Args:
+        cursor: the transaction.
+        after: for each trial its trial_id and the report_id of the last report that is already known, 0 for none.
+    """
+    cursor.execute(
+        "SELECT v.trial_intermediate_value_id, v.trial_id, v.step, v.intermediate_value,"
+        " v.intermediate_value_type::text"
+        " FROM unnest(%s::int[], %s::int[]) AS known (trial_id, report_id)"
+        " JOIN trial_intermediate_values v"
+        " ON v.trial_id = known.trial_id AND v.trial_intermediate_value_id > known.report_id"
+        " ORDER BY v.trial_intermediate_value_id",
+        ([trial_id for trial_id, _ in after], [report_id for _, report_id in after]),
+    )
+    return [
+        Report(report_id, trial_id, step, INFINITIES.get(kind, value))
+        for report_id, trial_id, step, value, kind in cursor.fetchall()
+    ]
+
+
+# A trial that ends with values but breaks a constraint has an incident of the kind Infeasible.
+_FEASIBLE = (
+    "NOT EXISTS (SELECT FROM study_operator.incidents i WHERE i.trial_id = t.trial_id AND i.kind = 'Infeasible')"
+)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best trial of a study at some time.
+
+    Attributes:
+        seen: how many trials were COMPLETE then, and how many of those were infeasible.
+        trial_id: the best trial's, None when there was none.
+        trial: the best trial, None when there was none.
+    """
+
+    seen: tuple[int, int]
+    trial_id: int | None
+    trial: BestTrial | None
+
+
+def best_of(cursor: cursor, study_id: int, seen: tuple[int, int], before: Best | None) -> Best:
+    """Return the feasible COMPLETE trial with the best first objective; of equal trials the earliest, as Optuna does.
+
+    Args:
+        cursor: the transaction.
+        study_id: the study.
+        seen: how many trials are COMPLETE now, and how many of those are infeasible.
+        before: an earlier result. Its trial is not read again if it is still the best.
+    """
+    cursor.execute(
+        "SELECT t.trial_id FROM trials t JOIN trial_values v ON v.trial_id = t.trial_id AND v.objective = 0"
+        " JOIN study_directions d ON d.study_id = t.study_id AND d.objective = 0"
+        f" WHERE t.study_id = %s AND t.state = 'COMPLETE' AND {_FEASIBLE}"
+        " ORDER BY CASE v.value_type::text WHEN 'INF_NEG' THEN '-Infinity' WHEN 'INF_POS' THEN 'Infinity'"
+        " ELSE v.value END * CASE d.direction::text WHEN 'MAXIMIZE' THEN -1 ELSE 1 END, t.number LIMIT 1",
+        (study_id,),
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return Best(seen, None, None)
+    if before is not None and before.trial_id == row[0]:
+        return replace(before, seen=seen)
+    return Best(seen, row[0], complete_trials(cursor, [row[0]])[0])
+
+
+def points_of(cursor: cursor, study_id: int) -> dict[int, list[float]]:
+    """Return the final values of every feasible COMPLETE trial by trial_id, in the order of the trials' numbers."""
+    cursor.execute(
+        "SELECT t.trial_id, v.value, v.value_type::text FROM trials t JOIN trial_values v USING (trial_id)"
+        f" WHERE t.study_id = %s AND t.state = 'COMPLETE' AND {_FEASIBLE} ORDER BY t.number, v.objective",
+        (study_id,),
+    )
+    found: dict[int, list[float]] = {}
+    for trial_id, value, kind in cursor.fetchall():
+        found.setdefault(trial_id, []).append(INFINITIES.get(kind, value))
+    return found
+
+
+def complete_trials(cursor: cursor, ids: list[int]) -> list[BestTrial]:
+    """Return whole COMPLETE trials, in the order of their trial_ids in `ids`."""
+    cursor.execute(
+        "SELECT t.trial_id, t.number, a.value_json FROM trials t"
+        " LEFT JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND a.key = %s"
+        " WHERE t.trial_id = ANY(%s)",
+        (JOB_ATTR, ids),
+    )
+    found = {trial_id: (number, json.loads(job) if job else None) for trial_id, number, job in cursor.fetchall()}
+    values, params = values_of(cursor, ids), params_of(cursor, ids)
+    return [BestTrial(number=found[i][0], values=tuple(values[i]), params=params[i][0], job=found[i][1]) for i in ids]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the database knows about a study beside its trials.
+
+    Attributes:
+        incidents: how many incidents there are, by class.
+        broken: how many COMPLETE trials broke a constraint. They are among the infeasible incidents.
+        clock: for how long the study has been active.
+        bad_reports: how many lines looked like a report and could not be read.
+        last_bad_report: the latest of these lines and what is wrong with it, empty when there is none.
+        changed: whether another program than the operator has written to the study, which the operator has not read.
+    """
+
+    incidents: Mapping[FailureClass, int]
+    broken: int
+    clock: Clock
+    bad_reports: int
+    last_bad_report: str
+    changed: bool
+
+
+def facts_of(cursor: cursor, study_id: int) -> Facts:
+    """Read the facts about a study, in one round trip. They are all empty for a study that has no access row."""
+    cursor.execute(
+        # The clock starts with the first trial that has a Job, because Optuna in a notebook stores local times.
+        "SELECT (SELECT t.datetime_start FROM trials t JOIN trial_system_attributes j USING (trial_id)"
+        " WHERE t.study_id = a.study_id AND j.key = %s ORDER BY t.number LIMIT 1), a.paused_at, a.paused_seconds,"
+        " (SELECT jsonb_object_agg(i.kind, i.count) FROM"
+        " (SELECT kind, count(*) FROM study_operator.incidents WHERE study_id = a.study_id GROUP BY kind) i),"
+        " (SELECT count(*) FROM study_operator.incidents"
+        " WHERE study_id = a.study_id AND reason = 'ConstraintViolated'),"
+        " b.count, b.last, EXISTS (SELECT FROM study_operator.changes WHERE study_id = a.study_id)"
+        " FROM study_operator.access a,"
+        " LATERAL (SELECT coalesce(sum(count), 0)::bigint AS count,"
+        " (array_agg(last ORDER BY reported_at DESC))[1] AS last"
+        " FROM study_operator.bad_reports WHERE study_id = a.study_id) b WHERE a.study_id = %s",
+        (JOB_ATTR, study_id),
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return Facts({}, 0, Clock(), 0, "", False)
+    started, paused, seconds, incidents, broken, bad, last, changed = row
+    return Facts(
+        {FailureClass(kind): count for kind, count in (incidents or {}).items()},
+        broken,
+        Clock(started and started.replace(tzinfo=UTC), paused, seconds),
+        bad,
+        last or "",
+        changed,
+    )
+
+
+def recent_failures_of(cursor: cursor, study_id: int, most: int = 5) -> tuple[tuple[int, Failure], ...]:
+    """Return the trial numbers and failures of the latest incidents that may need a user's attention, latest first.
+
+    Args:
+        cursor: the transaction.
+        study_id: the study.
+        most: how many to return at most.
+    """
+    cursor.execute(
+        "SELECT t.number, i.reason, i.message, i.exit_code, i.last_log_line, i.kind"
+        " FROM study_operator.incidents i JOIN trials t USING (trial_id)"
+        " WHERE i.study_id = %s AND i.kind <> 'Terminated' AND i.reason <> 'ConstraintViolated'"
+        " ORDER BY i.incident_id DESC LIMIT %s",
+        (study_id, most),
+    )
+    return tuple(
+        (number, Failure(reason, message, exit_code, last_log_line, FailureClass(kind)))
+        for number, reason, message, exit_code, last_log_line, kind in cursor.fetchall()
+    )

@@ -1,0 +1,166 @@
+"""The operator as a process of this machine: with the chart's settings and rights, and to be killed at any moment.
+
+A pod whose container is killed waits longer and longer for its next start, up to five minutes. Here the next one runs
+at once: a process that has imported everything waits, and each operator is a fork of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from e2e import SYSTEM, kubectl
+
+ROOT = Path(__file__).resolve().parents[3]
+# For each line that it reads it forks an operator and prints its process id. What it has forked ends with it.
+_NURSERY = """
+import ctypes, os, signal, sys
+from study_operator.__main__ import main
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+libc = ctypes.CDLL(None)
+for _ in sys.stdin:
+    if (pid := os.fork()) == 0:
+        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.close(0)
+        os.dup2(2, 1)
+        os._exit(main(["run"]))
+    print(pid, flush=True)
+"""
+
+
+class OperatorProcess:
+    """Operators outside the cluster, one after the other. The chart's own has to be away meanwhile: see `scaled`.
+
+    Args:
+        directory: an empty one, for kubeconfig and log.
+        env: replaces settings of the chart, or adds to them.
+    """
+
+    def __init__(self, directory: Path, env: Mapping[str, str] | None = None) -> None:
+        self.log = directory / "operator.log"
+        self.pid: int | None = None
+        kubeconfig = directory / "kubeconfig"
+        kubeconfig.touch(0o600)
+        kubeconfig.write_text(json.dumps(_kubeconfig()))
+        settings = {**_settings(), "KUBECONFIG": str(kubeconfig), "HTTP_PORT": "0"}
+        paths = {"PYTHONPATH": f"{ROOT}/operator", "PATH": os.environ["PATH"], "HOME": str(directory)}
+        self._env = {**paths, **settings, **(env or {})}
+        self._output = self.log.open("w")
+        self._nursery = subprocess.Popen(
+            [sys.executable, "-c", _NURSERY],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._output,
+            text=True,
+            env=self._env,
+        )
+
+    def __enter__(self) -> OperatorProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._nursery.kill()
+        self._nursery.communicate()
+        self._output.close()
+        print("".join(self.log.read_text(errors="replace").splitlines(keepends=True)[-200:]))  # shown if the test fails
+
+    def run(self, command: str) -> None:
+        """Runs another command of the operator's to its end."""
+        subprocess.run([sys.executable, "-m", "study_operator", command], env=self._env, check=True, timeout=120)
+
+    def start(self) -> int:
+        """Starts an operator. Returns its process id."""
+        assert self.pid is None, "the one before still runs"
+        assert self._nursery.stdin
+        assert self._nursery.stdout
+        self._nursery.stdin.write("\n")
+        self._nursery.stdin.flush()
+        line = self._nursery.stdout.readline()
+        assert line, f"the operator cannot be started:\n{self.log.read_text()}"
+        self.pid = int(line)
+        return self.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """SIGSTOP and SIGCONT, for one."""
+        assert self.pid is not None
+        os.kill(self.pid, number)
+
+    def alive(self) -> bool:
+        return self.pid is not None and Path(f"/proc/{self.pid}").exists()
+
+    def kill(self) -> None:
+        """SIGKILL; returns when the process is gone."""
+        assert self.alive(), f"the operator has ended by itself:\n{self.log.read_text()[-5000:]}"
+        self.signal(signal.SIGKILL)
+        while self.alive():
+            time.sleep(0.01)
+        self.pid = None
+
+
+def _kubeconfig() -> dict[str, Any]:
+    """What the chart's service account may do, and no more."""
+    cluster = json.loads(kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json"))["clusters"][0]
+    token = kubectl("-n", SYSTEM, "create", "token", SYSTEM, "--duration=12h").strip()
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [cluster],
+        "users": [{"name": "operator", "user": {"token": token}}],
+        "contexts": [{"name": "operator", "context": {"cluster": cluster["name"], "user": "operator"}}],
+        "current-context": "operator",
+    }
+
+
+def _settings() -> dict[str, str]:
+    """The environment of the chart's Deployment, with an address of the database that this machine can reach."""
+    deployment = json.loads(kubectl("-n", SYSTEM, "get", "deployment", SYSTEM, "-o", "json"))
+    container = next(c for c in deployment["spec"]["template"]["spec"]["containers"] if c["name"] == "operator")
+    env = {variable["name"]: _value(variable) for variable in container["env"]}
+    url = urlsplit(env["DATABASE_URL"])
+    assert url.hostname
+    name, _, _ = url.hostname.partition(".")
+    service = json.loads(kubectl("-n", SYSTEM, "get", "service", name, "-o", "json"))
+    env["DATABASE_URL"] = env["DATABASE_URL"].replace(url.hostname, service["spec"]["clusterIP"])
+    return {"REPORTER_HOST": url.hostname, **env}
+
+
+def _value(variable: Mapping[str, Any]) -> str:
+    source = variable.get("valueFrom") or {}
+    if reference := source.get("secretKeyRef"):
+        secret = json.loads(kubectl("-n", SYSTEM, "get", "secret", reference["name"], "-o", "json"))
+        return base64.b64decode(secret["data"][reference["key"]]).decode()
+    return "process" if source else variable.get("value", "")  # fields of a pod: its name, its address
+
+
+@contextmanager
+def scaled(replicas: int) -> Iterator[None]:
+    """So many replicas of the chart's operator, and afterwards as many as before."""
+    deployment = json.loads(kubectl("-n", SYSTEM, "get", "deployment", SYSTEM, "-o", "json"))
+    _scale(replicas)
+    try:
+        yield
+    finally:
+        _scale(deployment["spec"]["replicas"])
+
+
+def _scale(replicas: int) -> None:
+    kubectl("-n", SYSTEM, "scale", f"deployment/{SYSTEM}", f"--replicas={replicas}")
+    if replicas:
+        kubectl("-n", SYSTEM, "rollout", "status", f"deployment/{SYSTEM}", "--timeout=110s")
+    else:
+        label = "app.kubernetes.io/component=operator"
+        kubectl("-n", SYSTEM, "wait", "pod", "-l", label, "--for=delete", "--timeout=110s")

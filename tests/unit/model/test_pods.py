@@ -1,0 +1,298 @@
+"""Why a pod waits and how it ended, in the words of scheduler and kubelet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from building import job_state
+
+from study_operator.model.job_state import JobPhase
+from study_operator.model.pods import failure, last_container, waiting_for
+from study_operator.model.trial import Failure, FailureClass
+
+INFRASTRUCTURE = FailureClass.INFRASTRUCTURE
+
+FAILED_JOB = job_state(
+    0, JobPhase.FAILED, reason="BackoffLimitExceeded", message="Job has reached the specified backoff limit"
+)
+
+
+def container(name: str = "trial", **state: Any) -> dict[str, Any]:
+    """A container's status; `container(terminated={...})` has ended."""
+    return {"name": name, "ready": False, "restartCount": 0, "state": state}
+
+
+def ended(exit_code: int, reason: str = "", at: str = "2030-01-01T00:00:10Z", message: str = "") -> dict[str, Any]:
+    """The kubelet's `terminated`."""
+    optional = {"reason": reason, "message": message}
+    return {"exitCode": exit_code, "finishedAt": at, **{name: text for name, text in optional.items() if text}}
+
+
+def pod(
+    *containers: dict[str, Any],
+    init: tuple[dict[str, Any], ...] = (),
+    name: str = "digits-0-abcde",
+    created: str = "2030-01-01T00:00:00Z",
+    **status: Any,
+) -> dict[str, Any]:
+    status = {"phase": "Pending", **status}
+    if containers:
+        status["containerStatuses"] = list(containers)
+    if init:
+        status["initContainerStatuses"] = list(init)
+    return {
+        "metadata": {"name": name, "creationTimestamp": created},
+        "spec": {"containers": [{"name": "trial"}, {"name": "logger"}]},
+        "status": status,
+    }
+
+
+def not_scheduled(**fields: Any) -> list[dict[str, Any]]:
+    return [
+        {"type": "Initialized", "status": "True"},
+        {"type": "PodScheduled", "status": "False", **fields},
+    ]
+
+
+def disrupted(reason: str) -> dict[str, Any]:
+    return {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": "why"}
+
+
+NO_GPU = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+
+
+@pytest.mark.parametrize(
+    ("waiting", "why"),
+    [
+        (pod(), None),
+        ({"metadata": {"name": "x"}}, None),
+        (pod(conditions=[{"type": "PodScheduled", "status": "True"}]), None),
+        (pod(conditions=not_scheduled(reason="Unschedulable", message=NO_GPU)), ("Unschedulable", NO_GPU)),
+        (
+            pod(conditions=not_scheduled(reason="SchedulingGated", message="Scheduling is blocked due to gates")),
+            ("SchedulingGated", "Scheduling is blocked due to gates"),
+        ),
+        (pod(conditions=not_scheduled()), ("Unschedulable", "not scheduled yet")),
+        (pod(container(waiting={"reason": "ContainerCreating"})), None),
+        (pod(container(waiting={"reason": "PodInitializing"})), None),
+        (pod(container(waiting={})), None),
+        (pod(container(running={"startedAt": "2030-01-01T00:00:00Z"})), None),
+        (
+            pod(container(waiting={"reason": "ImagePullBackOff", "message": 'Back-off pulling image "trial:2"'})),
+            ("ImagePullBackOff", 'Back-off pulling image "trial:2"'),
+        ),
+        (pod(container(waiting={"reason": "InvalidImageName"})), ("InvalidImageName", "container trial")),
+        (
+            pod(container(waiting={"reason": "CreateContainerConfigError", "message": 'secret "s" not found'})),
+            ("CreateContainerConfigError", 'secret "s" not found'),
+        ),
+        (
+            pod(
+                container(waiting={"reason": "PodInitializing"}),
+                init=(container("fetch", waiting={"reason": "ErrImagePull", "message": "no such image"}),),
+            ),
+            ("ErrImagePull", "no such image"),
+        ),
+        (
+            pod(container(), container("logger", waiting={"reason": "CrashLoopBackOff", "message": "back-off 10s"})),
+            ("CrashLoopBackOff", "back-off 10s"),
+        ),
+    ],
+)
+def test_why_a_pod_does_not_run(waiting, why):
+    assert waiting_for(waiting) == why
+
+
+@pytest.mark.parametrize(
+    ("pods", "expected"),
+    [
+        ([pod(container(terminated=ended(1, "Error")))], Failure("Error", "", 1, "the end")),
+        ([pod(container(terminated=ended(137, "OOMKilled")))], Failure("OOMKilled", "", 137, "the end")),
+        (
+            [pod(container(terminated=ended(128, "StartError", message="exec: no such file")))],
+            Failure("StartError", "exec: no such file", 128, "the end"),
+        ),
+        ([pod(container(terminated={"exitCode": 2}))], Failure("Error", "", 2, "the end")),
+        (
+            [
+                pod(
+                    container(terminated=ended(137, "Error")),
+                    phase="Failed",
+                    reason="Evicted",
+                    message="The node was low on resource: memory.",
+                )
+            ],
+            Failure("Evicted", "The node was low on resource: memory.", None, "the end", INFRASTRUCTURE),
+        ),
+        (
+            [pod(phase="Failed", reason="UnexpectedAdmissionError", message="Allocate failed")],
+            Failure("UnexpectedAdmissionError", "Allocate failed", None, "the end", INFRASTRUCTURE),
+        ),
+        (  # its node went down: what the kubelet says of a container that it has lost
+            [pod(container(terminated=ended(137, "ContainerStatusUnknown", message="not found when the pod was")))],
+            Failure("ContainerStatusUnknown", "not found when the pod was", 137, "the end", INFRASTRUCTURE),
+        ),
+        (
+            [pod(container(terminated=ended(143, "Error")), conditions=[disrupted("PreemptionByScheduler")])],
+            Failure("PreemptionByScheduler", "why", None, "the end", INFRASTRUCTURE),
+        ),
+        # The pod's own time limit is not the cluster's doing.
+        (
+            [pod(phase="Failed", reason="DeadlineExceeded", message="Pod was active too long")],
+            Failure("DeadlineExceeded", "Pod was active too long", None, "the end"),
+        ),
+        ([], Failure("BackoffLimitExceeded", FAILED_JOB.message, None, "the end")),
+        ([pod()], Failure("BackoffLimitExceeded", FAILED_JOB.message, None, "the end")),
+        ([{"metadata": {"name": "x"}}], Failure("BackoffLimitExceeded", FAILED_JOB.message, None, "the end")),
+        (
+            [pod(container(terminated=ended(0, "Completed")))],
+            Failure("BackoffLimitExceeded", FAILED_JOB.message, None, "the end"),
+        ),
+        # An init container failed, so that the others never ran.
+        (
+            [
+                pod(
+                    container(waiting={"reason": "PodInitializing"}),
+                    init=(container("fetch", terminated=ended(3, "Error")),),
+                )
+            ],
+            Failure("Error", "", 3, "the end"),
+        ),
+        # The program failed; then the kubelet ended what ran beside it, with SIGTERM.
+        (
+            [
+                pod(
+                    container("logger", terminated=ended(143, "Error", at="2030-01-01T00:00:40Z")),
+                    container("trial", terminated=ended(1, "Error", at="2030-01-01T00:00:10Z")),
+                    init=(container("proxy", terminated=ended(137, "Error", at="2030-01-01T00:00:40Z")),),
+                )
+            ],
+            Failure("Error", "", 1, "the end"),
+        ),
+        (
+            [
+                pod(
+                    container(terminated=ended(1, "Error")),
+                    init=(container("proxy", terminated=ended(143, "Error")),),  # within the same second
+                )
+            ],
+            Failure("Error", "", 1, "the end"),
+        ),
+        (
+            [
+                pod(container(terminated=ended(1)), name="first", created="2030-01-01T00:00:00Z"),
+                pod(container(terminated=ended(2)), name="second", created="2030-01-01T00:01:00Z"),
+            ],
+            Failure("Error", "", 2, "the end"),
+        ),
+        # Evicted, which does not count, then run again: what ended the second pod is what failed.
+        (
+            [
+                pod(
+                    container(terminated=ended(137)),
+                    name="first",
+                    created="2030-01-01T00:00:00Z",
+                    phase="Failed",
+                    reason="Evicted",
+                ),
+                pod(container(terminated=ended(1, "Error")), name="second", created="2030-01-01T00:01:00Z"),
+            ],
+            Failure("Error", "", 1, "the end"),
+        ),
+        # The latest pod says nothing, an earlier one does.
+        (
+            [
+                pod(container(terminated=ended(1, "Error")), name="first", created="2030-01-01T00:00:00Z"),
+                pod(name="second", created="2030-01-01T00:01:00Z"),
+            ],
+            Failure("Error", "", 1, "the end"),
+        ),
+    ],
+)
+def test_why_a_job_failed(pods, expected):
+    assert failure(FAILED_JOB, pods, "the end") == expected
+    assert failure(FAILED_JOB, list(reversed(pods)), "the end") == expected
+
+
+def test_a_jobs_own_time_limit_counts_for_more_than_how_its_pods_were_ended():
+    late = job_state(0, JobPhase.FAILED, reason="DeadlineExceeded", message="Job was active longer than ...")
+    killed = pod(container(terminated=ended(137, "Error")))
+    assert failure(late, [killed], "epoch 3") == Failure(
+        "DeadlineExceeded", "Job was active longer than ...", None, "epoch 3"
+    )
+
+
+def test_a_job_that_a_disruption_failed_says_so_even_when_its_pod_is_gone():
+    message = "Pod team-a/digits-0-x has condition DisruptionTarget matching FailJob rule at index 0"
+    lost = job_state(0, JobPhase.FAILED, reason="PodFailurePolicy", message=message)
+    assert failure(lost, []) == Failure("Disrupted", message, kind=INFRASTRUCTURE)
+    evicted = pod(container(terminated=ended(143)), conditions=[disrupted("EvictionByEvictionAPI")])
+    assert failure(lost, [evicted], "epoch 3") == Failure(
+        "EvictionByEvictionAPI", "why", None, "epoch 3", INFRASTRUCTURE
+    )
+
+
+def test_exit_codes_that_mean_infeasible():
+    pods = [pod(container(terminated=ended(42, "Error")))]
+    found = failure(FAILED_JOB, pods, "does not fit", infeasible={42})
+    assert (found.kind, found.reason, found.exit_code) == (FailureClass.INFEASIBLE, "Infeasible", 42)
+    assert failure(FAILED_JOB, pods, infeasible={41}).kind is FailureClass.PROGRAM
+
+
+def test_a_failed_job_that_gives_no_reason_has_one():
+    assert failure(job_state(0, JobPhase.FAILED), []) == Failure("JobFailed")
+
+
+@pytest.mark.parametrize(
+    ("pods", "found"),
+    [
+        ([], None),
+        ([pod()], ("digits-0-abcde", "trial")),
+        ([pod(container("trial", terminated=ended(0)), container("logger"))], ("digits-0-abcde", "trial")),
+        ([pod(container("trial"), container("logger", terminated=ended(1)))], ("digits-0-abcde", "logger")),
+        (
+            [pod(container("trial"), init=(container("fetch", terminated=ended(1)),))],
+            ("digits-0-abcde", "fetch"),
+        ),
+        (
+            [
+                pod(
+                    container("logger", terminated=ended(143, at="2030-01-01T00:00:40Z")),
+                    container("trial", terminated=ended(1, at="2030-01-01T00:00:10Z")),
+                )
+            ],
+            ("digits-0-abcde", "trial"),
+        ),
+        (
+            [
+                pod(container(terminated=ended(1)), name="old", created="2030-01-01T00:00:00Z"),
+                pod(container(terminated=ended(1)), name="new", created="2030-01-01T00:01:00Z"),
+            ],
+            ("new", "trial"),
+        ),
+        (
+            [
+                pod(container(terminated=ended(1)), name="old", created="2030-01-01T00:00:00Z"),
+                pod(container(), name="new", created="2030-01-01T00:01:00Z"),
+            ],
+            ("old", "trial"),
+        ),
+    ],
+)
+def test_whose_log_says_most(pods, found):
+    assert last_container(pods) == found
+    assert last_container(list(reversed(pods))) == found
+
+
+@pytest.mark.parametrize(
+    ("failed", "sentence"),
+    [
+        (Failure("Error"), "Error"),
+        (Failure("Error", exit_code=1), "Error, exit code 1"),
+        (Failure("Error", "", 1, "ValueError: x"), "Error, exit code 1: last log line: ValueError: x"),
+        (Failure("Evicted", "low on memory", None, "epoch 3"), "Evicted: low on memory; last log line: epoch 3"),
+    ],
+)
+def test_a_failure_as_a_sentence(failed, sentence):
+    assert failed.sentence() == sentence
