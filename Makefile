@@ -113,6 +113,7 @@ simulate: $(VENV)/ready ## 100,000 trials, 10,000 at once, on several replicas: 
 $(VENV)/ready:
 	@echo "installing Python dependencies into $(VENV)"
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { apt-get update -qq && apt-get install -y -qq python3-venv; }
+	@$(PYTHON) -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || { apt-get update -qq && apt-get install -y -qq libgomp1; } # LightGBM's
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements/constraints.txt
 	@touch $@
