@@ -164,7 +164,7 @@ def test_a_refused_study_can_begin_when_the_source_is_there(place):
     with pytest.raises(Refused):
         place.beginnings.load(made, study_id)
     place.earlier(2, 0.2)
-    assert [trial.value for trial in place.beginnings.load(made, study_id)[0]] == [0.2]
+    assert [trial.values[0] for trial in place.beginnings.load(made, study_id)[0]] == [0.2]
 
 
 def test_two_processes_begin_with_the_same(place):
