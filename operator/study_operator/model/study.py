@@ -108,7 +108,7 @@ class Metrics:
         source: Sdk, Stdout or File.
         step_name: the name under which the program writes the step.
         format: of the file: JsonLines or TensorBoard.
-        pattern: a regular expression that finds values in what the program prints; None for `name=value` and `name: value`.
+        pattern: a regular expression that finds values in printed lines; None for `name=value` and `name: value`.
         path: where the program writes the file, for File.
     """
 
