@@ -38,18 +38,25 @@ settings, read from the environment:
   LOG_LEVEL           debug, info, warning or error [info]
 """
 
-# Seconds for which a sampler that computes keeps the event loop waiting, each time the loop has been away for a read or
-# a write; Python's own 5 ms are longer than most of what the loop does.
+# How long a computing sampler keeps the event loop waiting, each time the loop comes back from a read or a write.
+# Python's own 5 ms are longer than most of what the loop does.
 SWITCH_INTERVAL_SECONDS = 0.0005
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0, 1 when the database is at fault, 2 when the settings are.
+    """Run the command line.
+
+    Args:
+        arguments: those of the process by default.
+
+    Returns:
+        The exit code: 0; 1 if the database is at fault; 2 if the settings are; 130 after an interrupt.
 
     Raises:
-        SystemExit: SIGTERM, until `run` serves and ends in its own way. Without a handler the kernel keeps the signal
-            from a container's first process, and Kubernetes would wait for its grace period to end.
+        SystemExit: SIGTERM has come before `run` serves. From then on, `run` ends in its own way.
     """
+    # Without a handler the kernel keeps the signal from a container's first process, and Kubernetes would wait for its
+    # grace period to end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(
         prog="study-operator",

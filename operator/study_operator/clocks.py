@@ -1,4 +1,4 @@
-"""Other machines' clocks: rows have the database's times, Jobs the API server's; this machine's own may be wrong."""
+"""Other machines' clocks: rows have the database's times, Jobs the API server's. This machine's own may be wrong."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 
 class RemoteClock:
-    """A clock as it was last heard, carried on by the monotonic one of this machine, which nobody can set.
+    """Another machine's clock as it was last heard, carried on by this machine's monotonic clock, which cannot be set.
 
-    Until it is heard for the first time it shows this machine's time.
+    Until the clock is heard for the first time, it shows this machine's time.
 
     Args:
         monotonic: seconds.
@@ -21,11 +21,11 @@ class RemoteClock:
         self._heard: tuple[datetime, float] | None = None
 
     def heard(self, now: datetime) -> None:
-        """The other machine says that it is `now` (aware)."""
+        """Set the clock to what the other machine says (aware)."""
         self._heard = now, self._monotonic()  # one assignment: it may be read in another thread
 
     def now(self) -> datetime:
-        """Aware, UTC."""
+        """Return the time, aware, UTC."""
         if self._heard is None:
             return datetime.now(UTC)
         then, at = self._heard

@@ -55,6 +55,9 @@ class Manager:
     Attributes:
         stop: ends `run` when it is set; so do SIGTERM and SIGINT.
         queue, health: as given.
+        controller: decides when a study is reconciled.
+        replicas: which studies this replica serves.
+        serving: what `replicas` calls.
         follower: reads pods' logs; to be closed at the end.
     """
 
@@ -77,11 +80,11 @@ class Manager:
         reconciler = Reconciler(
             settings, cluster, cluster_id, database, threads, self.follower, clock.now, cluster.clock.now
         )
-        serving = Serving(gained=queue.add, lost=reconciler.forget, busy=queue.working)
-        self._replicas = Replicas(database, threads, studies, cluster_id, settings.watch_namespaces, serving)
+        self.serving = Serving(gained=queue.add, lost=reconciler.forget, busy=queue.working)
+        self.replicas = Replicas(database, threads, studies, cluster_id, settings.watch_namespaces, self.serving)
         nobody_ready = partial(cluster.nobody_ready, *settings.service) if settings.service else None
         self.controller = Controller(
-            settings, cluster, threads, studies, reconciler, self._replicas, queue, health, clock, nobody_ready
+            settings, cluster, threads, studies, reconciler, self.replicas, queue, health, clock, nobody_ready
         )
 
     @classmethod
@@ -120,7 +123,7 @@ class Manager:
             controller.watch_readiness(),
             controller.resync(),
             controller.outage.watch(),
-            guard(settings, self._replicas.leads),
+            guard(settings, self.replicas.leads),
             listen(self._database, self._listener, controller.trial_reported, controller.queue_served),
             watch_studies(controller.study_changed, settings.watch_namespaces),
             watch_jobs(
@@ -140,7 +143,7 @@ class Manager:
         """
         for number in (signal.SIGTERM, signal.SIGINT):  # until now this replica has served nothing
             asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
-        alive, locks = asyncio.create_task(self._show_progress()), asyncio.create_task(self._replicas.run())
+        alive, locks = asyncio.create_task(self._show_progress()), asyncio.create_task(self.replicas.run())
         others: list[asyncio.Task[object]] = [asyncio.create_task(coroutine) for coroutine in watching]
         others.append(asyncio.create_task(self.stop.wait()))
         workers = [asyncio.create_task(self.controller.work()) for _ in range(self._settings.workers)]
@@ -151,10 +154,10 @@ class Manager:
         await asyncio.wait(workers, timeout=SHUTDOWN_SECONDS)  # while the locks are still kept
         await _cancel(workers)
         await self.follower.close()
-        await self._replicas.leave()
+        await self.replicas.leave()
         await asyncio.wait([locks], timeout=fence.LEASE_SECONDS)
         await _cancel([alive, locks])
-        self._replicas.close()
+        self.replicas.close()
         for task in done:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes. Durations in seconds."""
+"""The metrics that Prometheus scrapes. Durations are in seconds."""
 
 from __future__ import annotations
 
@@ -41,12 +41,17 @@ LAST_PROGRESS = Gauge(
 
 
 class RefusedCalls(Collector):
-    """Calls of pods that the database has refused, as it counts them itself: `counts` by reason, empty until asked."""
+    """Calls of pods that the database has refused, as the database counts them.
+
+    Attributes:
+        counts: calls by reason; empty until the database has been asked.
+    """
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
 
     def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield the one metric."""
         family = CounterMetricFamily(
             "study_operator_refused_calls",
             "Calls of trials' pods that the database has refused, of all studies since it was made.",

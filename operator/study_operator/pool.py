@@ -1,4 +1,4 @@
-"""The bounded pool of threads in which everything that blocks is done: Optuna and the database."""
+"""The bounded pool of threads in which everything that blocks runs: Optuna and the database."""
 
 from __future__ import annotations
 
@@ -13,16 +13,26 @@ T = TypeVar("T")
 
 
 class BlockingPool:
-    """One blocking call on the event loop would hold up every watch; here at most `size` run at once."""
+    """Runs blocking calls in threads, because one such call on the event loop would hold up every watch.
+
+    Args:
+        size: how many calls run at once.
+    """
 
     def __init__(self, size: int) -> None:
         self._executor = ThreadPoolExecutor(size, thread_name_prefix="storage")
 
     async def run(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Runs a blocking call in a thread; its log lines keep the study they are about."""
+        """Run a blocking call in a thread, and return its result. Raises what the call raises.
+
+        The call has the caller's context: log lines keep their study, and writes their hold.
+
+        Args:
+            call: is called with `args` and `kwargs`.
+        """
         run = partial(contextvars.copy_context().run, call, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._executor, run)
 
     def shutdown(self) -> None:
-        """Takes no more calls; those that run are not waited for."""
+        """Take no more calls. Calls that run are not waited for, and calls that wait never run."""
         self._executor.shutdown(wait=False, cancel_futures=True)

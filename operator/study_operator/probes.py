@@ -1,4 +1,4 @@
-"""Serves /metrics, /healthz and /readyz from a thread of its own, so that they answer even when the event loop does not."""
+"""Serves /metrics, /healthz and /readyz, from a thread of its own: they answer even if the event loop does not."""
 
 from __future__ import annotations
 

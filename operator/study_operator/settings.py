@@ -1,4 +1,4 @@
-"""Everything that can be configured, in one place: read once from the environment, then passed on."""
+"""Everything that can be configured, in one place. It is read once from the environment and then passed on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
 class SettingsError(Exception):
-    """A setting is missing or cannot be used; the message names the variable and what to write."""
+    """A setting is missing or cannot be used. The message names the variable and says what to write."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,13 @@ class Settings:
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> Settings:
-        """Reads the settings.
+        """Read the settings.
+
+        Args:
+            env: the variables; those of the process by default.
 
         Raises:
-            SettingsError: when a variable is missing or has a value that cannot be used.
+            SettingsError: a variable is missing or has a value that cannot be used.
         """
         env = os.environ if env is None else env
         database = _database(env)
@@ -80,10 +83,10 @@ class Settings:
 
 
 def _database(env: Mapping[str, str]) -> dict[str, str]:
-    """DATABASE_URL and the variables that add to it, as libpq's connection parameters."""
+    """Return DATABASE_URL and the variables that add to it as libpq's connection parameters."""
     url = _required(env, "DATABASE_URL", "for example postgresql://user@host:5432/database?sslmode=verify-full")
     scheme, separator, rest = url.partition("://")
-    if separator and scheme.startswith("postgresql+"):  # SQLAlchemy's spelling, which people paste
+    if separator and scheme.startswith("postgresql+"):  # SQLAlchemy's spelling, which users paste
         url = f"postgresql://{rest}"
     try:
         database = parse_dsn(url)
@@ -113,7 +116,7 @@ def _database(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _reporter_url(env: Mapping[str, str], database: Mapping[str, str], user: str, password: str) -> str:
-    """The url that pods connect to, as a libpq connection URI."""
+    """Return the url that pods connect to, as a libpq connection URI."""
     query = {"connect_timeout": "5", "application_name": "study-trial"}
     if sslmode := _choice(env, "REPORTER_SSLMODE", database.get("sslmode", ""), _SSLMODES):
         query["sslmode"] = sslmode
@@ -128,7 +131,7 @@ def _reporter_url(env: Mapping[str, str], database: Mapping[str, str], user: str
 
 
 def _reporter_address(env: Mapping[str, str], database: Mapping[str, str]) -> str:
-    """Hosts and ports as a URI has them: `db:5432`, `[::1]:5432`, `db-0:5432,db-1:5432`."""
+    """Return hosts and ports as a URI has them: `db:5432`, `[::1]:5432`, `db-0:5432,db-1:5432`."""
     hosts = (env.get("REPORTER_HOST") or database["host"]).split(",")
     if hosts[0].startswith("/"):
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""Answers of the API server that go on for hours: watches and logs."""
+"""Reads answers of the API server that go on for hours: watches and logs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from kubernetes.aio import client
 
 from study_operator.kube.client import refusal, unreachable
 
-_CONNECT_SECONDS = 10.0  # seconds
+_CONNECT_SECONDS = 10.0
 
 
 @asynccontextmanager
 async def stream(
     api: client.ApiClient, path: str, query: Mapping[str, str], silence: float | None = None
 ) -> AsyncIterator[aiohttp.StreamReader]:
-    """Opens one.
+    """Open an answer, and close it at the end.
 
     Args:
-        silence: after how many seconds in which nothing comes it is taken for lost; None when it may be silent.
+        api: the client.
+        path: of the request, a GET.
+        query: of the request.
+        silence: after how many seconds without data the connection is taken for lost; None if it may be silent.
 
     Raises:
-        ApiError: it is refused, or the API server cannot be reached; while reading, too.
+        ApiError: the API server refuses the request or cannot be reached; or the connection is lost while reading.
     """
     try:
         _, url, headers, _, _ = await api.param_serialize("GET", path, auth_settings=["BearerToken"])
@@ -42,7 +45,7 @@ async def stream(
 
 
 async def lines(answer: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """The whole lines of an answer, however long; aiohttp's own reader of lines refuses long ones."""
+    """Yield the whole lines of an answer, however long. aiohttp's own reader of lines refuses long ones."""
     rest = b""
     async for chunk in answer.iter_any():
         *whole, rest = (rest + chunk).split(b"\n")

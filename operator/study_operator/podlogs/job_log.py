@@ -1,4 +1,4 @@
-"""The logs of all pods of one Job: after an eviction, or with a backoffLimit, it has had several."""
+"""Reads the logs of all pods of one Job. After an eviction, or with a backoffLimit, a Job has had several pods."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ Pod = Mapping[str, Any]
 
 
 class JobLog:
-    """What the pods of one Job have printed, the oldest pod first."""
+    """What the pods of one Job have printed, the oldest pod first.
+
+    Args:
+        tails: where logs come from, and where their content goes to.
+        study: whose metrics come from standard output.
+        job: as it was when reading began.
+    """
 
     def __init__(self, tails: Tails, study: Study, job: JobState) -> None:
         read = log_lines.build(study)
@@ -30,21 +36,22 @@ class JobLog:
         self._constraints = [constraint.name for constraint in study.constraints]
         self._indexed = study.job_template["spec"].get("completionMode") == "Indexed"
         self._by_uid: dict[str, Tail] = {}
-        self._read: dict[str, str] = {}  # uids of pods that are done with, and why their logs are not whole, or ""
+        self._read: dict[str, str] = {}  # UIDs of pods whose logs have been read, and why a log is not whole, or ""
 
     def begin_anew(self) -> None:
-        """After an error: what was stored and what not, the database says."""
+        """Forget what has been read and not stored. To be called after an error; the database knows what was stored."""
         self._by_uid.clear()
 
     async def follow(self) -> int | None:
-        """Reads on, pod by pod, each until it ends or its stream does.
+        """Read on, pod by pod, each until the pod or its stream ends.
 
         Returns:
-            How many new lines there were; None when there is no pod left that could print any.
+            How many new lines there were; None if no pod is left that could print any.
 
         Raises:
             ApiError: a log could not be read; the others have been.
-            TrialEnded, Overtaken: from `Tail`.
+            TrialEnded: the trial has ended, so that its output is of no use any more.
+            Overtaken: another reader of the same log has stored something meanwhile.
         """
         new, trouble, left = 0, None, False
         for pod in await self._pods():
@@ -59,13 +66,15 @@ class JobLog:
         return new if left else None
 
     async def finish(self) -> str:
-        """Reads what is left, now that the Job has ended, and stores the trial's result if it has ended well.
+        """Read the rest of the log of an ended Job, and store the trial's result if the Job is complete.
 
         Returns:
-            Why the log of the pod that ended well could not be read to its end; else "".
+            Why the log of the pod that ended well could not be read to its end; otherwise "".
 
         Raises:
-            ApiError, TrialEnded, Overtaken: as `follow`.
+            ApiError: a log could not be read; the others have been.
+            TrialEnded: the trial has ended, so that its output is of no use any more.
+            Overtaken: another reader of the same log has stored something meanwhile.
         """
         trouble, why = None, _GONE
         for pod in await self._pods():
@@ -94,13 +103,13 @@ class JobLog:
         return sorted(pods, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
 
     async def _read_on(self, pod: Pod, over: bool) -> int:
-        """Reads one pod's log: to the end when it is over. Returns the number of new lines."""
+        """Read one pod's log, to its end if the pod is `over`. Return the number of new lines."""
         uid, source = pod["metadata"]["uid"], Source.of(pod)
         if source is None:  # its program has never run
             if over:
                 self._read[uid] = ""
             return 0
-        # Where there are several objectives, trials report nothing before their end.
+        # Trials with several objectives report nothing before their end.
         objective = self._objectives[0] if len(self._objectives) == 1 else None
         tail = self._by_uid.get(uid)
         if tail is None:
@@ -112,9 +121,8 @@ class JobLog:
                 raise
             if over:
                 self._read[uid] = _GONE
-            return (
-                0  # its container is just starting; or the pod has just been deleted, and is not listed the next time
-            )
+            # Its container is just starting; or the pod has just been deleted, and is not listed the next time.
+            return 0
         if not over:
             return new
         word = tail.kubelets_word

@@ -1,4 +1,4 @@
-"""Streams of pods' logs. They have connections of their own: hundreds of them must not hold up the other calls."""
+"""Streams of pods' logs, on connections of their own, because hundreds of them must not hold up the other calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BUFFER = 32 * 1024  # bytes, for each stream; aiohttp stops reading at twice as
 
 
 class PodLogs:
-    """Logs of one API server's pods. Close it at the end.
+    """Opens logs of one API server's pods. Close it at the end.
 
     Args:
         configuration: of the kubernetes client.
@@ -29,6 +29,7 @@ class PodLogs:
         self._client: client.ApiClient | None = None
 
     async def close(self) -> None:
+        """Close all connections."""
         if self._client is not None:
             await self._client.close()
 
@@ -36,16 +37,19 @@ class PodLogs:
     async def open(
         self, namespace: str, pod: str, container: str, since: str | None, follow: bool = False, previous: bool = False
     ) -> AsyncIterator[aiohttp.StreamReader]:
-        """A container's log, each line with the time at which it was written. With `follow`, opening it takes until
-        there is something in it.
+        """Open a container's log. Each line begins with the time at which it was written.
 
         Args:
-            since: a second, as RFC 3339 has it, from which on lines are wanted.
-            follow: go on until the container ends.
-            previous: of the container that ran before the last restart.
+            namespace: the pod's.
+            pod: its name.
+            container: its name.
+            since: the second from which on lines are wanted, as RFC 3339 has it; None for all lines.
+            follow: go on until the container ends. Opening then takes until there is something in the log.
+            previous: open the log of the container that ran before the last restart.
 
         Raises:
-            ApiError: when there is no such log, or the API server or the node cannot be reached; while reading, too.
+            ApiError: there is no such log (400 or 404), or the API server or the node cannot be reached; while reading,
+                too.
         """
         if self._client is None:
             self._client = client.ApiClient(self._configuration)

@@ -1,4 +1,4 @@
-"""Reads the log of one pod on from where it was left, and stores what it says."""
+"""Reads the log of one pod on from where reading stopped, and stores the reports and values in it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from study_operator.podlogs.stream import PodLogs
 from study_operator.pool import BlockingPool
 from study_operator.storage.output import Output, OutputBatch, OutputStored
 
-# What has been printed is stored when so many lines have come, or after so many seconds: a pruner need not know sooner.
+# Lines are stored when so many have come, or after so many seconds. A pruner need not know sooner.
 BATCH_LINES, BATCH_SECONDS = 500, 0.25
-# A followed log in which nothing comes for so long is opened anew: its other end may be gone without a word. Seconds.
+# A followed log that is silent for so long is opened anew, because its other end may be gone without a word.
 SILENCE_SECONDS = 300.0
-_READ_TIMEOUT_SECONDS = 30.0  # seconds without an answer when a log is just read
+_READ_TIMEOUT_SECONDS = 30.0  # without an answer, when a log is read and not followed
 _LINE_BYTES_KEPT = LONGEST_LINE + 64  # bytes of a line: more than are read, and the time in front
 
 
 class TrialEnded(Exception):
-    """What the program prints is of no use to anybody any more."""
+    """The trial has ended, so that what its program prints is of no use any more."""
 
 
 class Overtaken(Exception):
@@ -34,7 +34,14 @@ class Overtaken(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """A container of a trial's pod; `restarts` is how often it has been restarted."""
+    """A container of a trial's pod.
+
+    Attributes:
+        namespace: the pod's.
+        pod: its name.
+        container: its name.
+        restarts: how often the container has been restarted.
+    """
 
     namespace: str
     pod: str
@@ -43,7 +50,7 @@ class Source:
 
     @classmethod
     def of(cls, pod: Mapping[str, Any]) -> Source | None:
-        """The first container of a pod, which runs the program; None when it has not run yet."""
+        """Return the first container of a pod, which runs the program; None if it has not run yet."""
         meta, name = pod["metadata"], pod["spec"]["containers"][0]["name"]
         for container in (pod.get("status") or {}).get("containerStatuses") or ():
             state, restarts = container.get("state") or {}, container.get("restartCount") or 0
@@ -54,7 +61,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Tails:
-    """Where logs come from, and where what they say goes to."""
+    """Where logs come from, and where their content goes to.
+
+    Attributes:
+        cluster: lists pods.
+        logs: opens their logs.
+        threads: where `output` is used.
+        output: stores reports and values.
+    """
 
     cluster: Cluster
     logs: PodLogs
@@ -63,13 +77,18 @@ class Tails:
 
 
 class Tail:
-    """What has not been read yet of one pod's log. After an error take a new one: what was stored, the database knows.
+    """The part of one pod's log that has not been read yet. After an error take a new one: the database knows the
+    place.
 
     Args:
-        objective: whose values are reports; None where there are several objectives, and so no reports.
+        tails: where logs come from, and where their content goes to.
+        lines: reads reports and values off lines.
+        objective: whose values are reports; None if there are several objectives, and so no reports.
+        trial_id: whose pod it is.
+        uid: the pod's.
 
     Attributes:
-        kubelets_word: what the kubelet gave out last instead of the log, when it has lost it.
+        kubelets_word: what the kubelet gave out last instead of the log, because it has lost the log; or "".
     """
 
     def __init__(self, tails: Tails, lines: Lines, objective: str | None, trial_id: int, uid: str) -> None:
@@ -81,26 +100,27 @@ class Tail:
         self.kubelets_word = ""
 
     async def follow(self, source: Source) -> int:
-        """Reads on until the container or the connection ends, or nothing comes for long.
+        """Read on until the container or the connection ends, or nothing comes for long.
 
         Returns:
             How many new lines there were.
 
         Raises:
             ApiError: there is no log, or it cannot be reached.
-            TrialEnded, Overtaken: to go on makes no sense.
+            TrialEnded: the trial has ended, so that its output is of no use any more.
+            Overtaken: another reader of the same log has stored something meanwhile.
         """
         await self._catch_up(source)
         new, _ = await self._read(source, follow=True)
         return new
 
     async def finish(self, source: Source) -> int:
-        """Reads the log of a container that has ended for good. Returns and raises as `follow` does."""
+        """Read the rest of the log of a container that has ended for good. Returns and raises as `follow` does."""
         await self._catch_up(source)
         return await self._read_to_the_end(source)
 
     async def _catch_up(self, source: Source) -> None:
-        """Goes to the place where reading was left, and over to the run of the program that is the latest now."""
+        """Go to the place where reading stopped, and then over to the latest run of the program."""
         if self._place is None:
             self._stored = await self._threads.run(self._output.position, self._trial_id, self._uid)
             self._place = Place(self._stored or Position())
@@ -115,7 +135,7 @@ class Tail:
 
     async def _read_to_the_end(self, source: Source, previous: bool = False) -> int:
         count, before = 0, None
-        while True:  # an answer may be cut short without a sign of it; two that end alike are whole
+        while True:  # an answer may be cut short without a sign of it, so two answers have to end alike
             new, rest = await self._read(source, previous=previous)
             count += new
             if not new and rest == before:
@@ -123,7 +143,7 @@ class Tail:
             before = rest
 
     async def _read(self, source: Source, follow: bool = False, previous: bool = False) -> tuple[int, bytes]:
-        """Reads and stores whole lines. Returns how many were new, and what came after the last of them."""
+        """Read and store whole lines. Return how many were new, and what came after the last whole line."""
         assert self._place is not None
         since, self.kubelets_word = self._place.position.since, ""
         self._place = Place(self._place.position)
@@ -159,7 +179,7 @@ class Tail:
         return await self._threads.run(self._store, lines) if lines else 0
 
     def _store(self, lines: Sequence[bytes]) -> int:
-        """Stores what lines say, if anything, with the position behind them. Returns how many of them were new."""
+        """Store the reports and values in some lines, with the position behind them. Return how many lines were new."""
         assert self._place is not None
         reports, values, bad, last_bad = list[tuple[int, float]](), dict[str, float](), 0, ""
         count, counted = 0, self._place.position.counted
@@ -192,7 +212,12 @@ class Tail:
 
 
 class _Waiting:
-    """Lines that have come and are still to be stored; `rest` is the beginning of the next."""
+    """Lines that are still to be stored.
+
+    Attributes:
+        lines: whole lines.
+        rest: the beginning of the next line.
+    """
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
@@ -200,6 +225,7 @@ class _Waiting:
         self._due = 0.0
 
     def add(self, chunk: bytes) -> None:
+        """Cut a piece of a log into lines."""
         *whole, rest = (self.rest + chunk).split(b"\n")
         self.rest = rest[:_LINE_BYTES_KEPT]  # however long the line gets
         if whole and not self.lines:
@@ -207,8 +233,9 @@ class _Waiting:
         self.lines += whole
 
     def due(self) -> bool:
+        """Return whether the lines are many enough, or old enough, to be stored."""
         return len(self.lines) >= BATCH_LINES or (bool(self.lines) and time.monotonic() >= self._due)
 
     def seconds(self, patience: float) -> float:
-        """How long to wait for more: until the lines are to be stored, or as long as there may be silence."""
+        """Return how long to wait for more, in seconds: until the lines have to be stored, or else `patience`."""
         return max(self._due - time.monotonic(), 0.0) if self.lines else patience
