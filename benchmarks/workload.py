@@ -9,7 +9,7 @@ from typing import Any
 
 from load import NAMESPACE
 
-from study_operator.manifests.job import Reporting, job
+from study_operator.manifests.job import Reporting, job_manifest
 from study_operator.model.study import Study
 
 # How long kwok lets a pod run: hack/local-cluster/kwok-stages.yaml.
@@ -125,6 +125,6 @@ def bare_job(study: Study, reporting: Reporting, number: int) -> dict[str, Any]:
         "layers": some.randint(1, 8),
         "kind": some.choice("abc"),
     }
-    made = job(study, reporting, number, number, params)
+    made = job_manifest(study, reporting, number, number, params)
     del made["metadata"]["ownerReferences"]
     return made

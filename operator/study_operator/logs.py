@@ -1,8 +1,7 @@
-"""Logs as text or JSON, with namespace, study and trial on every line."""
+"""Configures logs as text or JSON, with namespace, study and trial on every line."""
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -10,13 +9,30 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
+from pythonjsonlogger.core import LogData
+from pythonjsonlogger.json import JsonFormatter
+
+_TEXT = "%(time)s %(level)-7s namespace=%(namespace)s study=%(study)s trial=%(trial)s %(message)s"
+# The keys of a JSON line, in this order, and the attributes of a record that they show.
+_FIELDS = {
+    "time": "time",
+    "level": "level",
+    "namespace": "namespace",
+    "study": "study",
+    "trial": "trial",
+    "name": "logger",
+    "message": "message",
+}
+# Keys of lines that have something to show there.
+_MORE = ("exc_info", "stack_info")
+
 _study: ContextVar[tuple[str, str]] = ContextVar("study", default=("-", "-"))
 _trial: ContextVar[str] = ContextVar("trial", default="-")
 
 
 @contextmanager
 def study_context(namespace: str, name: str) -> Iterator[None]:
-    """Lines logged inside are about this study."""
+    """Mark lines that are logged inside as being about a study."""
     token = _study.set((namespace, name))
     try:
         yield
@@ -26,7 +42,7 @@ def study_context(namespace: str, name: str) -> Iterator[None]:
 
 @contextmanager
 def trial_context(number: int) -> Iterator[None]:
-    """Lines logged inside are about this trial."""
+    """Mark lines that are logged inside as being about a trial."""
     token = _trial.set(str(number))
     try:
         yield
@@ -34,48 +50,47 @@ def trial_context(number: int) -> Iterator[None]:
         _trial.reset(token)
 
 
-class _Formatter(logging.Formatter):
-    def __init__(self, as_json: bool) -> None:
-        super().__init__()
-        self._json = as_json
+class _Context(logging.Filter):
+    """Adds to each record the study and trial that it is about, and its time and level as lines show them."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        namespace, study = _study.get()
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        message = record.getMessage()
-        if record.exc_info:
-            message += "\n" + self.formatException(record.exc_info)
-        fields = {
-            "time": time,
-            "level": record.levelname.lower(),
-            "namespace": namespace,
-            "study": study,
-            "trial": _trial.get(),
-            "logger": record.name,
-            "message": message,
-        }
-        if self._json:
-            return json.dumps(fields)
-        return f"{time} {fields['level']:<7} namespace={namespace} study={study} trial={fields['trial']} {message}"
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the fields. Let every record pass."""
+        record.time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        record.level = record.levelname.lower()
+        record.namespace, record.study = _study.get()
+        record.trial = _trial.get()
+        return True
+
+
+class _JsonFormatter(JsonFormatter):
+    """One JSON object a line. Leaves out what libraries attach to their records, because it may be anything."""
+
+    def __init__(self) -> None:
+        super().__init__(list(_FIELDS), rename_fields=_FIELDS)
+
+    def process_log_record(self, log_data: LogData) -> LogData:
+        """Return the fields that a line shows."""
+        return {key: log_data[key] for key in (*_FIELDS.values(), *_MORE) if key in log_data}
 
 
 def configure(log_format: str, level: str) -> None:
-    """Sends all logs to standard error.
+    """Send all logs to standard error.
 
     Args:
         log_format: text or json.
         level: debug, info, warning or error.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(log_format == "json"))
+    handler.addFilter(_Context())
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.captureWarnings(True)  # Optuna's, on lines like all others
-    # These report every request or handler call; what matters of it is logged here.
+    # These log every request or handler call. The operator logs itself what matters of it.
     for name in ("kopf", "optuna", "alembic", "aiohttp", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
         logging.getLogger(name).propagate = True
-    # What breaks a watch off is one sentence of watch.py, and signals are not kopf's to receive.
+    # controller/study_watch.py logs in one sentence why a watch was broken off, and signals are not kopf's to receive.
     for name in ("running", "orchestration"):
         logging.getLogger(f"kopf._core.reactor.{name}").setLevel(logging.CRITICAL)

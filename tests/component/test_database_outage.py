@@ -12,14 +12,13 @@ from running import run_pods, running
 from waiting import until
 from world import World
 
-from study_operator import manager
-from study_operator.controller import outage
+from study_operator.controller import controller, outage
 
 
 @pytest.fixture
 def world(own_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """The operator looks for the database more often than it would in production."""
-    monkeypatch.setattr(manager, "READINESS_INTERVAL_SECONDS", 0.2)
+    monkeypatch.setattr(controller, "READINESS_INTERVAL_SECONDS", 0.2)
     return own_world
 
 

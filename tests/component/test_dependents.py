@@ -6,18 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
 from world import Manifest, World, job_template
 
 from study_operator.kube.client import ApiError
-from study_operator.manifests.job import Reporting, job
-from study_operator.model.job_state import JobState
-from study_operator.model.study import Study, parse
-from study_operator.model.trial import Rows, TrialRow
+from study_operator.manifests.job import Reporting, job_manifest
+from study_operator.model.job_state import JobState, job_state
+from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, Study, parse
+from study_operator.model.trial import Rows, TrialRow, TrialState
 from study_operator.reconcile import dependents
 
 RUNNING, COMPLETE = TrialState.RUNNING, TrialState.COMPLETE
 CLAIM = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}}
+TRIAL_0 = f"{STUDY_LABEL}=study,{TRIAL_LABEL}=0"
 INDEXED = {"completionMode": "Indexed", "completions": 2, "parallelism": 2}
 
 
@@ -53,9 +53,7 @@ async def test_a_claim_is_made_once(world):
     assert again["metadata"]["uid"] == made["metadata"]["uid"]
     assert made["metadata"]["labels"]["team"] == "a"
     assert made["metadata"]["ownerReferences"][0]["uid"] == study.uid
-    assert await world.cluster.list_claims(world.namespace, "study", study.uid) == {
-        0: ("study-0", made["metadata"]["uid"])
-    }
+    assert await dependents.list_claims(world.cluster, study) == {0: ("study-0", made["metadata"]["uid"])}
 
 
 async def test_no_claim_is_made_where_trials_share_one(world):
@@ -72,7 +70,7 @@ async def test_somebody_elses_claim_is_never_taken(world):
         "a PersistentVolumeClaim study-0 that is not this trial's exists, or is being deleted; if it stays, delete it, "
         "or give the Study another name"
     )
-    assert await world.cluster.list_claims(world.namespace, "study", study.uid) == {}
+    assert await dependents.list_claims(world.cluster, study) == {}
 
 
 async def test_a_claim_of_an_earlier_study_of_that_name_is_not_taken(world):
@@ -117,7 +115,7 @@ async def test_claims_are_deleted_when_their_trials_have_ended(world, keep, left
     # The API server keeps a claim that is being deleted until a controller lets go of it.
     kept = {name for name, item in (await claims(world)).items() if "deletionTimestamp" not in item["metadata"]}
     assert kept == {*(f"study-{number}" for number in left), "other-0"}
-    assert sorted(await world.cluster.list_claims(world.namespace, "study", study.uid)) == left
+    assert sorted(await dependents.list_claims(world.cluster, study)) == left
     assert await dependents.clear_claims(world.cluster, study, rows, active=[3], best=[1]) is None
 
 
@@ -206,32 +204,35 @@ async def test_pods_of_a_job_are_ended_in_time_and_no_others(world):
     await pod_on_a_node(world, "earlier", {"name": job["metadata"]["name"], "uid": "of a Job that is gone"})
     await core(world, "DELETE", "pods", "b")
     assert await grace_of(world, "b") == 300
-    await world.cluster.delete_pods(world.namespace, "study", state, grace_seconds=3)
+    await world.cluster.delete_pods(world.namespace, TRIAL_0, state.uid, grace_seconds=3)
     assert [await grace_of(world, name) for name in ("a", "b", "earlier")] == [3, 3, None]
-    await world.cluster.delete_pods(world.namespace, "study", state, grace_seconds=3)
+    await world.cluster.delete_pods(world.namespace, TRIAL_0, state.uid, grace_seconds=3)
     assert await grace_of(world, "a") == 3
 
 
 async def test_a_job_without_pods_has_none_to_end(world):
     await world.apply()
     await world.look()
-    await world.cluster.delete_pods(world.namespace, "study", await first_job(world), grace_seconds=3)
+    await world.cluster.delete_pods(world.namespace, TRIAL_0, (await first_job(world)).uid, grace_seconds=3)
 
 
 async def first_job(world: World) -> JobState:
+    return next(job for job in await job_states(world, "nvidia.com/gpu") if job.number == 0)
+
+
+async def job_states(world: World, gpus: str) -> list[JobState]:
+    """The study's Jobs; `gpus` is the resource that is counted."""
     uid = (await world.study())["metadata"]["uid"]
-    return next(
-        j
-        for j in (await world.cluster.list_jobs(world.namespace, "study", uid, "nvidia.com/gpu")).values()
-        if j.number == 0
-    )
+    listed = await world.cluster.list_jobs(world.namespace, f"{STUDY_LABEL}=study", uid)
+    return [state for item in listed if (state := job_state(item, gpus)) is not None]
 
 
 # What the API server says to the Jobs
 
 
 def reporting(world: World, study: Study) -> Reporting:
-    made = Reporting.of(study, world.cluster_id, world.settings.study_key_seed, world.settings.reporter_url, None)
+    url = f"{world.settings.reporter_url}&sslrootcert=/var/run/secrets/study-operator.io/ca.crt"
+    made = Reporting.of(study, world.cluster_id, world.settings.study_key_seed, url, None)
     return replace(made, image="registry.example.com/study-trial:1", ca="-----BEGIN CERTIFICATE-----")
 
 
@@ -251,7 +252,7 @@ def reporting(world: World, study: Study) -> Reporting:
 )
 async def test_the_api_server_accepts_the_job(world, fields):
     study = await study_of(world, **fields)
-    await world.cluster.create_job(job(study, reporting(world, study), 0, 0, {"x": 0.5}), dry_run=True)
+    await world.cluster.create_job(job_manifest(study, reporting(world, study), 0, 0, {"x": 0.5}), dry_run=True)
 
 
 async def test_the_longest_name_is_accepted_and_a_longer_one_is_not(world):
@@ -259,13 +260,13 @@ async def test_the_longest_name_is_accepted_and_a_longer_one_is_not(world):
     study = await study_of(world, "s" * 52, maxTrials=1_000_000, infrastructureRetries=9, jobTemplate=job_template())
     name = study.job_name(999_999, 99)
     assert len(name) == 63
-    made = job(study, reporting(world, study), 999_999, 0, {"x": 0.5}, name=name)
+    made = job_manifest(study, reporting(world, study), 999_999, 0, {"x": 0.5}, name=name)
     await world.cluster.create_job(made, dry_run=True)
     with pytest.raises(ApiError, match="63"):
         await world.cluster.create_job({**made, "metadata": {**made["metadata"], "name": name + "9"}}, dry_run=True)
     several = await study_of(world, "t" * 52, maxTrials=1_000_000, infrastructureRetries=0, jobTemplate=template)
     name = several.job_name(999_999) + "-r"  # 61 characters: with "-1" a host name of 63
-    made = job(several, reporting(world, several), 999_999, 0, {"x": 0.5}, name=name)
+    made = job_manifest(several, reporting(world, several), 999_999, 0, {"x": 0.5}, name=name)
     await world.cluster.create_job(made, dry_run=True)
     with pytest.raises(ApiError, match="invalid DNS label"):
         await world.cluster.create_job({**made, "metadata": {**made["metadata"], "name": name + "r"}}, dry_run=True)
@@ -274,12 +275,8 @@ async def test_the_longest_name_is_accepted_and_a_longer_one_is_not(world):
 async def test_gpus_of_all_pods_are_counted_in_the_list(world):
     await world.apply(gpusPerTrial=3, gpuResourceName="amd.com/gpu", jobTemplate=of_subdomain(None, **INDEXED))
     await world.look()
-    uid = (await world.study())["metadata"]["uid"]
-    jobs = await world.cluster.list_jobs(world.namespace, "study", uid, "amd.com/gpu")
-    assert {j.gpus for j in jobs.values()} == {6}
-    assert {
-        j.gpus for j in (await world.cluster.list_jobs(world.namespace, "study", uid, "nvidia.com/gpu")).values()
-    } == {0}
+    assert {job.gpus for job in await job_states(world, "amd.com/gpu")} == {6}
+    assert {job.gpus for job in await job_states(world, "nvidia.com/gpu")} == {0}
 
 
 async def test_the_clusters_choice_of_a_group_can_be_kept(world):
@@ -287,7 +284,7 @@ async def test_the_clusters_choice_of_a_group_can_be_kept(world):
     template = job_template()
     template["spec"]["template"]["spec"]["securityContext"] = {"fsGroup": None}
     study = await study_of(world, checkpoints={"claimTemplate": CLAIM}, jobTemplate=template)
-    manifest = job(study, reporting(world, study), 0, 0, {"x": 0.5})
+    manifest = job_manifest(study, reporting(world, study), 0, 0, {"x": 0.5})
     made = await world.cluster._call("POST", world._path("jobs"), {"dryRun": "All"}, manifest)
     assert "fsGroup" not in made["spec"]["template"]["spec"]["securityContext"]
 

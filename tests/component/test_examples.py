@@ -8,7 +8,7 @@ import pytest
 import yaml
 from world import World
 
-from study_operator.manifests.job import Reporting, job
+from study_operator.manifests.job import Reporting, job_manifest
 from study_operator.model.study import parse
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -22,7 +22,7 @@ async def test_an_example_is_accepted(world: World, example: str) -> None:
     query = {"fieldValidation": "Strict"}
     study = parse(await world.cluster._call("POST", world._path("studies"), query, manifest))
     reporting = Reporting("postgresql://reporter@db/studies", "key", image="study-trial:dev")
-    made = job(study, reporting, 0, 0, {})
+    made = job_manifest(study, reporting, 0, 0, {})
     await world.cluster.create_job(made, dry_run=True)
     for container in made["spec"]["template"]["spec"]["containers"]:
         command = [*(container.get("command") or ()), *(container.get("args") or ())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -172,3 +173,26 @@ async def test_a_trial_that_waits_for_an_image_is_made_anew_when_the_template_is
     assert job["metadata"]["name"] == "study-0-r1"
     assert job["spec"]["template"]["spec"]["containers"][0]["image"] == "trial:2"
     assert (await world.study())["status"]["failures"] == {"program": 0, "infrastructure": 0, "infeasible": 0}
+
+
+async def test_ends_are_told_together_although_every_second_trial_has_failed(world, monkeypatch):
+    await world.apply(maxTrials=16, parallelism=16, maxFailedTrials=16)
+    await world.settle()
+    for number in range(16):
+        if number % 2:
+            await world.end_pod(number, "Error", 1)
+        else:
+            await world.finish(number, number / 16)
+        await world.end_job(number, "BackoffLimitExceeded" if number % 2 else None)
+    at_once, list_pods = asyncio.Barrier(8), world.operators_cluster.list_pods
+
+    async def list_pods_of_all(*args, **options):
+        await asyncio.wait_for(at_once.wait(), 30)
+        return await list_pods(*args, **options)
+
+    monkeypatch.setattr(world.operators_cluster, "list_pods", list_pods_of_all)
+    before = len(world.operators_database.faults.writes)
+    await world.look()
+    assert world.rows() == [(number, "FAIL" if number % 2 else "COMPLETE") for number in range(16)]
+    writes = world.operators_database.faults.writes[before:]
+    assert 1 <= writes.count("STORE a trial's end") <= 2, writes

@@ -16,6 +16,7 @@ import psycopg2
 import pytest
 from database import KEY, TestDatabase, TrialPod, settings_for
 from faults import Died, Faults, FaultyDatabase, Wrong
+from mirror import Mirror
 from optuna.distributions import FloatDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import TPESampler
@@ -26,8 +27,8 @@ from study_operator import fence
 from study_operator.model.batch import Full, StaleHistory
 from study_operator.storage import history
 from study_operator.storage.database import Database, StorageUnavailable
+from study_operator.storage.history import forget_changes
 from study_operator.storage.listen import listen
-from study_operator.storage.mirror import Mirror, forget_changes
 
 SPACE = {f"x{i}": FloatDistribution(0, 1) for i in range(10)}
 STUDY = "team/study"

@@ -20,6 +20,7 @@ from world import World, params_of
 
 from study_operator.fence import HEARTBEAT_SECONDS, LEASE_SECONDS, SESSION_TIMEOUT_SECONDS, Hold, Lease, NotHeld, under
 from study_operator.model.shares import share
+from study_operator.model.study import StudyKey
 from study_operator.storage.database import Database
 from study_operator.storage.locks import Locks
 
@@ -118,13 +119,16 @@ async def test_studies_are_shared_out_and_move_only_to_the_one_that_comes(world,
         await apply_and_wait(world, names, maxTrials=3, parallelism=1)
         counts = await shares(two, 12)
         assert sorted(counts) == sorted(
-            len(share(members(world), member, [(world.namespace, name) for name in names])) for member in members(world)
+            len(share(members(world), member, [StudyKey(world.namespace, name) for name in names]))
+            for member in members(world)
         )
         before, members_before = holders(world.database), members(world)
         async with replica(world, tmp_path, "replica-2", kubeconfig) as third:
             await joined(third, 3)
             (newcomer,) = members(world) - members_before
-            own = {name for _, name in share(members(world), newcomer, [(world.namespace, name) for name in names])}
+            own = {
+                name for _, name in share(members(world), newcomer, [StudyKey(world.namespace, name) for name in names])
+            }
 
             def moved() -> bool:
                 now = holders(world.database)

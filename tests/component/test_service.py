@@ -17,7 +17,7 @@ import pytest
 from database import REPORTER_PASSWORD, SEED, TestDatabase
 from kubeconfig import write_kubeconfig
 from process import Process, get
-from running import RunningService, run_pods, running
+from running import RunningManager, run_pods, running
 from waiting import until
 from world import World, counted
 
@@ -154,7 +154,7 @@ async def test_a_study_that_is_created_again_while_its_deletion_is_seen_to(world
             await world.remove_finalizers()
             await world.collect_garbage()
             second = await world.apply()
-            await until(lambda: operator.service._queue.again(StudyKey(world.namespace, "study")))
+            await until(lambda: operator.manager.queue.again(StudyKey(world.namespace, "study")))
         await until(launched)
     owners = {job["metadata"]["ownerReferences"][0]["uid"] for job in await world.jobs()}
     assert second["metadata"]["uid"] in owners
@@ -188,7 +188,7 @@ async def test_a_database_of_another_version_ends_the_process_with_a_sentence(wo
 async def test_liveness_fails_while_the_event_loop_stands_still(world, kubeconfig):
     async with running(world) as operator:
         await until(operator.ready)
-        health, ahead = operator.service._health, 0.0
+        health, ahead = operator.manager.health, 0.0
         health._clock = lambda: time.monotonic() + ahead
         assert get(operator.port, "/healthz") == (200, "ok\n")
         # This very call holds up the loop, which therefore cannot show a sign of life at the new time.
@@ -213,7 +213,7 @@ async def test_liveness_fails_when_one_study_is_worked_on_for_ever(world, kubeco
     monkeypatch.setattr(Reconciler, "reconcile", hang)
     monkeypatch.setattr(manager, "SHUTDOWN_SECONDS", 0.1)
 
-    async def waits(operator: RunningService) -> bool:
+    async def waits(operator: RunningManager) -> bool:
         return "\nstudy_operator_queue_depth 1.0\n" in (await operator.get("/metrics"))[1]
 
     async with running(world, WORKERS="1") as operator:
@@ -222,7 +222,7 @@ async def test_liveness_fails_when_one_study_is_worked_on_for_ever(world, kubeco
         assert (await operator.get("/healthz"))[0] == 200
         await world.apply("another")
         await until(lambda: waits(operator))
-        operator.service._queue._clock = lambda: time.monotonic() + 400
+        operator.manager.queue._clock = lambda: time.monotonic() + 400
         status, text = await operator.get("/healthz")
         assert status == 503
         assert re.fullmatch(r"one study has been worked on for 4\d\d s\n", text)

@@ -11,16 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 import optuna
 import pytest
 from database import KEY, TestDatabase, TrialPod, settings_for
-from optuna.trial import TrialState
 from waiting import until
 from world import World, params_of
 
 from study_operator.model.batch import Batch, Stored
 from study_operator.model.study import parse
-from study_operator.model.trial import Failure, Report
+from study_operator.model.trial import Failure, Report, TrialState
+from study_operator.reconcile import study_trials
+from study_operator.storage import batch_writer
 from study_operator.storage.database import Database, StorageUnavailable
 from study_operator.storage.listen import listen
-from study_operator.storage.mirror import Mirror
 
 # Stock Optuna beside the operator
 
@@ -130,16 +130,16 @@ def somebody_else_adds(monkeypatch: pytest.MonkeyPatch) -> Callable[[World, str,
     """Lets another program add a trial whenever the operator is about to store one, so many times."""
 
     def arrange(world: World, name: str, times: int) -> None:
-        store, left = Mirror._store, [times]
+        store, left = batch_writer.store, [times]
 
-        def store_after_somebody_else(self: Mirror, batch: Batch) -> Stored:
+        def store_after_somebody_else(database: Database, study_id: int, batch: Batch) -> Stored:
             if left[0] and batch.most is not None:
                 left[0] -= 1
                 with world.database.optuna_study(name) as study:
                     study.add_trial(optuna.create_trial(value=0.5))
-            return store(self, batch)
+            return store(database, study_id, batch)
 
-        monkeypatch.setattr(Mirror, "_store", store_after_somebody_else)
+        monkeypatch.setattr(study_trials, "store", store_after_somebody_else)
 
     return arrange
 
@@ -184,14 +184,14 @@ def test_a_trial_is_told_once(database):
 async def test_a_value_that_arrives_while_a_failure_is_told_is_kept(world, monkeypatch):
     await world.apply(maxTrials=1, parallelism=1)
     await world.settle()
-    pod, store = await world.pod(0), Mirror._store
+    pod, store = await world.pod(0), batch_writer.store
 
-    def store_after_the_value_came(self: Mirror, batch: Batch) -> Stored:
-        monkeypatch.setattr(Mirror, "_store", store)
+    def store_after_the_value_came(database: Database, study_id: int, batch: Batch) -> Stored:
+        monkeypatch.setattr(study_trials, "store", store)
         assert pod.call("finish", [0.5]) is False
-        return store(self, batch)
+        return store(database, study_id, batch)
 
-    monkeypatch.setattr(Mirror, "_store", store_after_the_value_came)
+    monkeypatch.setattr(study_trials, "store", store_after_the_value_came)
     await world.end_job(0, "BackoffLimitExceeded")
     await world.look()
     assert world.rows() == [(0, "RUNNING")]

@@ -8,7 +8,7 @@ import pytest
 from world import params_of, secret_of
 
 from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL
-from study_operator.reconcile.live_study import LiveStudy
+from study_operator.reconcile.study_trials import StudyTrials
 
 CONTAINER = {"name": "trial", "image": "trial:1"}
 
@@ -83,7 +83,7 @@ async def test_a_result_that_arrives_at_the_last_moment_holds_up_no_other_end(wo
     await world.settle()
     for number in range(5):
         await world.end_job(number, "BackoffLimitExceeded")
-    late, tell, tried = await world.pod(3), LiveStudy.tell, []
+    late, tell, tried = await world.pod(3), StudyTrials.tell, []
 
     def tell_late(live, tells):
         if not tried:
@@ -93,7 +93,7 @@ async def test_a_result_that_arrives_at_the_last_moment_holds_up_no_other_end(wo
         tried.append(tell(live, tells))
         return tried[-1]
 
-    monkeypatch.setattr(LiveStudy, "tell", tell_late)
+    monkeypatch.setattr(StudyTrials, "tell", tell_late)
     await world.settle()
     assert tried == [[True, True, True, False, True], [True]]
     assert world.rows() == [(number, "COMPLETE" if number == 3 else "FAIL") for number in range(5)]
@@ -167,7 +167,7 @@ async def test_a_study_deleted_while_it_runs(world, policy, swept):
     await world.look()
     assert [pod.refusal("report", 1, 0.5) for pod in pods] == ["SO001", "SO001"]
     assert world.rows() == ([(0, "COMPLETE"), (1, "FAIL")] if policy == "Retain" else [])
-    assert await world.reconciler.gone.known() == []
+    assert await world.reconciler.known_studies() == []
 
 
 async def test_a_study_created_again_at_once_under_the_same_name(world):

@@ -24,25 +24,26 @@ PLUGINS = ROOT / "examples/plugins"
 
 # Asks a Study's sampler for trials of a quadratic, as the operator does, one after the other; prints their losses.
 DRIVE = """
-import json, os
-from optuna.study import StudyDirection
-from optuna.trial import TrialState
-from study_operator.optimizer.memory import Memory
-from study_operator.optimizer.samplers import build_sampler
-from study_operator.optimizer.sampling import Sampling
+import datetime, json, os
+from study_operator.model.batch import Stored
+from study_operator.model.history import History, StoredStudy
+from study_operator.model.actions import Tell
 from study_operator.model.study import parse
+from study_operator.model.trial import TrialState
+from study_operator.optimizer import StudyOptimizer
 
 study = parse(json.loads(os.environ["STUDY"]))
-sampler = build_sampler(study, 0, [study.sampler.cls] if study.sampler.cls else [])
-memory = Memory(1, "study", [StudyDirection[direction] for direction in study.directions])
-sampling = Sampling(study, sampler, None, memory)
+nothing = History(1, StoredStudy(study.optuna_name, study.directions, {}, {}), [])
+optimizer = StudyOptimizer(study, nothing, [], [study.sampler.cls] if study.sampler.cls else [])
+now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
 losses = []
 for number in range(int(os.environ["TRIALS"])):
-    (trial,) = sampling.ask()
-    losses.append((trial.params["x"] - 2) ** 2 + (trial.params["y"] + 1) ** 2)
-    with memory.batch():
-        sampling.tell(trial._trial_id, TrialState.COMPLETE, losses[-1:])
-print(json.dumps([type(sampler).__name__, losses]))
+    optimizer.suggest(1, 1000)
+    (row,) = optimizer.commit(Stored(now, [number]))
+    losses.append((row.params["x"] - 2) ** 2 + (row.params["y"] + 1) ** 2)
+    optimizer.tell([Tell(row, TrialState.COMPLETE, (losses[-1],))])
+    optimizer.commit(Stored(now))
+print(json.dumps([type(optimizer._sampling._study.sampler).__name__, losses]))
 """
 QUADRATIC = [{"name": "x", "float": {"low": -5, "high": 5}}, {"name": "y", "float": {"low": -5, "high": 5}}]
 # What random search expects of it: the variance of each side, and how far its centre is from the best point.

@@ -7,19 +7,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from building import WAITING
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from standalone import Standalone
 
 from study_operator.model.batch import Batch, Stored
 from study_operator.model.study import Study
-from study_operator.optimizer.convergence import build_judge
-from study_operator.optimizer.memory import Memory
+from study_operator.optimizer.convergence import build_convergence_test
 from study_operator.optimizer.pruners import build_pruner
 from study_operator.optimizer.samplers import build_sampler
 from study_operator.optimizer.sampling import Sampling, ancestors
 
+# Optuna's own states: samplers see nothing else.
+RUNNING, WAITING = TrialState.RUNNING, TrialState.WAITING
+COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 # What the database makes of trial numbers: ids of its own, with gaps.
 FIRST_ID = 1000
 
@@ -28,17 +30,17 @@ def trial_id(number: int) -> int:
     return FIRST_ID + 7 * number
 
 
-class Rows(Memory):
+class Rows(Standalone):
     """The study's rows: each batch as it was stored."""
 
     def __init__(self, of: Study, *given: Any) -> None:
         super().__init__(1, of.optuna_name, [StudyDirection[direction] for direction in of.directions], *given)
         self.stored: list[Batch] = []
 
-    def _store(self, batch: Batch) -> Stored:
+    def store(self, batch: Batch) -> Stored:
         self.stored.append(batch)
         ids = [trial_id(change.number) for change in batch.trials.values() if change.new]
-        return Stored(super()._store(batch).at, ids)
+        return Stored(super().store(batch).at, ids)
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,17 @@ def sampling_of(of: Study, trials: Iterable[FrozenTrial] = (), **given: Any) -> 
 
 def sampling_with(sampler: Any, of: Study, trials: Iterable[FrozenTrial] = (), **given: Any) -> Sampling:
     rows = Rows(of, trials, given.get("attrs", {}))
-    rows.precede(ancestors(sampler, given.get("warm", ())))
-    return Sampling(of, sampler, given.get("pruner"), rows, given.get("replay", ()), build_judge(of))
+    rows.put_first(ancestors(sampler, given.get("warm", ())))
+    return Sampling(of, sampler, given.get("pruner"), rows, given.get("replay", ()), build_convergence_test(of))
 
 
 def ask(sampling: Sampling) -> Suggestion:
     """The next suggestion, stored."""
-    (trial,), batch = sampling.ask(), sampling.memory.stored[-1]
+    with sampling.memory.batch() as stored:
+        (asked,) = sampling.suggest(1)
+    trial = sampling.memory.get_trial(stored.ids.get(asked, asked))
+    sampling.notice([trial])
+    batch = sampling.memory.stored[-1]
     (change,) = batch.trials.values()
     return Suggestion(
         change.number,

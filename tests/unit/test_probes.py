@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from email.message import Message
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -123,6 +125,28 @@ def test_metrics_over_http(port):
     }
     counts = [s.value for s in families["study_operator_reconcile_seconds"].samples if s.name.endswith("_count")]
     assert counts[0] >= 1
+
+
+def test_metrics_in_the_format_that_is_asked_for(port):
+    def ask(**headers: str) -> Message:
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers=headers)
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            body = answer.read()
+            text = gzip.decompress(body) if answer.headers["Content-Encoding"] == "gzip" else body
+            assert b"study_operator_queue_depth" in text
+            return answer.headers
+
+    assert ask()["Content-Type"].startswith("text/plain")
+    assert ask()["Content-Encoding"] is None
+    open_metrics = ask(Accept="application/openmetrics-text; version=1.0.0")
+    assert open_metrics["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert ask(**{"Accept-Encoding": "gzip"})["Content-Encoding"] == "gzip"
+
+
+def test_one_metric_of_all(port):
+    status, text = get(port, "/metrics?name[]=study_operator_queue_depth")
+    assert status == 200
+    assert {family.name for family in text_string_to_metric_families(text)} == {"study_operator_queue_depth"}
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz/", "/metrics.json", "/%2e%2e/etc/passwd"])

@@ -1,4 +1,7 @@
-"""The database is away and nobody serves the studies: who may say so in their statuses, and how often."""
+"""Decides who may say in the statuses that the database is away, and how often.
+
+While the database is away, no replica serves the studies.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,22 @@ from collections.abc import Awaitable, Callable
 from study_operator.controller.replicas import Replicas
 from study_operator.kube.client import ApiError
 
-# Seconds: after how long an outage is told; how often at most in other words; how often Kubernetes is asked.
+# After how long an outage is told; how often at most in other words; how often Kubernetes is asked.
 TOLD_AFTER_SECONDS, REWORDED_AFTER_SECONDS, ASK_INTERVAL_SECONDS = 5.0, 30.0, 5.0
 
 log = logging.getLogger(__name__)
 
 
 class Outage:
-    """What one replica knows of it. A replica that is cut off from the database must not say that studies are not
-    served which another one serves, and it cannot see the others any more: Kubernetes can, by their readiness.
+    """What one replica knows of an outage of the database.
+
+    A replica that has lost the database cannot tell whether another replica still serves a study, so it must not report
+    an outage on its own. It asks Kubernetes whether any replica is ready.
 
     Args:
-        nobody_ready: asks Kubernetes whether no replica is ready; None when it does not know of them. Several replicas
-            then say nothing.
+        replicas: says whether this replica has lost the database, and since when.
+        nobody_ready: asks Kubernetes whether no replica is ready; None when Kubernetes does not know the replicas.
+            Several replicas then say nothing.
         tell: called when each Study is to say what `words` says.
     """
 
@@ -33,14 +39,14 @@ class Outage:
         self._unready, self._asked = False, float("-inf")
 
     def words(self) -> str | None:
-        """Why studies are served by nobody, if that is so and has been for a while."""
+        """Return why no replica serves the studies; None if one does or may do, or if the outage has just begun."""
         seconds = self._replicas.without_locks()
         if seconds is None or seconds <= TOLD_AFTER_SECONDS or not (self._alone() or self._unready):
             return None
         return self._replicas.trouble
 
     async def watch(self) -> None:
-        """Has an outage told once, and again when it is known by other words."""
+        """Have each outage told once, and again when its words have changed, until cancelled."""
         told, at = None, float("-inf")
         while True:
             await asyncio.sleep(1.0)

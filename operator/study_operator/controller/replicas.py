@@ -1,8 +1,8 @@
-"""Which studies this process serves: those whose locks it holds.
+"""Keeps the locks of the studies that this process serves.
 
-One task keeps the locks' connection; what others want of it wakes it. A study is served from the moment its lock is
-taken until it is handed over, when a look that is going on has ended, or until the connection is lost: then at once no
-more.
+One task keeps the connection that holds the locks; other tasks wake it when they need it. A study is served from the
+moment its lock is taken. Service ends when the study has been handed over, which waits for a running reconciliation, or
+at once when the connection is lost.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 from study_operator import metrics
+from study_operator.backoff import delays
 from study_operator.fence import HEARTBEAT_SECONDS, LEASE_SECONDS, Hold
 from study_operator.model import shares
 from study_operator.model.study import StudyKey
@@ -25,29 +25,39 @@ from study_operator.storage.database import Database, StorageError, StorageUnava
 from study_operator.storage.locks import Locks
 from study_operator.storage.studies import Studies
 
-# The shortest time between two beats that other sessions' notifications lead to: any login may send those.
+# The shortest time between two heartbeats that notifications of other sessions lead to: any login may send those.
 _SHORTEST_HEARTBEAT_SECONDS = 0.1
+# Between two attempts to join: the first and the longest delay.
+_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.5, 4.0
 
 log = logging.getLogger(__name__)
 
 
-class Serving(Protocol):
-    """What is done with the studies that are served."""
+@dataclass(frozen=True)
+class Serving:
+    """What `Replicas` calls when it begins or ends to serve a study.
 
-    def gained(self, key: StudyKey) -> None:
-        """The study is served here now."""
+    Attributes:
+        gained: called when this replica begins to serve a study.
+        lost: called when this replica does not serve a study any more, so that what it holds in memory of it is
+            worthless. May be called again.
+        busy: whether the study is being reconciled.
+    """
 
-    def lost(self, key: StudyKey) -> None:
-        """It is not any more: what is in memory of it is worthless. May be called again."""
-
-    def busy(self, key: StudyKey) -> bool:
-        """Whether a look at it is going on."""
+    gained: Callable[[StudyKey], None]
+    lost: Callable[[StudyKey], None]
+    busy: Callable[[StudyKey], bool]
 
 
 @dataclass(frozen=True)
 class _Claim:
-    """The database has been told about a hold. `disputed`: the holder before had not let go, and may still take itself
-    for the present one; `views`: how often the members had been read then."""
+    """The database knows of a hold.
+
+    Attributes:
+        hold: the hold.
+        disputed: the earlier holder had not released the study, and may still believe that it holds it.
+        views: how often the members had been read when the database was told.
+    """
 
     hold: Hold
     disputed: bool
@@ -57,9 +67,17 @@ class _Claim:
 class Replicas:
     """This replica among the others. Belongs to one event loop.
 
+    Args:
+        database: where the locks are.
+        threads: where `studies` is asked; the locks have a thread of their own.
+        studies: keeps the number of each study's latest hold.
+        cluster_id: the UID of the cluster's kube-system namespace.
+        namespaces: those that this replica watches; empty for all. Replicas that watch the same ones share the studies.
+        serving: is told which studies are served.
+
     Attributes:
-        joined: set as soon as the replica is a member, and while it is.
-        alone: whether nobody else was there when it last was a member; None when it never was.
+        joined: set while the replica is a member.
+        alone: whether the replica was the only member when it last was one; None if it never was.
         trouble: why it is not a member, in words.
     """
 
@@ -77,7 +95,7 @@ class Replicas:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="locks")
         self._locks: Locks | None = None
         self._members: dict[int, float] = {}  # with the seconds for which each had been silent
-        self._views = 0  # how often they have been read
+        self._views = 0  # how often the members have been read
         self._known: dict[StudyKey, int] = {}  # with the number of the latest notice
         self._notices = itertools.count()
         self._holds: dict[StudyKey, Hold] = {}
@@ -87,8 +105,8 @@ class Replicas:
         self._own: set[int] = set()  # numbers of all holds that this process has had
         self._safe_at = float("-inf")
         self._leaving = False
-        # Nobody else has been seen since this process began, and it has never lost its session: who served the studies
-        # before has died.
+        # This process has seen no other replica since it began, and it has never lost its session. So the replica that
+        # served the studies before has died.
         self._first = True
         self._lost_at = time.monotonic()
         self.alone: bool | None = None
@@ -97,72 +115,79 @@ class Replicas:
         metrics.STUDIES_SERVED.set_function(lambda: len(self._holds))
         metrics.REPLICAS.set_function(lambda: len(self._members))
 
-    # What is asked
+    # Questions
 
     def hold(self, key: StudyKey) -> Hold | None:
-        """By what right this process may look at a study now; None when it may not."""
+        """Return the hold by which this process may reconcile a study now; None if it may not."""
         hold = self._holds.get(key)
         return hold if hold is not None and not hold.leaving and hold.valid() else None
 
     def serves(self, key: StudyKey) -> bool:
-        """Whether the study's events are of interest here."""
+        """Return whether this replica needs the study's events: it holds the study, even if it is handing it over."""
         return key in self._holds
 
     def served(self) -> list[StudyKey]:
+        """Return the studies for which `serves` is true."""
         return list(self._holds)
 
     def known(self) -> dict[StudyKey, int]:
-        """The studies that there are, as far as is known; for `forget`."""
+        """Return the studies that exist as far as this replica knows, each with its latest notice; for `forget`."""
         return dict(self._known)
 
     def leads(self) -> bool:
-        """Whether this is the one replica that does what is to be done once for all of them."""
+        """Return whether this replica does what one replica does for all of them."""
         return self._locks is not None and self._locks.member == min(self._members, default=0)
 
     def without_locks(self) -> float | None:
-        """For how many seconds there have been no locks; None when there are."""
+        """Return for how many seconds this replica has not been a member; None while it is one."""
         return time.monotonic() - self._lost_at if self._locks is None else None
 
-    # What is said
+    # News
 
     def notice(self, key: StudyKey) -> None:
-        """There is such a study, or there was and something may be left of it: somebody has to serve it."""
+        """Note that a study exists, or that it may have left something, so that one of the replicas has to serve it."""
         new = key not in self._known
         self._known[key] = next(self._notices)
         if new and self._locks is not None and shares.owner(self._members, key) == self._locks.member:
             self._locks.wake()
 
     def forget(self, seen: Mapping[StudyKey, int]) -> None:
-        """There are none of these studies, of which `known` was so; but for those that have been noticed again since,
-        and those that are served here, which are seen to."""
+        """Drop studies that no longer exist.
+
+        A study stays if it was noticed again since `seen`, or if this replica still serves it.
+
+        Args:
+            seen: from an earlier result of `known`.
+        """
         for key, notice in seen.items():
             if self._known.get(key) == notice and key not in self._holds:
                 del self._known[key]
 
     def gone(self, key: StudyKey) -> None:
-        """Nothing is left to be done for the study. Its lock is let go of when the look has ended."""
+        """Drop a study for which nothing is left to do. Its lock is released after the running reconciliation."""
         self._known.pop(key, None)
         if (hold := self._holds.get(key)) is not None:
             hold.leaving = True
 
-    def looked(self, key: StudyKey) -> None:
-        """A look at the study has ended."""
+    def reconciled(self, key: StudyKey) -> None:
+        """Go on with a handover that has waited for the end of a reconciliation."""
         hold = self._holds.get(key)
         if hold is None:
-            self._serving.lost(key)  # what that look has brought back into memory
+            self._serving.lost(key)  # the reconciliation has brought it back into memory
         elif hold.leaving:
             self._let_go(key, hold)
 
     async def claim(self, key: StudyKey, hold: Hold) -> float:
-        """Tells the database about a hold, once, so that it refuses what earlier holders still try to write.
+        """Tell the database about a hold, once, so that it refuses writes of earlier holders.
 
         Returns:
-            For how many seconds an earlier holder may still take itself for the present one: until then nothing is to
-            be done. 0 when it has let go itself, or has certainly found out.
+            For how many seconds an earlier holder may still believe that it holds the study. Until then, nothing may be
+            done. 0 if the earlier holder has released the study, or certainly knows that it has lost it.
 
         Raises:
             NotHeld: there is a later hold already.
-            StorageUnavailable, StorageError: the database could not be told.
+            StorageUnavailable: the database does not answer.
+            StorageError: the database refuses the statement.
         """
         claim = self._claims.get(key)
         if claim is None or claim.hold is not hold:
@@ -175,11 +200,12 @@ class Replicas:
                 log.info("taken over from a replica that has not let go of it")
         if not claim.disputed:
             return 0.0
-        # Its member lock may be released a moment after the study's: only the next view is sure to lack it.
+        # The earlier holder's member lock may be released a moment after the study's. Only the next view surely lacks
+        # it.
         return max(self._safe_at - time.monotonic(), HEARTBEAT_SECONDS if self._views == claim.views else 0.0, 0.0)
 
     async def leave(self) -> None:
-        """Hands everything over; `run` ends then. No looks may be going on any more."""
+        """Release all studies, and let `run` end. No reconciliation may be running any more."""
         await asyncio.gather(*self._letting_go.values(), return_exceptions=True)
         try:
             held = [hold.epoch for hold in self._holds.values()]
@@ -191,7 +217,7 @@ class Replicas:
             self._locks.wake()
 
     def close(self) -> None:
-        """Lets go of everything at once."""
+        """Close the connection, which releases all locks at once."""
         if self._locks is not None:
             self._locks.close()
         self._executor.shutdown(wait=False)
@@ -199,29 +225,30 @@ class Replicas:
     # The one task that uses the connection
 
     async def run(self) -> None:
-        """Keeps the locks until `leave`.
+        """Keep the locks until `leave`.
 
         Raises:
-            StorageError: the database cannot be used for it.
+            StorageError: the database is too old, or a pooler gives one connection to several sessions.
         """
-        delay = 0.5
+        waits = delays(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
         while not self._leaving:
             try:
                 locks = await Locks.join(self._database, self._executor, self._group)
                 self._begin(locks)
-                delay = 0.5
                 await self._keep(locks)
                 await locks.leave()
                 return
             except StorageUnavailable as error:
+                if self.joined.is_set():
+                    waits = delays(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
+                delay = next(waits)
                 self._end(str(error))
                 log.warning("without a connection for locks, trying again in %.1f s: %s", delay, error)
             await asyncio.sleep(delay)
-            delay = min(delay * 2, 4.0)
 
     def _begin(self, locks: Locks) -> None:
         self._locks, self._members = locks, {}
-        # Whoever has served a study until now may have lost its lock only just before.
+        # The replica that has served a study until now may have lost its lock only just before.
         self._safe_at = time.monotonic() + LEASE_SECONDS
         self._first = self._first and locks.server_age > LEASE_SECONDS
 
@@ -272,7 +299,7 @@ class Replicas:
     def _see(self, found: dict[int, float]) -> None:
         now = time.monotonic()
         for member, silent in self._members.items():
-            # One that had been silent for so long had stopped acting already.
+            # A member that had been silent for as long as the lease had stopped acting already.
             if member not in found and silent < LEASE_SECONDS:
                 self._safe_at = now + LEASE_SECONDS
         self._members, self._first = found, self._first and len(found) == 1
@@ -286,11 +313,11 @@ class Replicas:
         await locks.release([shares.lock_key(self._cluster_id, key) for key in keys])
 
     def _let_go(self, key: StudyKey, hold: Hold) -> None:
-        """Forgets a study, notes that nobody holds it, and then unlocks it."""
+        """Forget a study, note in the database that it is released, and then unlock it."""
         if key in self._letting_go or key in self._unlock:
             return
         self._serving.lost(key)
-        task = self._letting_go[key] = asyncio.ensure_future(self._note(key, hold))
+        task = self._letting_go[key] = asyncio.create_task(self._note(key, hold))
         task.add_done_callback(lambda _: self._letting_go.pop(key, None))
 
     async def _note(self, key: StudyKey, hold: Hold) -> None:

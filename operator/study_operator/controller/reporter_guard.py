@@ -1,4 +1,4 @@
-"""Watches the login that all trials' pods share, every few seconds, and counts what the database refuses them."""
+"""Watches the reporter, the login that all trials' pods share, and counts the calls that the database refuses them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from study_operator.storage.database import Database, StorageError, StorageUnava
 from study_operator.storage.refusals import refusals
 from study_operator.storage.reporter import Guard
 
-INTERVAL_SECONDS = 5.0  # seconds
+INTERVAL_SECONDS = 5.0
 _ROUNDS_PER_LOGIN = 3  # a login costs both sides some milliseconds of computing
 
 log = logging.getLogger(__name__)
 
 
 async def guard(settings: Settings, leads: Callable[[], bool]) -> None:
-    """Watches until it is cancelled.
+    """Watch the reporter every few seconds until cancelled.
 
     Args:
-        leads: whether this replica is the one that sets the login's password and limits again. Sessions are ended by
-            every replica: what they hold may keep all of them from leading.
+        settings: name the reporter, and say whether its password and limits are the operator's to set.
+        leads: whether this replica sets the password and the limits again. Every replica ends sessions, because the
+            locks that they hold may keep all replicas from leading.
     """
-    # A thread of its own: the storage threads may all be waiting for a lock that a session holds which is to be ended.
+    # A thread of its own: the storage threads may all be waiting for a lock of a session that has to be ended.
     executor = ThreadPoolExecutor(1, thread_name_prefix="guard")
     watch, database = Guard(settings), Database(settings.dsn)
     loop, round_, said = asyncio.get_running_loop(), 0, ""

@@ -1,31 +1,38 @@
-"""The only module that knows kopf: events in, study keys out.
+"""Watches Studies. The only module that knows kopf: events come in, study keys go out.
 
-kopf watches and nothing more: raw events write nothing to the objects and add no finalizers. An event says which study
-to look at, never what to do.
+kopf watches and does nothing more: handlers of raw events write nothing to the objects and add no finalizers. An event
+says which study to reconcile, never what to do.
 
-kopf has a thread and an event loop of its own: when it ends, for whatever reason, it cancels all tasks of its loop that
-are younger than itself.
+kopf has a thread and an event loop of its own. When kopf ends, for whatever reason, it cancels all tasks of its loop
+that are younger than itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, cast
 
 import kopf
 
+from study_operator.backoff import delays
 from study_operator.model.study import GROUP, PLURAL, VERSION, StudyKey
 
-# Seconds after which watching begins anew when it was broken off.
-_RESTART_SECONDS = 2.0
+if TYPE_CHECKING:
+    from kopf._core.engines.peering import Identity  # kopf.operator wants one, and kopf does not export it
+
+# Before a watch that was broken off begins anew: the first and the longest delay. After a watch that has lasted, the
+# first.
+_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, _LASTING_SECONDS = 2.0, 8.0, 30.0
 
 log = logging.getLogger(__name__)
 
 
 async def watch_studies(noticed: Callable[[StudyKey], None], namespaces: Collection[str]) -> None:
-    """Watches Studies until it is cancelled.
+    """Watch Studies until cancelled.
 
     Args:
         noticed: called in the caller's event loop with the Study that an event is about.
@@ -55,35 +62,47 @@ async def watch_studies(noticed: Callable[[StudyKey], None], namespaces: Collect
 
 
 async def _watch(registry: kopf.OperatorRegistry, namespaces: Collection[str]) -> None:
-    """Runs kopf for ever: an error that the API server puts into a stream, for its cache is behind or it is short of
-    memory, ends kopf, and would end the operator with it. Then everything is listed anew."""
+    """Run kopf until cancelled, again and again.
+
+    The API server may put an error into a stream, because its cache is behind or it is short of memory. Such an error
+    ends kopf, and must not end the operator. kopf then lists everything anew.
+    """
+    waits = delays(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
     while True:
+        begun = time.monotonic()
         try:
             await kopf.operator(
                 registry=registry,
                 settings=_settings(),
                 standalone=True,
-                identity="study-operator",  # kopf's own looks the user up, and an arbitrary UID has no entry
+                # kopf's own identity looks the user up, and an arbitrary UID has no entry.
+                identity=cast("Identity", "study-operator"),
                 clusterwide=not namespaces,
                 namespaces=sorted(namespaces),
             )
         except Exception as error:
-            log.warning("watching Studies was broken off, beginning anew in %.0f s: %s", _RESTART_SECONDS, error)
-        await asyncio.sleep(_RESTART_SECONDS)
+            if time.monotonic() - begun > _LASTING_SECONDS:
+                waits = delays(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
+            delay = next(waits)
+            log.warning("watching Studies was broken off, beginning anew in %.0f s: %s", delay, error)
+        else:
+            delay = next(waits)
+        await asyncio.sleep(delay)
 
 
 def _registry(noticed: Callable[[StudyKey], object]) -> kopf.OperatorRegistry:
-    """What kopf is to call."""
+    """Return the handlers that kopf is to call."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
-    async def login(**details: object) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**details) or kopf.login_with_kubeconfig(**details)
+    async def login(*, settings: kopf.OperatorSettings, **_: object) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
 
     seen: dict[StudyKey, tuple[str, int, bool]] = {}
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def study_event(namespace: str, name: str, type: str | None, meta: kopf.Meta, **_: object) -> None:
+    async def study_event(*, namespace: str | None, name: str, type: str | None, meta: kopf.Meta, **_: object) -> None:
+        assert namespace is not None  # Studies have namespaces
         key = StudyKey(namespace, name)
         version = (meta["uid"], meta["generation"], "deletionTimestamp" in meta)
         if type == "DELETED":
@@ -98,17 +117,18 @@ def _registry(noticed: Callable[[StudyKey], object]) -> kopf.OperatorRegistry:
 
 
 class _NoDifferences(kopf.DiffBaseStorage):
-    """Without it kopf makes several copies of every Study, at each write of its status, to find out what has changed,
-    which nobody here asks."""
+    """Keeps kopf from looking for differences: it would copy every Study several times at each write of its status."""
 
-    def build(self, **_: object) -> None:
-        return None
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[object] | None = None) -> kopf.BodyEssence:
+        """Return nothing of a Study."""
+        return kopf.BodyEssence()
 
-    def fetch(self, **_: object) -> None:
-        return None
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence:
+        """Return as little as `build` does, so that there is no difference."""
+        return kopf.BodyEssence()
 
-    def store(self, **_: object) -> None:
-        pass
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Store nothing."""
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -116,7 +136,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True  # with peering, two operators of one priority pause each other
     settings.scanning.disabled = True  # needs no right to watch namespaces and definitions
     settings.posting.enabled = False  # this operator writes its own Events
-    # It would kill the process some time after watching was broken off.
+    # kopf would kill the process some time after watching was broken off.
     settings.process.ultimate_exiting_timeout = None
     settings.persistence.diffbase_storage = _NoDifferences()
     return settings

@@ -1,7 +1,7 @@
 """A work queue: each key at most once in it, one worker per key at a time, delayed and rate-limited additions.
 
-The rules are those of client-go's workqueue: a key that is added while it is being worked on is worked on again
-afterwards, so that no event is lost and no two workers ever hold the same study.
+The rules are those of client-go's workqueue. A key that is added while a worker has it is worked on again afterwards,
+so that no event is lost and no two workers ever have the same key.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import random
 import time
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
+
+from study_operator.backoff import delay
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -21,11 +24,18 @@ class WorkQueue(Generic[Key]):
 
     Args:
         clock: seconds, monotonic.
-        first, most: the first and the longest delay after failures, in seconds; each failure doubles it.
+        first, most: the first and the longest delay after failures, in seconds, before jitter; each failure doubles it.
+        uniform: returns a random number between its two arguments.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, first: float = 0.5, most: float = 30.0) -> None:
-        self._clock, self._first, self._most = clock, first, most
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        first: float = 0.5,
+        most: float = 30.0,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._clock, self._first, self._most, self._uniform = clock, first, most, uniform
         self._ready: dict[Key, float] = {}  # in order of arrival, with the time of it
         self._working: dict[Key, float] = {}  # with the time at which work began
         self._again: dict[Key, float] = {}  # added while being worked on
@@ -42,7 +52,7 @@ class WorkQueue(Generic[Key]):
         return len(self._ready)
 
     def add(self, key: Key) -> None:
-        """Work on the key as soon as a worker is free and the key does not rest."""
+        """Give the key out as soon as a worker is free and the key does not rest."""
         now = self._clock()
         if key in self._working:
             self._again.setdefault(key, now)
@@ -55,7 +65,7 @@ class WorkQueue(Generic[Key]):
                 self._changed.set()
 
     def add_after(self, key: Key, delay: float) -> None:
-        """Work on the key in `delay` seconds, or earlier if somebody asks for it earlier."""
+        """Give the key out in `delay` seconds, or earlier if another call asks for that."""
         due = self._clock() + delay
         if due < self._due.get(key, float("inf")):
             self._due[key] = due
@@ -63,25 +73,28 @@ class WorkQueue(Generic[Key]):
             self._changed.set()
 
     def retry(self, key: Key) -> float:
-        """Work on the key again after a failure, later each time. Returns the delay in seconds."""
+        """Give the key out again after a failure, later each time. Return the delay in seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        delay = min(self._first * 2 ** min(failures, 30), self._most)
-        self.add_after(key, delay)
-        return delay
+        wait = delay(failures, self._first, self._most, self._uniform)
+        self.add_after(key, wait)
+        return wait
 
     def succeeded(self, key: Key) -> None:
-        """The next failure is the first again."""
+        """Forget the failures of a key."""
         self._failures.pop(key, None)
 
     def close(self) -> None:
-        """Nothing is given out any more."""
+        """Give nothing out any more, and end all waiting calls of `get`."""
         self._closed = True
         self._changed.set()
 
     async def get(self) -> tuple[Key, float] | None:
-        """The next key, and the time (of `clock`) at which it was added; None once the queue is closed. The caller must
-        call `done`."""
+        """Wait for the next key. The caller must call `done` afterwards.
+
+        Returns:
+            The key, and the time (of `clock`) at which it was added; None once the queue is closed.
+        """
         while not self._closed:
             self._move_due()
             if self._ready:
@@ -99,7 +112,11 @@ class WorkQueue(Generic[Key]):
         return None
 
     def done(self, key: Key, rest: float = 0.0) -> None:
-        """The work on a key has ended; if it was added meanwhile, it comes again, but not for `rest` seconds."""
+        """End the work on a key. If the key was added meanwhile, it comes again.
+
+        Args:
+            rest: for how many seconds the key is not given out.
+        """
         del self._working[key]
         if rest > 0:
             self._rests[key] = self._clock() + rest
@@ -108,22 +125,22 @@ class WorkQueue(Generic[Key]):
             self.add(key)
 
     def working(self, key: Key) -> bool:
-        """Whether a worker has it."""
+        """Return whether a worker has the key."""
         return key in self._working
 
     def again(self, key: Key) -> bool:
-        """Whether it has been added while a worker has it."""
+        """Return whether the key has been added while a worker has it."""
         return key in self._again
 
     def longest_work(self) -> float:
-        """For how many seconds the oldest work has been going on; 0 when there is none. Any thread may ask."""
-        begun = list(self._working.values())  # a copy in one step: work begins and ends meanwhile
+        """Return the age of the oldest work in seconds; 0 if there is none. Any thread may ask."""
+        begun = list(self._working.values())  # a copy in one step, because work begins and ends meanwhile
         return self._clock() - min(begun) if begun else 0.0
 
     def _move_due(self) -> None:
         now = self._clock()
         while self._delayed and self._delayed[0][0] <= now:
             due, _, key = heapq.heappop(self._delayed)
-            if self._due.get(key) == due:  # otherwise a later wish, overtaken by an earlier one
+            if self._due.get(key) == due:  # otherwise an earlier moment was asked for afterwards
                 del self._due[key]
                 self.add(key)

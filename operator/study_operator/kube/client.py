@@ -1,4 +1,8 @@
-"""The few Kubernetes calls there are. JSON in and out: building the client's model objects costs more than the call."""
+"""The Kubernetes calls that the operator makes.
+
+They send and receive JSON, because building the client library's model objects costs more than the call. This module
+knows objects, label selectors and UIDs of owners; it knows nothing of trials.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +18,20 @@ from kubernetes.aio import client, config
 from study_operator import fence
 from study_operator.clocks import RemoteClock
 from study_operator.kube import decoding
-from study_operator.model.job_state import JobState, job_state
-from study_operator.model.study import (
-    GROUP,
-    JOB_LABEL,
-    PLURAL,
-    STUDY_LABEL,
-    TRIAL_LABEL,
-    VERSION,
-)
+from study_operator.model.study import GROUP, PLURAL, VERSION
 
-_TIMEOUT_SECONDS = 30.0  # seconds; a call that hangs must not hold its study for ever
-INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+_TIMEOUT_SECONDS = 30.0  # a call that hangs must not hold its study for ever
 _MERGE_PATCH = "application/merge-patch+json"
 
 
 class ApiError(Exception):
-    """The API server refused a call, or could not be reached (`status` 0). `message` is its own sentence."""
+    """The API server refused a call, or could not be reached.
+
+    Attributes:
+        status: the HTTP status; 0 if the API server could not be reached.
+        reason: CamelCase, such as NotFound or AlreadyExists; "Unreachable" with status 0.
+        message: the API server's own sentence.
+    """
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{status} {reason}: {message}" if status else message)
@@ -39,6 +40,9 @@ class ApiError(Exception):
 
 class Cluster:
     """Calls to one API server. Close it at the end.
+
+    Every write asks the fence first (`fence.check`): under a hold that may be lost, it raises NotHeld and sends
+    nothing.
 
     Args:
         configuration: of the kubernetes client; `connect` makes it from the pod's service account or KUBECONFIG.
@@ -53,6 +57,11 @@ class Cluster:
 
     @classmethod
     async def connect(cls) -> Cluster:
+        """Return a client that is configured by the pod's service account, or else by KUBECONFIG.
+
+        Raises:
+            config.ConfigException: there is neither.
+        """
         configuration = client.Configuration()
         try:
             config.load_incluster_config(client_configuration=configuration)
@@ -62,13 +71,19 @@ class Cluster:
 
     @property
     def configuration(self) -> client.Configuration:
+        """The kubernetes client's configuration."""
         return self._client.configuration
 
     async def close(self) -> None:
+        """Close all connections."""
         await self._client.close()
 
     async def nobody_ready(self, namespace: str, service: str) -> bool:
-        """Whether there are pods behind a Service, and none of them is ready."""
+        """Return whether there are pods behind a Service and none of them is ready.
+
+        Raises:
+            ApiError: the API server refuses the call or cannot be reached.
+        """
         query = {"labelSelector": f"kubernetes.io/service-name={service}"}
         found = await self._call("GET", f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices", query)
         endpoints = [endpoint for item in found["items"] for endpoint in item.get("endpoints") or ()]
@@ -76,15 +91,29 @@ class Cluster:
         return bool(endpoints) and not any((e.get("conditions") or {}).get("ready", True) for e in endpoints)
 
     async def cluster_id(self) -> str:
-        """The UID of kube-system, which is as old as the cluster and tells it from others."""
+        """Return the UID of kube-system, which is as old as the cluster and tells it from others.
+
+        Raises:
+            ApiError: the API server refuses the call or cannot be reached.
+        """
         return (await self._call("GET", "/api/v1/namespaces/kube-system"))["metadata"]["uid"]
 
     # Studies
 
     async def list_studies(self, namespace: str | None = None) -> list[dict[str, Any]]:
+        """Return the Studies of a namespace, or of all namespaces.
+
+        Raises:
+            ApiError: the API server refuses the call, does not know Studies (404), or cannot be reached.
+        """
         return (await self._call("GET", _studies(namespace)))["items"]
 
     async def get_study(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """Return a Study; None if there is none of that name.
+
+        Raises:
+            ApiError: the API server refuses the call or cannot be reached.
+        """
         try:
             return await self._call("GET", f"{_studies(namespace)}/{quote(name)}")
         except ApiError as error:
@@ -93,153 +122,227 @@ class Cluster:
             raise
 
     async def patch_status(self, manifest: Mapping[str, Any], status: Mapping[str, Any]) -> None:
-        """Merges into the status of a Study as it was read. If it has changed since, or is another one of that name, it
-        fails with 409 or 422: a request that was long on its way overwrites nothing newer."""
+        """Merge fields into the status of a Study, if the Study has not changed since it was read.
+
+        So a request that was on its way for long overwrites nothing newer.
+
+        Args:
+            manifest: the Study as it was read.
+            status: the fields to change; None removes a field.
+
+        Raises:
+            ApiError: the Study has changed since (409), is another one of that name (409 or 422), or is gone (404); or
+                the API server refuses the call or cannot be reached.
+            NotHeld: by the fence.
+        """
         meta = manifest["metadata"]
         body = {"metadata": {key: meta[key] for key in ("uid", "resourceVersion")}, "status": status}
         path = f"{_studies(meta['namespace'])}/{quote(meta['name'])}/status"
         await self._call_text("PATCH", path, body=body, content=_MERGE_PATCH)
 
-    # Jobs and their pods
+    # Jobs
 
-    async def list_jobs(self, namespace: str, study: str, uid: str, gpus: str) -> dict[str, JobState]:
-        """The Jobs of one Study by name, read from the store, not from a cache that may lag behind.
-
-        Jobs of another owner are left out: of a Study of the same name that was deleted, or of nobody's.
+    async def list_jobs(self, namespace: str, selector: str, owner: str) -> list[decoding.Job]:
+        """Return Jobs, read from the store and not from a cache that may lag behind.
 
         Args:
-            gpus: the resource that is counted as GPUs.
-        """
-        query = {"labelSelector": f"{STUDY_LABEL}={study}"}
-        text = await self._call_text("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs", query)
-        jobs = (job_state(item, gpus) for item in decoding.jobs(text) if owner_uid(item) == uid)
-        return {job.name: job for job in jobs if job is not None}
+            selector: of labels.
+            owner: the UID of the object that controls the Jobs; Jobs of other owners are left out.
 
-    async def get_job(self, namespace: str, name: str) -> dict[str, Any] | None:
+        Raises:
+            ApiError: the API server refuses the call or cannot be reached.
+        """
+        text = await self._call_text("GET", _jobs(namespace), {"labelSelector": selector})
+        return [job for job in decoding.jobs(text) if owner_uid(job) == owner]
+
+    async def get_job(self, namespace: str, name: str) -> decoding.Job | None:
+        """Return a Job; None if there is none of that name.
+
+        Raises:
+            ApiError: the API server refuses the call or cannot be reached.
+        """
         try:
-            return await self._call("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs/{quote(name)}")
+            return decoding.job(await self._call_text("GET", f"{_jobs(namespace)}/{quote(name)}"))
         except ApiError as error:
             if error.status == 404:
                 return None
             raise
 
-    async def create_job(self, manifest: Mapping[str, Any], dry_run: bool = False) -> Mapping[str, Any]:
-        """Creates a Job, and returns what a list has of it; as a dry run, only asks whether that could be done. Then,
-        misspelt fields are refused too, as kubectl would: the Study's schema cannot, and they would be dropped without
-        a word."""
+    async def create_job(self, manifest: Mapping[str, Any], dry_run: bool = False) -> decoding.Job:
+        """Create a Job, and return it as a list would show it.
+
+        Args:
+            manifest: the Job.
+            dry_run: only ask whether the Job could be created. Then misspelt fields are refused too, as kubectl refuses
+                them: the Study's schema cannot, and the API server would drop them without a word.
+
+        Raises:
+            ApiError: a Job of that name exists (409, AlreadyExists), the API server refuses the Job, or it cannot be
+                reached.
+            NotHeld: by the fence.
+        """
         query = {"fieldManager": "study-operator"}
         if dry_run:
             query |= {"dryRun": "All", "fieldValidation": "Strict"}
-        namespace = manifest["metadata"]["namespace"]
-        return decoding.job(
-            await self._call_text("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", query, manifest)
-        )
+        return decoding.job(await self._call_text("POST", _jobs(manifest["metadata"]["namespace"]), query, manifest))
 
     async def delete_job(self, namespace: str, name: str, uid: str, waiting: bool = True) -> None:
-        """Deletes a Job and its pods.
+        """Delete a Job and its pods. A Job that is gone, or that is another one of that name, is no error.
 
         Args:
             waiting: the Job is gone only when its pods are, so that its slot is free only then.
+
+        Raises:
+            ApiError: the API server refuses the call or cannot be reached.
+            NotHeld: by the fence.
         """
         body = {"propagationPolicy": "Foreground" if waiting else "Background", "preconditions": {"uid": uid}}
-        await self._delete(f"/apis/batch/v1/namespaces/{namespace}/jobs", name, body)
+        await self._delete(_jobs(namespace), name, body)
 
-    async def list_pods(self, namespace: str, study: str, job: str | None = None, pending: bool = False) -> list[dict]:
-        """Pods of a Study, or of one of its Jobs; with `pending` those of them that have not started."""
-        selector = f"{STUDY_LABEL}={study}" + ("" if job is None else f",{JOB_LABEL}={job}")
-        query = {"labelSelector": selector, "limit": "500" if pending else "20"}
+    # Pods
+
+    async def list_pods(
+        self, namespace: str, selector: str, owner: str | None = None, pending: bool = False, limit: int = 20
+    ) -> list[dict[str, Any]]:
+        """Return pods.
+
+        Args:
+            selector: of labels.
+            owner: the UID of the object that controls the pods; pods of other owners are left out. None for any owner.
+            pending: only pods that have not started.
+            limit: how many pods are asked for at most.
+
+        Raises:
+            ApiError: the API server refuses the call or cannot be reached.
+        """
+        query = {"labelSelector": selector, "limit": str(limit)}
         if pending:
             query["fieldSelector"] = "status.phase=Pending"
-        return (await self._call("GET", f"/api/v1/namespaces/{namespace}/pods", query))["items"]
+        found = await self._call("GET", _core(namespace, "pods"), query)
+        return [pod for pod in found["items"] if owner is None or owner_uid(pod) == owner]
 
-    async def delete_pods(self, namespace: str, study: str, job: JobState, grace_seconds: int) -> None:
-        """Ends the pods of a Job within this time, whatever their own terminationGracePeriodSeconds is; pods that are
-        being deleted already get no longer than this either."""
-        query = {"labelSelector": f"{STUDY_LABEL}={study},{TRIAL_LABEL}={job.number}"}
-        found = await self._call("GET", f"/api/v1/namespaces/{namespace}/pods", query)
+    async def delete_pods(self, namespace: str, selector: str, owner: str, grace_seconds: int) -> None:
+        """Delete pods within a time, whatever their own terminationGracePeriodSeconds is.
+
+        Pods that are being deleted already get no longer than this either.
+
+        Args:
+            selector: of labels.
+            owner: the UID of the object that controls the pods; pods of other owners are left alone.
+            grace_seconds: after how many seconds the kubelet kills the containers.
+
+        Raises:
+            ApiError: the API server refuses a call or cannot be reached.
+            NotHeld: by the fence.
+        """
+        found = await self._call("GET", _core(namespace, "pods"), {"labelSelector": selector})
         for pod in found["items"]:
-            if owner_uid(pod) == job.uid:
+            if owner_uid(pod) == owner:
                 body = {"gracePeriodSeconds": grace_seconds, "preconditions": {"uid": pod["metadata"]["uid"]}}
-                await self._delete(f"/api/v1/namespaces/{namespace}/pods", pod["metadata"]["name"], body)
-
-    async def pods_of_job(self, namespace: str, job: str, indexed: bool) -> list[dict]:
-        """The pods of a Job; of an Indexed one, those of index 0, which alone reports."""
-        selector = f"{JOB_LABEL}={job}" + (f",{INDEX_LABEL}=0" if indexed else "")
-        query = {"labelSelector": selector, "limit": "100"}
-        return (await self._call("GET", f"/api/v1/namespaces/{namespace}/pods", query))["items"]
+                await self._delete(_core(namespace, "pods"), pod["metadata"]["name"], body)
 
     async def last_log_line(self, namespace: str, pod: str, container: str) -> str:
-        """The last line of a container's log; empty when there is none or no kubelet to ask."""
+        """Return the last line of a container's log; empty if there is none, or if it cannot be read."""
         query = {"container": container, "tailLines": "1", "limitBytes": "2048"}
         try:
-            text = await self._call_text("GET", f"/api/v1/namespaces/{namespace}/pods/{quote(pod)}/log", query)
+            text = await self._call_text("GET", f"{_core(namespace, 'pods')}/{quote(pod)}/log", query)
         except ApiError:
-            return ""  # the failure is told without it
+            return ""
         return " ".join(text.split())
 
-    # What a study needs beside Jobs
+    # Other objects
 
     async def create_secret(self, manifest: Mapping[str, Any]) -> None:
-        """Creates a Secret; one of that name is left as it is, for the name says what is in it."""
+        """Create a Secret. A Secret of that name is left as it is, because the name tells the content.
+
+        Raises:
+            ApiError: the API server refuses the Secret or cannot be reached.
+            NotHeld: by the fence.
+        """
         await self._create("secrets", manifest)
 
     async def create_service(self, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Creates a Service. Returns the one of that name that was there, and is left as it is; None when none was."""
+        """Create a Service.
+
+        Returns:
+            The Service of that name that existed before, and is left as it is; None if none existed.
+
+        Raises:
+            ApiError: the API server refuses the Service or cannot be reached; or the Service of that name was deleted
+                meanwhile (404).
+            NotHeld: by the fence.
+        """
         if await self._create("services", manifest):
             return None
         meta = manifest["metadata"]
-        return await self._call("GET", f"/api/v1/namespaces/{meta['namespace']}/services/{quote(meta['name'])}")
+        return await self._call("GET", f"{_core(meta['namespace'], 'services')}/{quote(meta['name'])}")
 
     async def create_claim(self, manifest: Mapping[str, Any]) -> bool:
-        """Creates a PersistentVolumeClaim, or finds it there. False when one of that name stands there that belongs to
-        somebody else, or is being deleted."""
-        if await self._create("persistentvolumeclaims", manifest):
-            return True
-        meta = manifest["metadata"]
-        ours = await self.list_claims(meta["namespace"], meta["labels"][STUDY_LABEL], owner_uid(manifest) or "")
-        return meta["name"] in {name for name, _ in ours.values()}
+        """Create a PersistentVolumeClaim; return False if one of that name exists.
+
+        Raises:
+            ApiError: the API server refuses the claim or cannot be reached.
+            NotHeld: by the fence.
+        """
+        return await self._create("persistentvolumeclaims", manifest)
 
     async def try_claim(self, manifest: Mapping[str, Any]) -> None:
-        """Asks whether a claim could be created; misspelt fields are refused, as `create_job` does in a dry run."""
+        """Ask whether a claim could be created. Misspelt fields are refused, as in a dry run of `create_job`.
+
+        Raises:
+            ApiError: the API server refuses the claim or cannot be reached.
+            NotHeld: by the fence.
+        """
         query = {"dryRun": "All", "fieldValidation": "Strict"}
         await self._create("persistentvolumeclaims", manifest, query)
 
-    async def list_claims(self, namespace: str, study: str, uid: str) -> dict[int, tuple[str, str]]:
-        """Name and UID of the claims that were made for the trials of one Study and are not being deleted, by trial
-        number."""
-        query = {"labelSelector": f"{STUDY_LABEL}={study},{TRIAL_LABEL}"}
-        found = await self._call("GET", f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", query)
-        return {
-            int(number): (item["metadata"]["name"], item["metadata"]["uid"])
-            for item in found["items"]
-            if owner_uid(item) == uid
-            and "deletionTimestamp" not in item["metadata"]
-            and (number := item["metadata"]["labels"][TRIAL_LABEL]).isdecimal()
-        }
+    async def list_claims(self, namespace: str, selector: str, owner: str) -> list[dict[str, Any]]:
+        """Return claims, those that are being deleted too.
 
-    async def delete_claim(self, namespace: str, name: str, uid: str) -> None:
-        """Deletes a claim, and with it, as its StorageClass says, what is in it, once no pod uses it any more.
+        Args:
+            selector: of labels.
+            owner: the UID of the object that controls the claims; claims of other owners are left out.
 
         Raises:
-            ApiError: also when another one of that name stands there (409): unlike Jobs, claims are not looked at again
-                without a reason.
+            ApiError: the API server refuses the call or cannot be reached.
+        """
+        found = await self._call("GET", _core(namespace, "persistentvolumeclaims"), {"labelSelector": selector})
+        return [claim for claim in found["items"] if owner_uid(claim) == owner]
+
+    async def delete_claim(self, namespace: str, name: str, uid: str) -> None:
+        """Delete a claim. Its StorageClass says what becomes of its content, once no pod uses it any more.
+
+        Raises:
+            ApiError: another claim of that name exists (409), because claims, unlike Jobs, are not looked at again
+                without a reason; or the API server refuses the call or cannot be reached.
+            NotHeld: by the fence.
         """
         body = {"preconditions": {"uid": uid}}
-        await self._delete(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", name, body, but=(404,))
+        await self._delete(_core(namespace, "persistentvolumeclaims"), name, body, but=(404,))
 
     async def create_event(self, manifest: Mapping[str, Any]) -> bool:
-        """Creates an Event; False when there is one of that name."""
+        """Create an Event; return False if one of that name exists.
+
+        Raises:
+            ApiError: the API server refuses the Event or cannot be reached.
+            NotHeld: by the fence.
+        """
         return await self._create("events", manifest)
 
     async def patch_event(self, namespace: str, name: str, patch: Mapping[str, Any]) -> dict[str, Any]:
-        path = f"/api/v1/namespaces/{namespace}/events/{quote(name)}"
+        """Merge fields into an Event, and return the whole Event.
+
+        Raises:
+            ApiError: the Event is gone (404), or the API server refuses the call or cannot be reached.
+            NotHeld: by the fence.
+        """
+        path = f"{_core(namespace, 'events')}/{quote(name)}"
         return await self._call("PATCH", path, body=patch, content=_MERGE_PATCH)
 
     async def _create(self, plural: str, manifest: Mapping[str, Any], query: Mapping[str, str] | None = None) -> bool:
-        """Creates an object of the core API; False when there is one of that name."""
-        path = f"/api/v1/namespaces/{manifest['metadata']['namespace']}/{plural}"
+        """Create an object of the core API; return False if one of that name exists."""
         try:
-            await self._call_text("POST", path, query, manifest)
+            await self._call_text("POST", _core(manifest["metadata"]["namespace"], plural), query, manifest)
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 return False
@@ -247,10 +350,10 @@ class Cluster:
         return True
 
     async def _delete(self, path: str, name: str, body: Mapping[str, Any], but: Collection[int] = (404, 409)) -> None:
-        """Deletes an object; one that is gone, or has given way to another of that name, is no error.
+        """Delete an object; one that is gone, or has given way to another of that name, is no error.
 
         Args:
-            but: the statuses that are none.
+            but: the statuses that are no error.
         """
         try:
             await self._call_text("DELETE", f"{path}/{quote(name)}", body=body)
@@ -278,7 +381,7 @@ class Cluster:
     ) -> str:
         if method != "GET":
             fence.check()
-        # Not compressed: that would cost the API server more than the network gains.
+        # Not compressed, because that would cost the API server more than the network gains.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": content}
         try:
             _, url, headers, _, _ = await self._client.param_serialize(
@@ -302,8 +405,16 @@ def _studies(namespace: str | None) -> str:
     return f"/apis/{GROUP}/{VERSION}/{where}{PLURAL}"
 
 
+def _jobs(namespace: str) -> str:
+    return f"/apis/batch/v1/namespaces/{namespace}/jobs"
+
+
+def _core(namespace: str, plural: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/{plural}"
+
+
 def refusal(status: int, text: str) -> ApiError:
-    """What an answer with a status of 300 or more says."""
+    """Return the error that an answer with a status of 300 or more stands for."""
     try:
         found = json.loads(text)
         return ApiError(status, found.get("reason", ""), found.get("message", text))
@@ -312,10 +423,11 @@ def refusal(status: int, text: str) -> ApiError:
 
 
 def unreachable(error: Exception) -> ApiError:
+    """Return the error for a connection that failed."""
     return ApiError(0, "Unreachable", f"the API server cannot be reached: {error or type(error).__name__}")
 
 
 def owner_uid(manifest: Mapping[str, Any]) -> str | None:
-    """The UID of an object's controller."""
+    """Return the UID of the object that controls this one; None if none does."""
     references = manifest["metadata"].get("ownerReferences") or ()
     return next((reference["uid"] for reference in references if reference.get("controller")), None)

@@ -1,7 +1,8 @@
-"""What of a Job is read when all of a study are listed, and of one that has been created.
+"""Decodes what the operator reads of Jobs: in a list, in the answer to a creation, and in the events of a watch.
 
-A thousand Jobs are five megabytes of JSON, most of it what the API server notes down for itself and the template that
-every trial has. A decoder that knows what is wanted passes over the rest: 20 times as fast as making objects of all.
+A thousand Jobs are five megabytes of JSON. Most of it is what the API server notes for itself, and the pod template
+that all trials share. A decoder that knows the wanted fields skips the rest, which is 20 times as fast as building
+objects of everything.
 """
 
 from __future__ import annotations
@@ -46,24 +47,69 @@ class _Metadata(TypedDict, total=False):
     deletionTimestamp: str
 
 
-class _Job(TypedDict, total=False):
+class Job(TypedDict, total=False):
+    """A Job with the fields above and no others."""
+
     metadata: _Metadata
     spec: _Spec
     status: dict[str, Any]
 
 
 class _Jobs(TypedDict):
-    items: list[_Job]
+    items: list[Job]
 
 
-_JOBS, _JOB = msgspec.json.Decoder(_Jobs), msgspec.json.Decoder(_Job)
+class _Condition(TypedDict):
+    type: str
+    status: str
 
 
-def jobs(text: str) -> list[_Job]:
-    """The Jobs of a JobList, each a dict with the fields above and no others."""
+class _EventStatus(TypedDict, total=False):
+    conditions: list[_Condition]
+
+
+class _EventMetadata(TypedDict, total=False):
+    namespace: str
+    resourceVersion: str
+    labels: dict[str, str]
+
+
+class EventObject(TypedDict, total=False):
+    """A Job in an event. In an ERROR it is a Status, which has a code and a message, and whose status is a word."""
+
+    metadata: _EventMetadata
+    status: _EventStatus | str
+    code: int
+    message: str
+
+
+class JobEvent(TypedDict):
+    """One event of a watch of Jobs: ADDED, MODIFIED, DELETED, BOOKMARK or ERROR."""
+
+    type: str
+    object: EventObject
+
+
+_JOBS, _JOB, _EVENT = msgspec.json.Decoder(_Jobs), msgspec.json.Decoder(Job), msgspec.json.Decoder(JobEvent)
+
+
+def jobs(text: str) -> list[Job]:
+    """Return the Jobs of a JobList."""
     return _JOBS.decode(text)["items"]
 
 
-def job(text: str) -> _Job:
-    """One Job, likewise."""
+def job(text: str) -> Job:
+    """Return one Job."""
     return _JOB.decode(text)
+
+
+def job_event(line: bytes) -> JobEvent:
+    """Return one event of a watch of Jobs."""
+    return _EVENT.decode(line)
+
+
+def has_ended(job: EventObject) -> bool:
+    """Return whether a Job in an event is complete or has failed."""
+    status = job.get("status")
+    conditions = status.get("conditions", ()) if isinstance(status, dict) else ()
+    return any(one["type"] in ("Complete", "Failed") and one["status"] == "True" for one in conditions)

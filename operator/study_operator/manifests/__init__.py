@@ -1,5 +1,7 @@
-"""The objects that are sent to Kubernetes: a trial's Job, the study's Secret, claims and the Service beside them.
+"""Build the objects that the operator sends to Kubernetes.
 
-A Study goes in, a manifest comes out. `job` builds the whole Job; the other modules each add one thing to its pod. This
-package does no I/O, and may not know whether an object exists.
+These are a trial's Job, the study's Secret, the claims for checkpoints and the Service that names pods. A Study goes
+in, a manifest comes out. `job` builds the whole Job; the other modules each add one thing to its pod.
+
+This package does no I/O, and may not know whether an object exists.
 """

@@ -1,4 +1,4 @@
-"""Directories of trials that survive their pods, and whose they are to be removed."""
+"""Give each trial a directory that survives its pods, and choose the directories to remove."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import copy
 from collections.abc import Collection
 from typing import Any
 
-from study_operator.manifests.volumes import share
-from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, Study, owner
+from study_operator.manifests.volumes import TRIAL_IMAGE_ID, mount_in_all
+from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, Study, owner_reference
 from study_operator.model.trial import Rows
 
 VOLUME = "study-checkpoints"
-# A group that every process of the pod is in besides its own: the volume of a new claim mostly belongs to root, and
-# programs should not run as root. It is the group of the trial image.
-_FS_GROUP = 65532
 
 
 def claim(study: Study, number: int) -> dict[str, Any] | None:
-    """The claim that is made for a trial; None when the Study wants none."""
+    """Return the claim for a trial's checkpoints; None when the Study wants none."""
     if study.checkpoints is None or study.checkpoints.claim_template is None:
         return None
     template = copy.deepcopy(dict(study.checkpoints.claim_template))
@@ -31,17 +28,17 @@ def claim(study: Study, number: int) -> dict[str, Any] | None:
             "namespace": study.namespace,
             "labels": {**(given.get("labels") or {}), **labels},
             "annotations": dict(given.get("annotations") or {}),
-            "ownerReferences": [owner(study)],
+            "ownerReferences": [owner_reference(study)],
         },
         "spec": template["spec"],
     }
 
 
 def mount_checkpoints(study: Study, number: int, pod: dict[str, Any]) -> None:
-    """Gives every container of a trial's pod its directory.
+    """Mount the trial's directory in every container of its pod.
 
     Raises:
-        Refused: when the template has something else there.
+        Refused: the template mounts something else there.
     """
     if study.checkpoints is None:
         return
@@ -50,16 +47,20 @@ def mount_checkpoints(study: Study, number: int, pod: dict[str, Any]) -> None:
     if name is None:
         name = study.job_name(number)
         _make_writable(pod)
-    else:  # its permissions are its owner's affair: a group of ours would be given to all that is in it
+    else:  # the user's claim keeps its permissions: fsGroup would change the group of every file in it
         mount["subPath"] = f"{study.name}-{study.uid[:8]}/{number}"
-    share(pod, {"persistentVolumeClaim": {"claimName": name}}, mount, "spec.checkpoints")
+    mount_in_all(pod, {"persistentVolumeClaim": {"claimName": name}}, mount, "spec.checkpoints")
 
 
 def _make_writable(pod: dict[str, Any]) -> None:
+    """Let the pod's processes write to a new claim, although they should not run as root.
+
+    A new volume mostly belongs to root. With fsGroup it belongs to a group that every process of the pod is in.
+    """
     security = dict(pod.get("securityContext") or {})
-    if "fsGroup" not in security:  # null is a choice too: the cluster's, where it gives each namespace a group
-        security["fsGroup"] = _FS_GROUP
-        # Not each file of a checkpoint of gigabytes, each time that its trial starts again.
+    if "fsGroup" not in security:  # null is a choice too: some clusters give each namespace a group of its own
+        security["fsGroup"] = TRIAL_IMAGE_ID
+        # Otherwise the kubelet would change each file of a large checkpoint whenever the trial runs again.
         security.setdefault("fsGroupChangePolicy", "OnRootMismatch")
     pod["securityContext"] = security
 
@@ -67,12 +68,12 @@ def _make_writable(pod: dict[str, Any]) -> None:
 def claims_to_delete(
     study: Study, claims: Collection[int], rows: Rows, active: Collection[int], best: Collection[int]
 ) -> list[int]:
-    """Numbers of the trials whose claims are no longer to be kept.
+    """Return the numbers of the trials whose claims are no longer to be kept.
 
     Args:
-        claims: numbers of the trials that have a claim made for them.
-        rows: a trial that is not open in them has ended; so they must be read after the latest claim was made.
-        active: numbers of the trials that have an active Job: one that has its value may still be saving a model.
+        claims: numbers of the trials that have a claim of their own.
+        rows: read after the latest claim was created, because a trial that is not open in them counts as ended.
+        active: numbers of the trials that have an active Job. A trial that has its value may still be saving a model.
         best: numbers of the trials that are best now: one, or the Pareto front.
     """
     keep = study.checkpoints.keep if study.checkpoints else "All"

@@ -1,4 +1,4 @@
-"""How many GPUs a trial asks for."""
+"""Request GPUs for a trial."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from study_operator.model.study import Study
 
 
 def request_gpus(study: Study, pod: dict[str, Any]) -> None:
-    """Gives the first container its GPUs, unless the template asks for an extended resource itself."""
+    """Request gpusPerTrial GPUs in the first container, unless the template asks for an extended resource itself."""
     if study.gpus_per_trial == 0:
         return
     for container in containers(pod):
         resources = container.get("resources") or {}
-        # Every resource with a domain in its name is an extended one: nvidia.com/gpu, amd.com/gpu, a MIG slice.
+        # Extended resources have a domain in their name: nvidia.com/gpu, amd.com/gpu, a MIG slice.
         if any("/" in name for kind in ("limits", "requests") for name in resources.get(kind) or {}):
             return
     first = pod["containers"][0]

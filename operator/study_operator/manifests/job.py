@@ -1,4 +1,4 @@
-"""A trial's Job: the Study's own template, plus what makes it a trial."""
+"""Build a trial's Job from the Study's template, and the Secret that tells its pods where to report."""
 
 from __future__ import annotations
 
@@ -6,36 +6,41 @@ import copy
 import hashlib
 import hmac
 import json
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs
 
 from study_operator.manifests.checkpoints import mount_checkpoints
 from study_operator.manifests.gpus import request_gpus
 from study_operator.manifests.sidecar import add_sidecar
-from study_operator.manifests.template import check
-from study_operator.manifests.volumes import containers, share
+from study_operator.manifests.template import check_template
+from study_operator.manifests.volumes import containers, mount_in_all
 from study_operator.model.search_space import as_text
 from study_operator.model.study import (
     GENERATION_ANNOTATION,
-    GROUP,
     STUDY_LABEL,
     TRIAL_ID_ANNOTATION,
     TRIAL_LABEL,
     Study,
-    owner,
+    owner_reference,
 )
 
 CA_VOLUME = "study-storage-ca"
-CA_DIRECTORY = f"/var/run/secrets/{GROUP}"
 
 
 @dataclass(frozen=True)
 class Reporting:
-    """Where a study's pods report to. `key` is the study's own; `url` holds the reporter's password. `image` is the
-    trial image, of the sidecar that reports for a program; None where the installation has none.
+    """Where a study's pods report to.
 
-    The Secret's name says what is in it, so that it is created and never has to be read or changed.
+    The Secret's name is derived from its content. So the operator only creates Secrets, and never reads or changes one.
+
+    Attributes:
+        url: libpq's connection URI, with the reporter's password.
+        key: the study's own key, with which its pods prove their messages.
+        ca: certificates of the database's CA, as PEM; None if there are none. Then `url` names a file for them.
+        image: the trial image, for the sidecar that reports for a program; None if the installation has none.
     """
 
     url: str
@@ -47,21 +52,39 @@ class Reporting:
     def of(
         cls, study: Study, cluster_id: str, seed: str, url: str, ca: str | None, image: str | None = None
     ) -> Reporting:
-        """The key is derived from the installation's seed, so that it is known again after a restart."""
+        """Return where the pods of a Study report to.
+
+        The key is derived from the installation's seed, so the operator knows it again after a restart.
+
+        Args:
+            study: the Study. Its UID is part of the key.
+            cluster_id: the UID of the cluster's kube-system namespace.
+            seed: the installation's secret text.
+            url: see `url`.
+            ca: see `ca`.
+            image: see `image`.
+        """
         message = f"{cluster_id}/{study.uid}".encode()
         return cls(url, hmac.new(seed.encode(), message, hashlib.sha256).hexdigest(), ca, image)
 
     @property
     def key_hash(self) -> bytes:
+        """The SHA-256 of the key: all that the database knows of it."""
         return hashlib.sha256(self.key.encode()).digest()
 
+    @property
+    def ca_path(self) -> str:
+        """The file in which libpq looks for the CA's certificates, as `url` names it."""
+        return parse_qs(self.url.partition("?")[2])["sslrootcert"][0]
+
     def secret_name(self, study: Study) -> str:
+        """Return the name of the study's Secret. Another content makes another name."""
         content = "\n".join((study.uid, self.url, self.key, self.ca or ""))
         return f"{study.name}-storage-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def secret(study: Study, reporting: Reporting) -> dict[str, Any]:
-    """The Secret that the study's pods take their address and key from."""
+    """Return the Secret from which the study's pods take their address and key."""
     content = {"url": reporting.url, "key": reporting.key}
     if reporting.ca:
         content["ca.crt"] = reporting.ca
@@ -72,7 +95,7 @@ def secret(study: Study, reporting: Reporting) -> dict[str, Any]:
             "name": reporting.secret_name(study),
             "namespace": study.namespace,
             "labels": {STUDY_LABEL: study.name},
-            "ownerReferences": [owner(study)],
+            "ownerReferences": [owner_reference(study)],
         },
         "type": "Opaque",
         "immutable": True,
@@ -80,7 +103,7 @@ def secret(study: Study, reporting: Reporting) -> dict[str, Any]:
     }
 
 
-def job(
+def job_manifest(
     study: Study,
     reporting: Reporting,
     number: int,
@@ -88,16 +111,20 @@ def job(
     params: Mapping[str, Any],
     name: str | None = None,
 ) -> dict[str, Any]:
-    """The Job of one trial.
+    """Return the Job of one trial.
 
     Args:
+        study: the Study, with the Job template.
+        reporting: where the Job's pods report to.
+        number: the trial's number.
+        trial_id: the trial's id in the database.
         params: the parameters that are active in this trial, by name.
-        name: of the Job; that of the trial's first attempt unless given.
+        name: the Job's name; None for the name of the trial's first attempt.
 
     Raises:
-        Refused: when the template contradicts what a trial is.
+        Refused: the template contradicts what a trial is.
     """
-    check(study)
+    check_template(study)
     template = copy.deepcopy(dict(study.job_template))
     spec = template["spec"]
     labels = {STUDY_LABEL: study.name, TRIAL_LABEL: str(number)}
@@ -111,14 +138,14 @@ def job(
     mount_checkpoints(study, number, pod)
     add_sidecar(study, pod, reporting.image)
     if reporting.ca:
-        volume = {
-            "secret": {"secretName": reporting.secret_name(study), "items": [{"key": "ca.crt", "path": "ca.crt"}]}
-        }
-        share(pod, volume, {"name": CA_VOLUME, "mountPath": CA_DIRECTORY, "readOnly": True}, "the operator")
+        directory, file = posixpath.split(reporting.ca_path)
+        items = [{"key": "ca.crt", "path": file}]
+        volume = {"secret": {"secretName": reporting.secret_name(study), "items": items}}
+        mount_in_all(pod, volume, {"name": CA_VOLUME, "mountPath": directory, "readOnly": True}, "the operator")
     name = name or study.job_name(number)
     environment = _environment(study, reporting, number, trial_id, params, name)
     for container in containers(pod):
-        # First, so that the user's own variables and arguments can refer to them: $(PARAM_lr).
+        # The operator's variables come first, so that the user's own can refer to them: $(PARAM_lr).
         container["env"] = environment + list(container.get("env") or ())
     request_gpus(study, pod)
     annotations = {TRIAL_ID_ANNOTATION: str(trial_id), GENERATION_ANNOTATION: str(study.generation)}
@@ -130,7 +157,7 @@ def job(
             "namespace": study.namespace,
             "labels": {**(given.get("labels") or {}), **labels},
             "annotations": {**(given.get("annotations") or {}), **annotations},
-            "ownerReferences": [owner(study)],
+            "ownerReferences": [owner_reference(study)],
         },
         "spec": spec,
     }
@@ -149,12 +176,14 @@ def _environment(
         "STUDY_SEARCH_SPACE": json.dumps(list(study.parameters)),
         "STUDY_OBJECTIVES": json.dumps([objective.name for objective in study.objectives]),
         "STUDY_CONSTRAINTS": json.dumps([constraint.name for constraint in study.constraints]),
+        "STUDY_DIRECTIONS": json.dumps([direction.lower() for direction in study.directions]),
+        "STUDY_OPTUNA_NAME": study.optuna_name,
         **({"STUDY_CHECKPOINT_DIR": study.checkpoints.mount_path} if study.checkpoints else {}),
         **{f"PARAM_{variable_name(name)}": as_text(value) for name, value in params.items()},
     }
     secret_name = reporting.secret_name(study)
     return [
-        # Kubernetes expands $(...) in a value; doubled, a dollar sign is only that.
+        # Kubernetes expands $(...) in a value. A doubled dollar sign stands for itself.
         *({"name": name, "value": value.replace("$", "$$")} for name, value in plain.items()),
         *(
             {"name": f"STUDY_STORAGE_{key.upper()}", "valueFrom": {"secretKeyRef": {"name": secret_name, "key": key}}}
@@ -164,16 +193,16 @@ def _environment(
 
 
 def variable_name(parameter: str) -> str:
-    """A parameter's name as part of an environment variable's: '.' and '-' become '_'."""
+    """Return a parameter's name as part of an environment variable's name: '.' and '-' become '_'."""
     return parameter.replace(".", "_").replace("-", "_")
 
 
 def _failure_policy(study: Study) -> dict[str, Any]:
-    """What fails a Job at once, whatever its backoffLimit.
+    """Return the podFailurePolicy, which fails a Job at once whatever its backoffLimit.
 
-    Disruptions (eviction, pre-emption, a lost node) are not the program's fault: the operator runs the trial again
-    under another Job. Kubernetes' own way, Ignore, would count them nowhere, know no limit and wait ten seconds before
-    the next pod. And parameters that cannot work do so no better a second time.
+    Disruptions (eviction, preemption, a lost node) are not the program's fault: the operator runs the trial again under
+    another Job. Kubernetes' own action Ignore would not count them, has no limit, and waits ten seconds before the next
+    pod. The other rule is for infeasible parameters, which work no better at a second try.
     """
     disrupted = {"type": "DisruptionTarget", "status": "True"}
     rules: list[dict[str, Any]] = [{"action": "FailJob", "onPodConditions": [disrupted]}]

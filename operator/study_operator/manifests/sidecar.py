@@ -1,31 +1,33 @@
-"""The container beside the program that reads its metrics from a file (spec.metrics.from: File)."""
+"""Add the container that reads metrics from a file beside the program (spec.metrics.from: File)."""
 
 from __future__ import annotations
 
 import posixpath
 from typing import Any
 
-from study_operator.manifests.volumes import containers, mounted_above, share
+from study_operator.manifests.volumes import TRIAL_IMAGE_ID, containers, mount_in_all, mounted_above
 from study_operator.model.study import Refused, Study
 
 NAME = "study-metrics"  # of the container, and of the volume where one is needed
-_USER = 65532  # of the trial image
-# The program may have ended, and the kubelet have sent its signal, before Python runs: a blocked one waits until then.
+# The program may end, and the kubelet send its signal, before Python runs. A blocked signal waits until then.
 _COMMAND = ("env", "--block-signal=TERM", "study-trial", "follow")
 
 
 def add_sidecar(study: Study, pod: dict[str, Any], image: str | None) -> None:
-    """Adds the sidecar to a trial's pod, and a volume that it shares with the program. Where the program's container
-    has a volume there already, it shares that.
+    """Add the sidecar to a trial's pod, and a volume that it shares with the program.
 
-    It is an init container that is restarted always, so that the kubelet starts it before all others and ends it after
-    the program, and the Job does not wait for it.
+    If the program's container mounts a volume there already, the sidecar shares that one.
+
+    The sidecar is an init container that is always restarted: the kubelet starts it before all other containers and
+    ends it after the program, and the Job does not wait for it.
 
     Args:
-        image: the trial image; None where the installation has none.
+        study: the Study.
+        pod: the pod's spec; it is changed.
+        image: the trial image; None if the installation has none.
 
     Raises:
-        Refused: when that cannot be done.
+        Refused: there is no trial image, or the template has a container or a volume of the same name.
     """
     metrics = study.metrics
     if metrics.source != "File":
@@ -45,7 +47,7 @@ def add_sidecar(study: Study, pod: dict[str, Any], image: str | None) -> None:
     directory = metrics.path if metrics.format == "TensorBoard" else posixpath.dirname(metrics.path)
     program = pod["containers"][0]
     if mounted_above(program, directory) is None:
-        share(pod, {"emptyDir": {}}, {"name": NAME, "mountPath": directory}, "spec.metrics")
+        mount_in_all(pod, {"emptyDir": {}}, {"name": NAME, "mountPath": directory}, "spec.metrics")
     found = mounted_above(program, directory)
     assert found is not None
     sidecar = _container(study, image, pod)
@@ -64,13 +66,13 @@ def _container(study: Study, image: str, pod: dict[str, Any]) -> dict[str, Any]:
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     if (pod.get("securityContext") or {}).get("runAsUser") == 0:
-        security["runAsUser"] = _USER
+        security["runAsUser"] = TRIAL_IMAGE_ID
     options = {"--format": metrics.format, "--path": metrics.path or "", "--step-name": metrics.step_name}
     return {
         "name": NAME,
         "image": image,
         "restartPolicy": "Always",
-        # Kubernetes expands $(...) in arguments; doubled, a dollar sign is only that.
+        # Kubernetes expands $(...) in arguments. A doubled dollar sign stands for itself.
         "command": [*_COMMAND, *(w.replace("$", "$$") for option in options.items() for w in option)],
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         "securityContext": security,

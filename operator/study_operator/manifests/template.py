@@ -1,4 +1,4 @@
-"""What a Study's Job template must not say: whatever contradicts what a trial is, or what is not a Job at all."""
+"""Check a Study's Job template: it must be a Job, and must not contradict what a trial is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from study_operator.manifests.volumes import containers
 from study_operator.model.study import Refused, Study
 
 WHERE = "spec.jobTemplate.spec"
-# Kubernetes makes a label of a Job's name, and the host name of each pod of an Indexed Job.
+# Kubernetes uses a Job's name as a label, and in the host name of each pod of an Indexed Job.
 _LONGEST_NAME = 63
 _RESERVED_PREFIXES = ("STUDY_STORAGE_", "STUDY_TRIAL_", "PARAM_")
 _RESERVED = (
@@ -18,19 +18,21 @@ _RESERVED = (
     "STUDY_SEARCH_SPACE",
     "STUDY_OBJECTIVES",
     "STUDY_CONSTRAINTS",
+    "STUDY_DIRECTIONS",
+    "STUDY_OPTUNA_NAME",
     "STUDY_CHECKPOINT_DIR",
 )
-# What the operator reads or adds to, and the Study's schema leaves open; all else the API server judges.
+# The parts that the operator reads or extends and that the Study's schema leaves open. The API server checks the rest.
 _CONTAINER = {"env": [{}], "volumeMounts": [{}], "resources": {"limits": {}, "requests": {}}}
 _POD = {"containers": [_CONTAINER], "initContainers": [_CONTAINER], "volumes": [{}], "securityContext": {}}
 _SHAPE = {"template": {"metadata": {"labels": {}}, "spec": _POD}}
 
 
-def check(study: Study) -> None:
-    """Judges the Study's Job template.
+def check_template(study: Study) -> None:
+    """Check the Study's Job template.
 
     Raises:
-        Refused: with what is wrong, where, and what to write instead.
+        Refused: the message says what is wrong, where, and what to write instead.
     """
     spec = study.job_template["spec"]
     _check_shape(spec, _SHAPE, WHERE)
@@ -70,7 +72,11 @@ def _check_shape(value: Any, shape: Any, where: str) -> None:
 
 
 def _check_names(study: Study, pods: int | None) -> None:
-    """Whether the names of all Jobs fit, and the host names of their pods; `pods` is None unless the Job is Indexed."""
+    """Check that the names of all Jobs fit, and the host names of their pods.
+
+    Args:
+        pods: how many pods an Indexed Job has; None if the Job is not Indexed.
+    """
     longest = study.job_name(study.max_trials - 1, study.infrastructure_retries)
     if pods is not None:
         longest += f"-{pods - 1}"

@@ -1,4 +1,4 @@
-"""Volumes that the operator adds to a trial's pod."""
+"""Add volumes to a trial's pod."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ from typing import Any
 
 from study_operator.model.study import Refused
 
+# User and group of the trial image (USER in trial-image/Dockerfile).
+TRIAL_IMAGE_ID = 65532
+
 
 def containers(pod: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """All containers of a pod, in the order in which they start."""
+    """Yield all containers of a pod, in the order in which they start."""
     yield from pod.get("initContainers") or ()
     yield from pod["containers"]
 
 
-def share(pod: dict[str, Any], volume: Mapping[str, Any], mount: Mapping[str, Any], field: str) -> None:
-    """Adds a volume to a pod and mounts it in every container.
+def mount_in_all(pod: dict[str, Any], volume: Mapping[str, Any], mount: Mapping[str, Any], field: str) -> None:
+    """Add a volume to a pod and mount it in every container.
 
     Args:
-        volume: without its name.
-        mount: with the volume's name.
-        field: of the Study, that asks for the volume.
+        pod: the pod's spec; it is changed.
+        volume: the volume without its name.
+        mount: the mount, with the volume's name.
+        field: who asks for the volume, for messages: a field of the Study, or the operator.
 
     Raises:
-        Refused: when the template has a volume of that name, or has something else there.
+        Refused: the template has a volume of that name, or mounts something else at that path.
     """
     name, path = mount["name"], mount["mountPath"]
     if any(other.get("name") == name for other in pod.get("volumes") or ()):
@@ -41,12 +45,12 @@ def share(pod: dict[str, Any], volume: Mapping[str, Any], mount: Mapping[str, An
 
 
 def mounted_at(container: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
-    """What a container mounts at exactly this path."""
+    """Return what a container mounts at exactly this path."""
     return next((mount for mount in container.get("volumeMounts") or () if _path(mount) == _normal(path)), None)
 
 
 def mounted_above(container: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
-    """What a container mounts at this path or nearest above it: where files in the path really are."""
+    """Return what a container mounts at this path or nearest above it, which is where the path's files are."""
     above = [
         m for m in container.get("volumeMounts") or () if _path(m) and (_normal(path) + "/").startswith(_path(m) + "/")
     ]

@@ -1,53 +1,43 @@
-"""Parameters that people wish for: initialTrials of the Study, and what a notebook enqueues."""
+"""Check the parameters of initial trials (spec.initialTrials), and bring them into the form that Optuna stores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.trial import FrozenTrial
 
 from study_operator.model.search_space import Space, as_text
 from study_operator.model.study import Refused, Study
-from study_operator.model.trial import TrialState
 
-# Where Optuna keeps what `study.enqueue_trial` was given.
+# The system attribute in which Optuna keeps the parameters that were given to `study.enqueue_trial`.
 WISH_ATTR = "fixed_params"
 
 
 def initial_trials(study: Study) -> list[dict[str, Any]]:
-    """spec.initialTrials as Optuna's `enqueue_trial` would store them: each value in its parameter's own type.
+    """Return spec.initialTrials as Optuna's `enqueue_trial` would store them: each value in its parameter's own type.
 
     Raises:
-        Refused: naming the first trial that cannot be run as it is written, and what to write instead.
+        Refused: a trial cannot be run as it is written. The message names the first one, and what to write instead.
     """
-    space, wishes = study.space, []
+    space, found = study.space, []
     for place, params in enumerate(study.initial_trials):
         try:
             space.check(params)
             _check_active(space, params)
         except ValueError as error:
             raise Refused("InvalidInitialTrials", f"spec.initialTrials[{place}]: {error}") from None
-        wishes.append({name: _typed(space.distributions[name], value) for name, value in params.items()})
-    return wishes
-
-
-def impossible(space: Space, trials: Iterable[FrozenTrial]) -> dict[int, str]:
-    """The waiting trials that wish for what cannot be: by trial_id, what is wrong with them."""
-    found: dict[int, str] = {}
-    for trial in trials:
-        if trial.state is TrialState.WAITING and WISH_ATTR in trial.system_attrs:
-            try:
-                space.check(trial.system_attrs[WISH_ATTR])
-            except ValueError as error:
-                found[trial._trial_id] = str(error)
+        found.append({name: _typed(space.distributions[name], value) for name, value in params.items()})
     return found
 
 
 def _check_active(space: Space, params: Mapping[str, Any]) -> None:
-    """Refuses a value that the trial might not have: one whose parent is left to the sampler."""
-    known = {name: d.choices[0] for name, d in space.distributions.items() if _fixed(d)} | dict(params)
+    """Refuse a value that the trial might not have, because the sampler chooses the parent's value.
+
+    Raises:
+        ValueError: names the parameter, and what to write instead.
+    """
+    known = {name: only for name, d in space.distributions.items() for only in _only_choice(d)} | dict(params)
     for name in params:
         child = name
         while (condition := space.conditions.get(child)) is not None:
@@ -66,8 +56,9 @@ def _check_active(space: Space, params: Mapping[str, Any]) -> None:
             child = condition.parent
 
 
-def _fixed(distribution: BaseDistribution) -> bool:
-    return isinstance(distribution, CategoricalDistribution) and distribution.single()
+def _only_choice(distribution: BaseDistribution) -> Sequence[Any]:
+    """Return the choice of a parameter that has only one; nothing for other parameters."""
+    return distribution.choices if isinstance(distribution, CategoricalDistribution) and distribution.single() else ()
 
 
 def _typed(distribution: BaseDistribution, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A trial's Job as Kubernetes has it: the state that decisions need, decoded from the object."""
+"""Decode a trial's Job into the state that decisions need."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from study_operator.model.study import GENERATION_ANNOTATION, TRIAL_ID_ANNOTATIO
 
 
 class JobPhase(Enum):
+    """How far a Job has come. COMPLETE and FAILED are the types of the Job's own conditions.
+
+    A Job that is suspended or being deleted and has not ended is ACTIVE: its pods may hold GPUs.
+    """
+
     ACTIVE = "Active"
     COMPLETE = "Complete"
     FAILED = "Failed"
@@ -19,17 +24,35 @@ class JobPhase(Enum):
 
 @dataclass(frozen=True)
 class JobState:
-    """A trial's Job as the cluster has it: how many `pods` it has had so far, how many are `ready` now, and how many
-    `leave`, which were told to end and have not; `reason` and `message` are the Failed condition's. `gpus` are those
-    that all its pods together ask for. `generation` is the Study's that it was made from."""
+    """A trial's Job as Kubernetes has it. Times are aware, UTC.
+
+    Attributes:
+        name: names the trial and its attempt.
+        uid: tells it from other Jobs of this name.
+        number: the trial's number.
+        trial_id: the trial's id in the database.
+        phase: whether it has ended.
+        created_at: when the API server created it.
+        started_at: when it was last created or resumed.
+        finished_at: when it completed or failed.
+        pods: how many pods it has or has had.
+        ready: how many of its pods are ready now.
+        leave: how many of its pods are terminating: they have been told to end and have not ended yet.
+        gpus: how many GPUs all its pods together ask for.
+        generation: that of the Study from which it was made.
+        suspended: whether a queue manager or a user has suspended it.
+        deleting: whether it is being deleted.
+        reason: the reason of the condition with which it has ended; empty before.
+        message: the message of that condition.
+    """
 
     name: str
     uid: str
     number: int
     trial_id: int
     phase: JobPhase
-    created_at: datetime  # UTC, aware
-    started_at: datetime | None = None  # when it was last created or resumed
+    created_at: datetime
+    started_at: datetime | None = None
     finished_at: datetime | None = None
     pods: int = 0
     ready: int = 0
@@ -43,7 +66,7 @@ class JobState:
 
 
 def _pods(status: Mapping[str, Any]) -> int:
-    """How many pods a Job has or has had; one that has just ended is counted in `uncountedTerminatedPods` at first."""
+    """Return how many pods a Job has or has had. A pod that has just ended is in `uncountedTerminatedPods` at first."""
     uncounted = status.get("uncountedTerminatedPods") or {}
     return sum(status.get(name) or 0 for name in ("active", "succeeded", "failed", "terminating")) + sum(
         len(uncounted.get(name) or ()) for name in ("succeeded", "failed")
@@ -51,11 +74,17 @@ def _pods(status: Mapping[str, Any]) -> int:
 
 
 def job_state(manifest: Mapping[str, Any], gpus: str) -> JobState | None:
+    """Return the state of a Job; None if the operator has not made it, whatever its owner reference says.
+
+    Args:
+        manifest: the Job, as the API server has it.
+        gpus: the name of the resource that is counted as GPUs.
+    """
     meta, status = manifest["metadata"], manifest.get("status") or {}
     number = (meta.get("labels") or {}).get(TRIAL_LABEL, "")
     trial_id = (meta.get("annotations") or {}).get(TRIAL_ID_ANNOTATION, "")
     if not (number.isdecimal() and trial_id.isdecimal()):
-        return None  # not made by the operator, whatever its owner says
+        return None
     phase, finished, reason, message = JobPhase.ACTIVE, None, "", ""
     for condition in status.get("conditions") or ():
         if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
@@ -84,16 +113,16 @@ def job_state(manifest: Mapping[str, Any], gpus: str) -> JobState | None:
 
 
 def gpus_of(job: Mapping[str, Any], resource_name: str) -> int:
-    """How many of a resource all pods of a Job ask for together.
+    """Return how many of a resource all pods of a Job ask for together.
 
-    Of init containers nothing is counted: they run before the others and use the same devices. What is not a plain
-    number counts nothing either; the API server has no other for extended resources below 1000.
+    Init containers do not count: they run before the other containers and use the same devices. An amount that is not a
+    plain number counts nothing; for extended resources the API server writes amounts below 1000 as plain numbers.
     """
     spec = job["spec"]
     wanted = 0
     for container in spec["template"]["spec"]["containers"]:
         resources = container.get("resources") or {}
-        for kind in ("limits", "requests"):  # equal where both are given: extended resources are not overcommitted
+        for kind in ("limits", "requests"):  # equal if both are given: extended resources are not overcommitted
             if resource_name in (found := resources.get(kind) or {}):
                 number = str(found[resource_name])
                 wanted += int(number) if number.isdecimal() else 0

@@ -1,4 +1,4 @@
-"""What a program prints, as values: how a line of a trial's log is read."""
+"""Read values from the lines that a program prints."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import re2
 
 from study_operator.model.study import Refused, Study
 
-LONGEST_LINE = 8192  # bytes; longer ones are not read: a value at the cut would be another value
-HIGHEST_STEP = 2**31 - 1  # Optuna's column is an integer
-_MOST_MATCHES = 200  # in a line; more of them would only keep the operator busy
-_SHOWN = 200  # characters of a bad line that people get to see
+LONGEST_LINE = 8192  # bytes; longer lines are not read, because a value at the cut would be another value
+HIGHEST_STEP = 2**31 - 1  # the highest integer of Optuna's column
+_MOST_MATCHES = 200  # in a line; more would only keep the operator busy
+_SHOWN = 200  # characters of a bad line that users see
 
 # Colours and cursor movements of a terminal.
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-# Not what float() takes: that would let 1_000 and digits of other scripts pass for numbers.
+# Stricter than float(), which accepts 1_000 and digits of other scripts.
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?(?:inf|infinity)|[-+]?nan", re.I)
 _STEP = re.compile(r"([0-9]+)(?:\.0*)?(?:/[0-9]+)?")  # 3, 3.0, and 3/30
 _WORD = "A-Za-z0-9_./-"
@@ -29,9 +29,12 @@ Pairs = Iterable[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Line:
-    """What one line says: values by the name of their objective or constraint, and the step, None where it has none.
+    """What one line says.
 
-    `bad` says in words what cannot be read; then there are no values.
+    Attributes:
+        values: by the name of the objective or constraint.
+        step: None if the line has none.
+        bad: what cannot be read, in words; then there are no values.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
@@ -40,13 +43,13 @@ class Line:
 
 
 class Lines:
-    """Reads the lines of one study's trials. Any bytes will do; the time for a line is linear in its length.
+    """Reads the lines of one study's trials. Any bytes are allowed; the time for a line is linear in its length.
 
     Args:
-        find: the names and texts of values in a line, in their order.
-        objectives: names; values may be infinite or NaN.
-        constraints: names; values are finite.
-        step: the name under which the program writes the step.
+        find: finds the names and texts of values in a line, in their order.
+        objectives: names of the objectives, whose values may be infinite or NaN.
+        constraints: names of the constraints, whose values are finite.
+        step: the name under which the program prints the step.
     """
 
     def __init__(
@@ -58,8 +61,10 @@ class Lines:
         self._marks = tuple(name.encode() for name in self._wanted)
 
     def read(self, line: bytes) -> Line | None:
-        """What a line says; None when it names no objective and no constraint, as most lines do. Of a name that is
-        there twice, the last counts."""
+        """Return what a line says; None if it names no objective and no constraint, as most lines do.
+
+        If a name is there twice, the last one counts.
+        """
         if not any(mark in line for mark in self._marks):
             return None
         text = _ESCAPES.sub("", line[:LONGEST_LINE].decode("utf-8", "replace")).rstrip("\r\n")
@@ -91,10 +96,10 @@ class Lines:
 
 
 def build(study: Study) -> Lines | None:
-    """What reads the logs of a study's trials; None when they do not report by what they print.
+    """Return what reads the logs of a study's trials; None if they do not report by what they print.
 
     Raises:
-        Refused: InvalidMetricsPattern when the pattern cannot be used, InvalidMetrics when a name means two things.
+        Refused: the pattern cannot be used (InvalidMetricsPattern), or a name means two things (InvalidMetrics).
     """
     metrics = study.metrics
     if metrics.source != "Stdout":
@@ -113,11 +118,11 @@ def build(study: Study) -> Lines | None:
 
 
 def number(word: str) -> float | None:
-    """A number as programs print it: 0.91, -1e-3, nan, inf. None for everything else, 0,91 and 91% included."""
+    """Return a number as programs print it: 0.91, -1e-3, nan, inf. None for everything else, also for 0,91 and 91%."""
     if not _NUMBER.fullmatch(word):
         return None
     value = float(word)
-    # 1e999 is written as a number and too large for one.
+    # 1e999 is written like a finite number, but is too large for one.
     return None if math.isinf(value) and "inf" not in word.lower() else value
 
 
@@ -134,9 +139,12 @@ def _bad(why: str, line: str) -> Line:
 
 
 def _default(names: list[str]) -> Callable[[str], Pairs]:
-    """Finds `name=value` and `name: value`, also with quotes, as in JSON or a printed dict. A value goes on over what
-    does not separate values, so that 0.91s or 0,91 is read as a whole, and refused, instead of as 0.91 or 0."""
-    # The names are escaped: this is nobody's pattern but ours, and Python's own engine, ten times as fast, is safe.
+    """Find `name=value` and `name: value`, also with quotes, as in JSON or a printed dict.
+
+    A value ends only at a character that separates values. So 0.91s or 0,91 is read as a whole and refused, instead of
+    being read as 0.91 or 0.
+    """
+    # The names are escaped and the pattern is the operator's own. So Python's engine is safe; it is ten times as fast.
     pattern = re.compile(
         rf"(?<![{_WORD}])({'|'.join(map(re.escape, names))})[\"']?[ \t]*[:=][ \t]*[\"']?"
         r"((?:[^\s,;|)\]}\"']|,(?=[0-9]))*)"
@@ -145,14 +153,14 @@ def _default(names: list[str]) -> Callable[[str], Pairs]:
     def find(line: str) -> Iterator[tuple[str, str]]:
         for match in pattern.finditer(line):
             word = match[2]
-            # The point that ends a sentence.
+            # The full stop of a sentence is no part of the value.
             yield match[1], word[:-1] if word.endswith(".") and word != "." else word
 
     return find
 
 
 def _given(pattern: str) -> Callable[[str], Pairs]:
-    """Finds what a tenant's pattern matches: RE2, whose time does not explode whatever the pattern."""
+    """Find what a user's pattern matches. RE2 needs linear time, whatever the pattern."""
     options = re2.Options()
     options.log_errors = False
     options.max_mem = 1 << 20  # bytes, for the compiled pattern and its cache

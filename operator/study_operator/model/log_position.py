@@ -1,8 +1,9 @@
-"""How far the log of one pod has been read, so that reading goes on there without losing or doubling a line.
+"""Remember how far the log of one pod has been read, so that no line is lost or read twice.
 
-Kubernetes gives each line the time at which it was written, and gives out lines from a second on. Several may have
-the same time, and a node's clock may be put back. So a position names the first of the lines taken that has the highest
-time, its anchor, and counts the lines taken from there on: whatever their times are, those are the ones to pass over.
+Kubernetes gives each line the time at which it was written, and returns lines from a given second on. Several lines may
+have the same time, and a node's clock may be put back. So a position has an anchor: the highest time of the lines
+taken. It counts the lines taken from the first line with that time on. Whatever times those lines have, they are passed
+over when the log is read again.
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 _SECOND = 1_000_000_000  # ns
-_PUT_BACK = 10  # seconds by which a clock may be put back while nobody reads
+_PUT_BACK = 10  # seconds by which a node's clock may be put back between two requests for the log
 # 2026-11-22T02:38:28.123456789Z, or with the offset of a node's time zone.
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)(?: |$)")
 
 
 @dataclass(frozen=True)
 class Position:
-    """Times are in nanoseconds since 1970.
+    """A position in a log. Times are in nanoseconds since 1970.
 
     Attributes:
         anchor: the highest time that a line taken has; None when none has been taken.
-        taken: how many lines have been taken from the first with that time on, itself included.
-        lowest: the lowest time of those.
-        restarts: how often the container had been restarted when it wrote them.
+        taken: how many lines have been taken from the first line with that time on, including that line.
+        lowest: the lowest time of those lines.
+        restarts: how often the container had been restarted when it wrote those lines.
         counted: how many values without a step this run of the program has reported.
     """
 
@@ -37,30 +38,32 @@ class Position:
 
     @property
     def since(self) -> str | None:
-        """The second from which on the log is to be asked for; None for all of it."""
+        """The second from which to request the log; None for the whole log."""
         if self.anchor is None:
             return None
         return datetime.fromtimestamp(self.lowest // _SECOND - _PUT_BACK, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def restarted(self, restarts: int) -> Position:
-        """The same place, for another run of the program: a new container of the same pod."""
+        """Return the same place for another run of the program: a new container of the same pod."""
         return self if restarts == self.restarts else replace(self, restarts=restarts, counted=0)
 
     def as_text(self) -> str:
+        """Return the position as a text that `of_text` reads."""
         anchor = "-" if self.anchor is None else self.anchor
         return f"{anchor} {self.taken} {self.lowest} {self.restarts} {self.counted}"
 
     @classmethod
     def of_text(cls, text: str) -> Position:
+        """Return the position that `as_text` has written."""
         anchor, *rest = text.split()
         return cls(None if anchor == "-" else int(anchor), *map(int, rest))
 
 
 class Place:
-    """The place of a reader in a log that is given out again, from `Position.since` on.
+    """The place of a reader in a log that is read again, from `Position.since` on.
 
     Attributes:
-        position: after the last line that `passes`.
+        position: the position after the last line that `passes` has let through.
     """
 
     def __init__(self, position: Position) -> None:
@@ -69,11 +72,11 @@ class Place:
         self._known = 0
 
     def passes(self, time: int) -> bool:
-        """Whether the next line, of this time, is a new one; then the position is moved behind it."""
+        """Return whether the next line, with this time, is new. If so, move the position behind it."""
         if self._anchor is not None:
             if time < self._anchor:
                 return False
-            # A later time: what was taken is not given out any more, its file has been rotated away.
+            # With a later time: the lines taken are not returned any more, because their file was rotated away.
             self._known = self.position.taken if time == self._anchor else 0
             self._anchor = None
         if self._known:
@@ -88,13 +91,13 @@ class Place:
 
 
 def split(line: bytes) -> tuple[int, bytes] | None:
-    """Time and text of a line as Kubernetes gives it out; None for a line of the kubelet's own, which has no time."""
+    """Return time and text of a line as Kubernetes returns it; None for the kubelet's own lines, which have no time."""
     found = _STAMP.match(line)
     if found is None:
         return None
     second, fraction, offset = found.groups()
     try:
-        moment = datetime.fromisoformat(second.decode() + ("+00:00" if offset == b"Z" else offset.decode()))
+        moment = datetime.fromisoformat((second + offset).decode())
     except ValueError:
         return None
     return int(moment.timestamp()) * _SECOND + int((fraction or b"0").ljust(9, b"0")), line[found.end() :]

@@ -1,4 +1,4 @@
-"""Trials whose pods do not start: why, and when that counts as a failure of the cluster."""
+"""Find out why trials' pods do not start, and when this counts as a failure of the infrastructure."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 
 from study_operator.model import pods
 from study_operator.model.job_state import JobState
-from study_operator.model.plan import Stuck
+from study_operator.model.observed import Stuck
 from study_operator.model.study import JOB_LABEL, TRIAL_LABEL, Study
 from study_operator.model.trial import Failure, FailureClass
 
-# A pod that has not become ready after this time is asked why, and again each time it has waited a quarter longer,
-# within these bounds, in seconds: a pod may wait for a GPU for days.
+# After this time the operator asks why a pod has not become ready. It asks again each time that the pod has waited a
+# quarter longer, within these bounds, because a pod may wait for a GPU for days.
 PENDING_AFTER_SECONDS, _ASK_AGAIN_SECONDS, _ASK_AGAIN_MOST_SECONDS = 8.0, 10.0, 30.0
 
 Pod = Mapping[str, Any]
 
 
 def waiting(jobs: Iterable[JobState]) -> list[JobState]:
-    """Those of some active Jobs that have no ready pod and ought to: a queue manager suspends those it holds back."""
+    """Return the active Jobs that should have a ready pod and have none. A Job that is suspended need not have one."""
     return [job for job in jobs if not (job.ready or job.deleting or job.suspended)]
 
 
 def ask_again(jobs: Iterable[JobState], now: datetime) -> tuple[bool, float | None]:
-    """Whether it is time to ask why some waiting Jobs have no ready pod, and in how many seconds to look again."""
+    """Return whether to ask now why waiting Jobs have no ready pod, and in how many seconds to reconcile again."""
     ages = [(now - _since(job)).total_seconds() for job in jobs]
     late = [age for age in ages if age >= PENDING_AFTER_SECONDS]
     if not late:
@@ -34,7 +34,7 @@ def ask_again(jobs: Iterable[JobState], now: datetime) -> tuple[bool, float | No
 
 
 def why(jobs: Iterable[JobState], pending: Iterable[Pod]) -> str | None:
-    """Why a trial's pod does not run; None when each has one and it is just starting."""
+    """Return why a trial's pod does not run; None if each Job has a pod and it is just starting."""
     for pod in pending:
         if found := pods.waiting_for(pod):
             reason, message = found
@@ -54,11 +54,16 @@ def why(jobs: Iterable[JobState], pending: Iterable[Pod]) -> str | None:
 
 
 def stuck(study: Study, jobs: Iterable[JobState], pending: Iterable[Pod], now: datetime) -> dict[str, Stuck]:
-    """Which of some waiting Jobs have waited too long for a node or an image, by name. One that waits for something
-    that an edit of the Study may have put right is made anew, which does not count as a failure.
+    """Return the waiting Jobs that have waited too long for a node or an image, by name.
+
+    If the Study was edited since, the edit may have removed the cause. Then the Job is created again, and this does not
+    count as a failure.
 
     Args:
+        study: the Study.
+        jobs: the waiting Jobs.
         pending: the study's pods that have not started.
+        now: the time of the API server's clock, aware, UTC.
     """
     by_job = {(pod["metadata"].get("labels") or {}).get(JOB_LABEL): pod for pod in pending}
     found: dict[str, Stuck] = {}
@@ -78,7 +83,7 @@ def stuck(study: Study, jobs: Iterable[JobState], pending: Iterable[Pod], now: d
 
 
 def until_stuck(study: Study, jobs: Iterable[JobState], now: datetime) -> float | None:
-    """In how many seconds the first of some waiting Jobs will have waited too long; None when they may wait on."""
+    """Return in how many seconds the first waiting Job has waited too long; None if all may go on waiting."""
     if study.pending_deadline is None:
         return None
     left = (study.pending_deadline - (now - _since(job)).total_seconds() for job in jobs)

@@ -1,4 +1,4 @@
-"""What a pod's status says about why it waits or how it ended."""
+"""Read from a pod's status why it waits, or how it has ended."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 from study_operator.model.job_state import JobState
 from study_operator.model.trial import Failure, FailureClass
 
-# A container that waits with one of these is on its way, not in trouble.
+# With one of these reasons a container is being started, and nothing is wrong.
 _STARTING = ("", "ContainerCreating", "PodInitializing")
 
 
 def waiting_for(pod: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Why a pending pod does not run, in the scheduler's or the kubelet's own words, as reason and message; None when
-    it is just starting."""
+    """Return why a pending pod does not run, as reason and message; None if it is just starting.
+
+    Both are the scheduler's or the kubelet's own words.
+    """
     status = pod.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
@@ -23,7 +25,7 @@ def waiting_for(pod: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def cannot_start(pod: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Why the kubelet cannot start a container of a pod: mostly its image."""
+    """Return why the kubelet cannot start a container of a pod, mostly because of its image; None if it can."""
     for container in _statuses(pod.get("status") or {}):
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason", "") not in _STARTING:
@@ -32,8 +34,11 @@ def cannot_start(pod: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def last_container(pods: Iterable[Mapping[str, Any]]) -> tuple[str, str] | None:
-    """Pod and container whose log says most about the end of a Job: the one that failed, or else the first of the
-    latest pod; None when there is no pod any more."""
+    """Return the names of the pod and the container whose log says most about the end of a Job.
+
+    This is a container that failed, of the latest pod with such a container, or else the first container of the latest
+    pod. None if there are no pods.
+    """
     latest_first = _latest_first(pods)
     for pod in latest_first:
         if (failed := _failed_container(pod)) is not None:
@@ -48,9 +53,11 @@ def _latest_first(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _failed_container(pod: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The container that failed first: sidecars beside it are then ended by the kubelet, as if they had failed too,
-    often within the same second."""
-    sidecars_last = reversed(_statuses(pod.get("status") or {}))  # they are init containers
+    """Return the container that failed first.
+
+    The kubelet then ends the sidecars, and they look as if they had failed too, often within the same second.
+    """
+    sidecars_last = reversed(_statuses(pod.get("status") or {}))  # sidecars are init containers
     failed = [container for container in sidecars_last if _terminated(container).get("exitCode", 0) != 0]
     return min(failed, key=lambda container: _terminated(container).get("finishedAt") or "", default=None)
 
@@ -58,10 +65,15 @@ def _failed_container(pod: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def failure(
     job: JobState, pods: Iterable[Mapping[str, Any]], last_log_line: str = "", infeasible: Collection[int] = ()
 ) -> Failure:
-    """Why a Job failed: the Job's own time limit, or of its latest pod that says so, what the cluster did to it or how
-    its container ended.
+    """Find out why a Job failed.
+
+    In this order: the Job exceeded its deadline; a pod was disrupted (evicted, preempted, its node lost); a container
+    exited with an error. The latest pod that gives a reason decides.
 
     Args:
+        job: the Job.
+        pods: its pods, as far as they still exist.
+        last_log_line: the last line that its program has logged.
         infeasible: exit codes by which a program says that its parameters cannot work.
     """
     if job.reason == "DeadlineExceeded":
@@ -72,7 +84,7 @@ def failure(
     for pod in _latest_first(pods):
         status = pod.get("status") or {}
         if status.get("reason") and status.get("phase") == "Failed":  # Evicted, NodeLost, OutOfcpu, ...
-            # A pod's own time limit is the user's; everything else that befalls a whole pod is the cluster's doing.
+            # A pod's deadline is the user's. Everything else that happens to a whole pod is done by the cluster.
             kind = FailureClass.PROGRAM if status["reason"] == "DeadlineExceeded" else FailureClass.INFRASTRUCTURE
             return Failure(status["reason"], status.get("message", ""), None, last_log_line, kind)
         if disrupted := _disruption([pod]):
@@ -83,7 +95,7 @@ def failure(
             if code in infeasible:
                 words = ended.get("message") or f"exit code {code} is one of infeasibleExitCodes"
                 return Failure("Infeasible", words, code, last_log_line, FailureClass.INFEASIBLE)
-            # What the kubelet says of a container that it has lost, after its node went down.
+            # The kubelet says this about a container that it has lost, after its node went down.
             lost = reason == "ContainerStatusUnknown"
             kind = FailureClass.INFRASTRUCTURE if lost else FailureClass.PROGRAM
             return Failure(reason, ended.get("message") or "", code, last_log_line, kind)
@@ -94,7 +106,7 @@ _DISRUPTION = "DisruptionTarget"
 
 
 def _disruption(pods: Iterable[Mapping[str, Any]]) -> tuple[str, str] | None:
-    """Why the cluster ended one of some pods: evicted, pre-empted, its node lost or tainted."""
+    """Return why the cluster ended one of these pods: evicted, preempted, node lost or tainted. None if it did not."""
     for pod in _latest_first(pods):
         for condition in (pod.get("status") or {}).get("conditions") or ():
             if condition["type"] == _DISRUPTION and condition["status"] == "True":

@@ -1,4 +1,4 @@
-"""spec.parameters as a search space: Optuna's distributions, when each parameter is active, and parameters as text."""
+"""Turn spec.parameters into a search space: a distribution for each parameter, and when each parameter is active."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _MOST_CHARACTERS = 128
 
 
 @dataclass(frozen=True)
-class Condition:
-    """A parameter is active when `parent` is and has one of `values`, which it can take."""
+class When:
+    """When a conditional parameter is active: its `parent` is active and has one of these `values`."""
 
     parent: str
     values: tuple[Any, ...]
@@ -29,24 +29,28 @@ class Condition:
 
 @dataclass(frozen=True)
 class Space:
-    """What a study may try: a distribution for each parameter, in the order of the spec, and the conditions of those
-    that have one. A parent comes before its children, and each parameter has one parent at most: a forest.
+    """What a study may try. The parameters are a forest: each has one parent at most, which comes before it.
+
+    Attributes:
+        distributions: Optuna's distribution of each parameter, in the order of the spec.
+        conditions: when each conditional parameter is active.
     """
 
     distributions: Mapping[str, BaseDistribution]
-    conditions: Mapping[str, Condition]
+    conditions: Mapping[str, When]
 
     @property
     def conditional(self) -> bool:
+        """Whether a parameter depends on another one."""
         return bool(self.conditions)
 
     def active(self, name: str, params: Mapping[str, Any]) -> bool:
-        """Whether a trial with these parameters, those before it, has this one."""
+        """Return whether a trial has this parameter, if it has these values of the parameters before it."""
         condition = self.conditions.get(name)
         return condition is None or (condition.parent in params and params[condition.parent] in condition.values)
 
     def choose(self, suggest: Callable[[str, BaseDistribution], Any]) -> dict[str, Any]:
-        """The parameters of one trial: `suggest` is asked for a value of each one that is active, in order."""
+        """Return the parameters of one trial: a value from `suggest` for each active parameter, in order."""
         params: dict[str, Any] = {}
         for name, distribution in self.distributions.items():
             if self.active(name, params):
@@ -54,24 +58,25 @@ class Space:
         return params
 
     def roots(self) -> list[str]:
+        """Return the parameters that every trial has."""
         return [name for name in self.distributions if name not in self.conditions]
 
     def children(self, parent: str) -> list[str]:
+        """Return the parameters that depend on this one directly."""
         return [name for name, condition in self.conditions.items() if condition.parent == parent]
 
     def deciding(self, name: str) -> list[Any]:
-        """The values of a parameter on which it depends which others are active, in order."""
+        """Return the values of a parameter with which its children are active, in order."""
         found: list[Any] = []
         for child in self.children(name):
             found.extend(value for value in self.conditions[child].values if value not in found)
         return found
 
     def check(self, params: Mapping[str, Any]) -> None:
-        """Checks parameters that somebody wishes for; those that are left out are free.
+        """Check the parameters of an initial or waiting trial. Parameters that are left out are free.
 
         Raises:
-            ValueError: naming a parameter that there is not, one whose value is impossible, or one that is not active
-                with the value that is wished for its parent.
+            ValueError: a parameter does not exist, has an impossible value, or is not active with its parent's value.
         """
         for name, value in params.items():
             if name not in self.distributions:
@@ -88,13 +93,13 @@ class Space:
 
 
 def search_space(parameters: Sequence[Mapping[str, Any]]) -> Space:
-    """The search space that a spec describes; the API server has checked that parents come before their children.
+    """Return the search space of spec.parameters.
 
     Raises:
-        ValueError: naming the parameter, and what is impossible about its range, its choices or its `when`.
+        ValueError: the range, the choices or the `when` of a parameter are impossible. The message names it.
     """
     space: dict[str, BaseDistribution] = {}
-    conditions: dict[str, Condition] = {}
+    conditions: dict[str, When] = {}
     for parameter in parameters:
         name = parameter["name"]
         try:
@@ -113,9 +118,11 @@ def _distribution(parameter: Mapping[str, Any]) -> BaseDistribution:
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError("low and high must be finite numbers")
         step = None if bounds.get("step") is None else float(bounds["step"])
+        if step is not None and not math.isfinite(step):  # Optuna takes it where low and high are equal
+            raise ValueError("step must be a finite number")
         try:
             return FloatDistribution(low, high, log=bounds.get("log", False), step=step)
-        except decimal.InvalidOperation:  # more steps than Optuna can count
+        except decimal.InvalidOperation:  # there are more steps than Optuna can count
             raise ValueError(
                 f"step {step!r} is too small for {low!r} to {high!r}: write a larger one, or leave it out"
             ) from None
@@ -154,7 +161,7 @@ def _check_choices(choices: Sequence[Any]) -> None:
             )
 
 
-def _condition(when: Mapping[str, Any], before: Mapping[str, BaseDistribution]) -> Condition:
+def _condition(when: Mapping[str, Any], before: Mapping[str, BaseDistribution]) -> When:
     parent, values = when["parameter"], tuple(when["in"])
     distribution = before.get(parent)
     if distribution is None:
@@ -164,12 +171,11 @@ def _condition(when: Mapping[str, Any], before: Mapping[str, BaseDistribution]) 
     for value in values:
         if not possible(distribution, value):
             raise ValueError(f"when names the value {_shown(value)} of {parent}, which is {describe(distribution)}")
-    return Condition(parent, values)
+    return When(parent, values)
 
 
 def possible(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a parameter can have this value. Text is not a number, and true is not 1, though Python and Optuna say
-    so."""
+    """Return whether a parameter can have this value. True is not 1 here, although it is in Python and Optuna."""
     if isinstance(distribution, CategoricalDistribution):
         return any(choice == value and _is_bool(choice) is _is_bool(value) for choice in distribution.choices)
     if _is_bool(value) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -182,7 +188,7 @@ def _is_bool(value: Any) -> bool:
 
 
 def describe(distribution: BaseDistribution) -> str:
-    """The values that a parameter can have, for a sentence."""
+    """Return the values that a parameter can have, in words for a message."""
     if isinstance(distribution, CategoricalDistribution):
         return _one_of(distribution.choices)
     assert isinstance(distribution, FloatDistribution | IntDistribution)
@@ -198,16 +204,18 @@ def _one_of(values: Sequence[Any], most: int = 10) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as one would write it in the Study, shortened."""
+    """Return a value as users write it in the Study, shortened."""
     text = f'"{value}"' if isinstance(value, str) else as_text(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def example_params(space: Space) -> dict[str, Any]:
-    """The parameters of one trial: as many as can be active together, each with its lowest value or first choice where
-    that decides nothing."""
-    best: dict[str, dict[str, Any]] = {}  # the most that a parameter and all below it can be
-    for name in reversed(space.distributions):
+    """Return the parameters of an example trial, with as many active parameters as possible.
+
+    A parameter has its lowest value or first choice, unless another value makes more parameters active.
+    """
+    best: dict[str, dict[str, Any]] = {}  # by parameter: the most parameters that it and those below it can make active
+    for name in reversed(list(space.distributions)):
         candidates = []
         for value in _candidates(name, space):
             below = [child for child in space.children(name) if value in space.conditions[child].values]
@@ -226,7 +234,7 @@ def _candidates(name: str, space: Space) -> Iterable[Any]:
 
 
 def as_text(value: Any) -> str:
-    """A parameter's value as pods and people see it: the shortest text that reads back as the same value."""
+    """Return a parameter's value as pods and users read it: the shortest text that reads back as the same value."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return "null" if value is None else str(value)

@@ -1,43 +1,43 @@
-"""Which replica is to serve which study, and under which numbers PostgreSQL knows their locks.
+"""Decide which replica should serve which study, and number the studies' locks in PostgreSQL.
 
-The replicas work it out alike without talking, by rendezvous hashing (Thaler and Ravishankar, "Using name-based
-mappings to increase hit rates", IEEE/ACM Transactions on Networking 6(1), 1998). Each study belongs to the member with
-the highest hash of both: to one that comes, only what is its own then moves; from one that goes, only what was.
+All replicas compute the same result without talking to each other, by rendezvous hashing (Thaler and Ravishankar,
+"Using name-based mappings to increase hit rates", IEEE/ACM Transactions on Networking 6(1), 1998). Each study belongs
+to the member with the highest hash of both. When a member joins, only the studies that now belong to it move; when a
+member leaves, only the studies that belonged to it move.
 
-This is a wish, not a right: two replicas that see different members may want the same study, and its lock decides.
+The result is no right to serve a study. Two replicas that see different members may want the same study; then the
+study's lock decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from hashlib import blake2b
-from typing import TypeVar
 
-K = TypeVar("K", bound=tuple[str, str])  # namespace and name of a study
-
-
-def owner(members: Collection[int], study: tuple[str, str]) -> int | None:
-    """The member that a study belongs to; None when there are no members."""
-    return max(members, key=lambda member: (_hash(f"{member}/{study[0]}/{study[1]}"), member), default=None)
+from study_operator.model.study import StudyKey
 
 
-def share(members: Collection[int], member: int, studies: Iterable[K]) -> set[K]:
-    """Those of some studies that belong to one of the members."""
-    return {study for study in studies if owner(members, study) == member}
+def owner(members: Collection[int], key: StudyKey) -> int | None:
+    """Return the member that a study belongs to; None when there are no members."""
+    return max(members, key=lambda member: (_hash(f"{member}/{key.namespace}/{key.name}"), member), default=None)
 
 
-def lock_key(cluster_id: str, study: tuple[str, str]) -> int:
-    """The number of a study's lock, a signed integer of 64 bits.
+def share(members: Collection[int], member: int, keys: Iterable[StudyKey]) -> set[StudyKey]:
+    """Return the studies that belong to one of the members."""
+    return {key for key in keys if owner(members, key) == member}
 
-    By name, not by UID: a Study, its deleted predecessors of that name and their Jobs, which share names too, are one
-    replica's affair.
+
+def lock_key(cluster_id: str, key: StudyKey) -> int:
+    """Return the number of a study's lock, a signed integer of 64 bits.
+
+    It is made of the name, not of the UID: a Study and its deleted predecessors of the same name have Jobs of the same
+    names, so one replica must serve them all.
     """
-    return _hash(f"study/{cluster_id}/{study[0]}/{study[1]}") - 2**63
+    return _hash(f"study/{cluster_id}/{key.namespace}/{key.name}") - 2**63
 
 
 def group_key(cluster_id: str, namespaces: Iterable[str]) -> int:
-    """The number, of 31 bits, under which replicas find each other: those of one cluster that watch the same
-    namespaces."""
+    """Return the number, of 31 bits, under which the replicas of one cluster that watch the same namespaces meet."""
     return _hash(f"replicas/{cluster_id}/{','.join(sorted(namespaces))}") >> 33
 
 

@@ -1,6 +1,6 @@
-"""A Study's status, computed from what was observed. All of it can be computed again; nothing in it is the truth.
+"""Compute a Study's status from what was observed. Nothing in it is the truth: all of it can be computed again.
 
-It has the same size at ten trials and at a hundred thousand: counts, the best trial, the last few failures.
+The status has the same size with ten trials and with a hundred thousand: counts, the best trial, the last few failures.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from study_operator.model.plan import Observed, Outcome, over
+from study_operator.model.observed import Observed
+from study_operator.model.outcome import Outcome, over
 from study_operator.model.study import Study
 from study_operator.model.summary import queued_trials, shorten, summary, time_text, warm_started
 from study_operator.model.trial import TrialState
@@ -19,13 +20,20 @@ from study_operator.model.warm_start import WarmStarted
 
 _MESSAGE = 2048  # the CRD's bound, in characters
 _SIZE = 15_000  # of the whole status as JSON, in bytes: 16 KiB with what the API server adds
-# To how many characters parameters and messages are shortened, until all is small enough.
+# Lengths to which parameters and messages are shortened, in characters, one after the other until all is small enough.
 _LENGTHS = (*((most, max(most, 64)) for most in (1024, 512, 256, 128, 64, 32, 16, 8, 4)), (4, 16))
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition: True, False or Unknown, with a reason in CamelCase and a sentence."""
+    """One condition of the status.
+
+    Attributes:
+        type: such as Accepted or Progressing.
+        status: True, False, or None for Unknown.
+        reason: in CamelCase.
+        message: a sentence for users.
+    """
 
     type: str
     status: bool | None
@@ -37,9 +45,14 @@ class Condition:
 class Situation:
     """What the status is computed from.
 
-    `observed` is None when nothing could be observed: the Study cannot be understood, or the database does not answer.
-    `pending` says why a trial's pod does not run, `troubles` what went wrong while acting, in sentences;
-    `warm_started` what came of each earlier study, empty when that was not looked up now.
+    Attributes:
+        accepted: the Accepted condition.
+        storage: the StorageReady condition; None if the database was not asked.
+        observed: the study; None if the Study cannot be understood or the database does not answer.
+        outcome: how the study has ended; None while it goes on.
+        pending: why a trial's pod does not run; None if there is no such pod.
+        troubles: what went wrong while acting, in sentences.
+        warm_started: what came of each earlier study; empty if that was not read now.
     """
 
     accepted: Condition
@@ -52,38 +65,42 @@ class Situation:
 
 
 def accepted() -> Condition:
+    """Return the Accepted condition of a Study that can be run."""
     return Condition("Accepted", True, "Accepted", "the Study can be run as it is written")
 
 
 def refused(reason: str, message: str) -> Condition:
+    """Return the Accepted condition of a Study that cannot be run."""
     return Condition("Accepted", False, reason, message)
 
 
 def storage_ready() -> Condition:
+    """Return the StorageReady condition while the database answers."""
     return Condition("StorageReady", True, "Connected", "the database answers")
 
 
 def storage_down(message: str) -> Condition:
+    """Return the StorageReady condition while the database cannot be used."""
     return Condition("StorageReady", False, "Unavailable", f"the database cannot be used: {message}")
 
 
 def status(manifest: Mapping[str, Any], study: Study | None, situation: Situation, now: datetime) -> dict[str, Any]:
-    """The new status of a Study.
+    """Return the new status of a Study.
 
     Args:
-        manifest: the object as read, with the status it has now.
-        study: None when the spec could not be parsed.
-        now: aware, UTC.
+        manifest: the object as it was read, with the status that it has now.
+        study: the Study; None if it could not be parsed.
+        situation: what the status is computed from.
+        now: the time, aware, UTC.
     """
     old = manifest.get("status") or {}
     new = {**old, "observedGeneration": manifest["metadata"]["generation"]}
     outcome, observed = situation.outcome, situation.observed
-    rows = observed and observed.rows
     if study is not None:
         new["studyName"] = study.optuna_name
-    if observed is not None and rows is not None:
+    if observed is not None:
         new.update(summary(observed))
-        if rows.total and "startTime" not in old:
+        if observed.rows.total and "startTime" not in old:
             new["startTime"] = time_text(now)
         new["phase"] = _phase(observed, outcome)
     elif "phase" not in old:
@@ -92,8 +109,10 @@ def status(manifest: Mapping[str, Any], study: Study | None, situation: Situatio
         new["warmStart"] = [warm_started(one) for one in situation.warm_started]
     if outcome is not None:
         new.setdefault("completionTime", time_text(now))
-    elif rows is not None:
-        new["completionTime"] = None  # a merge patch removes it: the study goes on, for example with more trials
+    elif observed is not None:
+        new["completionTime"] = (
+            None  # a merge patch removes it, because the study goes on, for example with more trials
+        )
     conditions = [situation.accepted, *([situation.storage] if situation.storage else []), _progressing(situation)]
     if observed is not None:
         conditions += [_suspended(observed.study), *_ended(outcome)]
@@ -102,13 +121,16 @@ def status(manifest: Mapping[str, Any], study: Study | None, situation: Situatio
 
 
 def _fit(status: dict[str, Any]) -> dict[str, Any]:
-    """Shortens messages and parameters until the whole is small enough: a hundred parameters with long values, or
-    messages in a script of several bytes a character, or of control characters with six, would be too much together."""
+    """Shorten messages and parameters until the whole status is small enough.
+
+    A hundred parameters with long values would be too much together. So would messages in a script with several bytes a
+    character, or with control characters, which are six bytes each in JSON.
+    """
     for most, message in _LENGTHS:
         if len(json.dumps(status, ensure_ascii=False).encode()) <= _SIZE:
             break
         for texts in ("conditions", "recentFailures", "warmStart"):
-            # New objects: these may be parts of the status as it was read.
+            # New objects, because these may be parts of the status as it was read.
             status[texts] = [_shortened(item, message) for item in status.get(texts) or ()] or None
         if status.get("paretoFront"):
             keep = ("number", "values")
@@ -141,7 +163,7 @@ def _suspended(study: Study) -> Condition:
 
 
 def _progressing(situation: Situation) -> Condition:
-    """What the study does, or what keeps it from doing anything: the answer to "why is nothing happening?"."""
+    """Return what the study does, or why it does nothing: the answer to "why is nothing happening?"."""
     observed, troubles = situation.observed, situation.troubles
     if situation.storage is not None and situation.storage.status is not True:
         waiting = "waiting for the database; trials that run go on, and report when it is back"
@@ -193,28 +215,29 @@ def _ended(outcome: Outcome | None) -> list[Condition]:
 def _merge(
     old: list[Mapping[str, Any]], conditions: list[Condition], generation: int, now: datetime
 ) -> list[dict[str, Any]]:
-    """The conditions as metav1.Condition; a transition time changes only with the condition's status."""
+    """Return the conditions as metav1.Condition. A transition time changes only with the condition's status."""
     before = {condition["type"]: condition for condition in old}
     merged = dict(before)
     for condition in conditions:
         text = {True: "True", False: "False", None: "Unknown"}[condition.status]
         previous = before.get(condition.type)
-        same = previous is not None and previous["status"] == text
+        since = time_text(now) if previous is None or previous["status"] != text else previous["lastTransitionTime"]
         merged[condition.type] = {
             "type": condition.type,
             "status": text,
             "reason": condition.reason,
             "message": shorten(condition.message, _MESSAGE),
             "observedGeneration": generation,
-            "lastTransitionTime": previous["lastTransitionTime"] if same else time_text(now),
+            "lastTransitionTime": since,
         }
     return [dict(condition) for condition in merged.values()]
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """The merge patch (RFC 7386) that turns one status into the other; empty when they are the same.
+    """Return the merge patch (RFC 7386) that turns one status into another; empty if they are the same.
 
-    What is missing or None in `new` is taken away by name: a merge patch would otherwise keep it."""
+    A field that is missing or None in `new` is removed by name, because a merge patch would otherwise keep it.
+    """
     patch: dict[str, Any] = {}
     for key in {**new, **old}:
         before, after = old.get(key), new.get(key)

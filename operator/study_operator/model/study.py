@@ -1,4 +1,4 @@
-"""The Study as the operator understands it: parsed from the object that the API server has validated."""
+"""Read a Study into the form that the operator works with. The API server has checked the object before."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STUDY_LABEL = f"{GROUP}/study"
 TRIAL_LABEL = f"{GROUP}/trial"
 TRIAL_ID_ANNOTATION = f"{GROUP}/trial-id"
 GENERATION_ANNOTATION = f"{GROUP}/generation"
-JOB_LABEL = "batch.kubernetes.io/job-name"  # Kubernetes' own, on pods
+JOB_LABEL = "batch.kubernetes.io/job-name"  # set by Kubernetes on pods
 
 
 class StudyKey(NamedTuple):
@@ -29,7 +29,7 @@ class Refused(Exception):
     """The Study cannot be run as it is written.
 
     Args:
-        reason: of the Accepted condition, CamelCase.
+        reason: the reason of the Accepted condition, in CamelCase.
         message: what is wrong, where, and what to write instead.
     """
 
@@ -41,7 +41,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Objective:
-    """A value to optimise; `direction` is MINIMIZE or MAXIMIZE, as in Optuna."""
+    """A value to optimise. `direction` is MINIMIZE or MAXIMIZE, as in Optuna. A trial with the goal ends the study."""
 
     name: str
     direction: str
@@ -50,34 +50,49 @@ class Objective:
 
 @dataclass(frozen=True)
 class Constraint:
-    """A limit that feasible trials keep; exactly one of `max` and `min` is given."""
+    """A limit that feasible trials keep. Exactly one of `max` and `min` is given."""
 
     name: str
     max: float | None = None
     min: float | None = None
 
     def violation(self, value: float) -> float:
-        """By how much the value breaks the limit; 0 or less when it keeps it, as Optuna has constraints."""
+        """Return by how much the value breaks the limit. As in Optuna, 0 or less means that it keeps the limit."""
         return value - self.max if self.max is not None else (self.min or 0.0) - value
 
     @property
     def limit(self) -> str:
+        """The limit in words, for messages."""
         return f"max is {self.max:g}" if self.max is not None else f"min is {self.min:g}"
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A sampler or pruner by name, or a sampler by class, with Optuna's own argument names as options."""
+    """A sampler or a pruner.
+
+    Attributes:
+        name: its name in the CRD; for a plug-in the same as `cls`.
+        options: arguments of the sampler or pruner, under Optuna's own names.
+        seed: the sampler's seed.
+        cls: the sampler class of a plug-in, as package.module:Class; None for a sampler by name.
+    """
 
     name: str
     options: Mapping[str, Any]
     seed: int | None = None
-    cls: str | None = None  # package.module:Class; then `name` says the same
+    cls: str | None = None
 
 
 @dataclass(frozen=True)
 class Convergence:
-    """When more trials are not expected to help: an improvement evaluator of Optuna's terminator."""
+    """When a study has converged: more trials are not expected to help.
+
+    Attributes:
+        evaluator: the name of an improvement evaluator of Optuna's terminator.
+        options: the evaluator's arguments.
+        min_trials: how many trials must have completed before.
+        error: the improvement below which the study has converged; None means 0. The evaluator EMMR does not use it.
+    """
 
     evaluator: str
     options: Mapping[str, Any]
@@ -87,7 +102,15 @@ class Convergence:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Where a trial's values come from: Sdk, Stdout or File. `format` is JsonLines or TensorBoard."""
+    """Where a trial's values come from.
+
+    Attributes:
+        source: Sdk, Stdout or File.
+        step_name: the name under which the program writes the step.
+        format: of the file: JsonLines or TensorBoard.
+        pattern: a regular expression that finds values in printed lines; None for `name=value` and `name: value`.
+        path: where the program writes the file, for File.
+    """
 
     source: str
     step_name: str
@@ -98,17 +121,35 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """A directory for each trial: a claim of its own, made from a template, or a directory of an existing claim."""
+    """A directory for each trial, in a claim of its own or in the user's claim.
+
+    Attributes:
+        mount_path: where every container of the trial finds the directory.
+        keep: the trials whose directories are kept when they have ended: All, Best or None.
+        claim_name: the user's claim, in which each trial has a directory; None if each trial has its own claim.
+        claim_template: each trial's own claim is made from it; None if there is `claim_name`.
+    """
 
     mount_path: str
-    keep: str  # All, Best or None
+    keep: str
     claim_name: str | None = None
     claim_template: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Study:
-    """One Study object: identity, what to tune, and how. Fields are those of the spec; times are in seconds."""
+    """One Study object: identity, what to tune, and how.
+
+    The fields are those of the spec under the CRD's names, where `kubectl explain study.spec` describes them. Times are
+    in seconds.
+
+    Attributes:
+        parameters: spec.parameters as they are written.
+        space: spec.parameters as a search space.
+        warm_start: names of earlier studies, as Optuna knows them.
+        active_trials_policy: Terminate or Wait.
+        suspend_policy: Drain or Terminate.
+    """
 
     namespace: str
     name: str
@@ -116,20 +157,20 @@ class Study:
     generation: int
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
-    parameters: tuple[Mapping[str, Any], ...]  # as in the spec
+    parameters: tuple[Mapping[str, Any], ...]
     space: Space
     sampler: Algorithm
     pruner: Algorithm | None
     convergence: Convergence | None
     initial_trials: tuple[Mapping[str, Any], ...]
-    warm_start: tuple[str, ...]  # names in Optuna
+    warm_start: tuple[str, ...]
     max_trials: int
     parallelism: int
     max_failed_trials: int
     active_deadline: int | None
-    active_trials_policy: str  # Terminate or Wait
+    active_trials_policy: str
     suspend: bool
-    suspend_policy: str  # Drain or Terminate
+    suspend_policy: str
     infrastructure_retries: int
     pending_deadline: int | None
     infeasible_exit_codes: frozenset[int]
@@ -144,31 +185,31 @@ class Study:
 
     @property
     def paused(self) -> bool:
-        """Whether no trial may be started now because the user says so."""
+        """Whether the user wants no trial to be started now."""
         return self.suspend or self.parallelism == 0
 
     @property
     def directions(self) -> list[str]:
-        """One per objective, as Optuna has them."""
+        """The direction of each objective: MINIMIZE or MAXIMIZE, as in Optuna."""
         return [objective.direction for objective in self.objectives]
 
     @property
     def distributions(self) -> Mapping[str, BaseDistribution]:
-        """Optuna's distribution of each parameter, active or not."""
+        """Optuna's distribution of each parameter, also of conditional ones."""
         return self.space.distributions
 
     @property
     def optuna_name(self) -> str:
-        """The study's name in Optuna: the start of the UID keeps a re-created Study apart from its predecessor."""
+        """The study's name in Optuna. The UID's start keeps a Study apart from deleted ones of the same name."""
         return f"{self.namespace}/{self.name}-{self.uid[:8]}"
 
     def job_name(self, number: int, attempt: int = 0) -> str:
-        """The name of a trial's Job; `attempt` counts the Jobs that the trial has had before."""
+        """Return the name of a trial's Job. `attempt` is the number of Jobs that the trial has had before."""
         return f"{self.name}-{number}-r{attempt}" if attempt else f"{self.name}-{number}"
 
 
-def owner(study: Study) -> dict[str, Any]:
-    """The owner reference that makes the garbage collector remove what belongs to a deleted Study."""
+def owner_reference(study: Study) -> dict[str, Any]:
+    """Return the owner reference with which Kubernetes removes an object when its Study is deleted."""
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": KIND,
@@ -179,10 +220,10 @@ def owner(study: Study) -> dict[str, Any]:
 
 
 def parse(manifest: Mapping[str, Any]) -> Study:
-    """Reads a Study object; its schema has been checked by the API server and has filled in the defaults.
+    """Read a Study object. The API server has checked it against its schema and has filled in the defaults.
 
     Raises:
-        Refused: when the search space is impossible in a way that the schema cannot express.
+        Refused: the search space is impossible in a way that the schema cannot express.
     """
     meta, spec = manifest["metadata"], manifest["spec"]
     sampler, pruner = spec["sampler"], spec.get("pruner")

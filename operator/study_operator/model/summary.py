@@ -1,11 +1,11 @@
-"""A study's trials in a few figures: the part of the status that comes from the rows and Jobs."""
+"""Sum up a study's trials in a few figures: the part of the status that comes from the rows and Jobs."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Any
 
-from study_operator.model.plan import Observed
+from study_operator.model.observed import Observed
 from study_operator.model.search_space import as_text
 from study_operator.model.trial import BestTrial, Failure, FailureClass, TrialState
 from study_operator.model.warm_start import WarmStarted
@@ -14,7 +14,7 @@ _FAILURE_MESSAGE, _PARAMETER, _REASON = 256, 128, 64  # bounds of the CRD, in ch
 
 
 def summary(observed: Observed) -> dict[str, Any]:
-    """Fields of the status, by name. None takes a field away."""
+    """Return fields of the status, by name. None removes a field."""
     rows, study = observed.rows, observed.study
     best, queued = rows.best, queued_trials(observed)
     several = len(study.objectives) > 1
@@ -49,8 +49,11 @@ _COUNTED = (FailureClass.PROGRAM, FailureClass.INFRASTRUCTURE, FailureClass.INFE
 
 
 def queued_trials(observed: Observed) -> int:
-    """How many trials have been suggested and wait: for a queue manager that has suspended their Job, or, without a
-    Job, for the study to be resumed or for a slot."""
+    """Return how many trials have been suggested and wait.
+
+    They wait for a queue manager that has suspended their Job or, without a Job, for a slot or for the study to be
+    resumed.
+    """
     queued = 0
     for row in observed.rows.open.values():
         if row.state is TrialState.RUNNING and row.job is not None and row.result is None:
@@ -88,7 +91,7 @@ def _front(trial: BestTrial) -> dict[str, Any]:
 
 
 def warm_started(came: WarmStarted) -> dict[str, Any]:
-    """What came of one earlier study."""
+    """Return what came of one earlier study, as a field of the status."""
     found = {"study": came.study, "taken": came.taken, "left": came.left}
     return {**found, "message": shorten(came.message, _FAILURE_MESSAGE)} if came.message else found
 
@@ -101,10 +104,10 @@ def _deadline(observed: Observed) -> str | None:
 
 
 def time_text(moment: datetime) -> str:
-    """A time as Kubernetes writes it."""
+    """Return a time as Kubernetes writes it."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def shorten(text: str, most: int) -> str:
-    """The text, or its beginning and an ellipsis, in at most `most` characters."""
+    """Return a text in at most `most` characters: the whole, or its beginning and an ellipsis."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,4 +1,4 @@
-"""Which finished trials of earlier studies a new one may begin with, and why others not."""
+"""Decide which finished trials of earlier studies a new study may begin with, and say why it may not use others."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
 
+from study_operator.model.history import StoredTrial
 from study_operator.model.search_space import possible
 from study_operator.model.study import Study
 from study_operator.model.trial import TrialState, constraint_attrs
@@ -19,7 +22,14 @@ MOST_TRIALS = 10_000
 
 @dataclass(frozen=True)
 class WarmStarted:
-    """What came of one study: how many of its finished trials were taken and left, and why they were left."""
+    """What came of one earlier study.
+
+    Attributes:
+        study: its name in Optuna.
+        taken: how many of its finished trials were taken.
+        left: how many were left.
+        message: why they were left.
+    """
 
     study: str
     taken: int
@@ -47,8 +57,8 @@ class Source:
     constraint_values: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
 
-def take(study: Study, source: Source, most: int = MOST_TRIALS) -> tuple[list[FrozenTrial], WarmStarted]:
-    """The source's trials that could be this study's, the latest ones if there are more than `most`.
+def take(study: Study, source: Source, most: int = MOST_TRIALS) -> tuple[list[StoredTrial], WarmStarted]:
+    """Take the source's trials that could be this study's; the latest ones if there are more than `most`.
 
     Returns:
         Those trials, in order of number, with the constraints of this study and no other attributes; and what came of
@@ -76,7 +86,7 @@ def take(study: Study, source: Source, most: int = MOST_TRIALS) -> tuple[list[Fr
 
 
 def _other_objectives(study: Study, source: Source) -> str:
-    """Why no value of the source says anything about this study's objectives; empty when they do."""
+    """Return why no value of the source says anything about this study's objectives; empty if they do."""
     names = [objective.name for objective in study.objectives]
     if list(source.directions) == study.directions and list(source.metric_names or names) == names:
         return ""
@@ -91,8 +101,8 @@ def _shown(names: Sequence[str] | None, directions: Sequence[str]) -> str:
 
 
 def _misfit(study: Study, trial: FrozenTrial, constraints: Mapping[str, float]) -> str:
-    """Why a trial could not be one of this study, in words that follow a number; empty when it could."""
-    if trial.state is TrialState.PRUNED:
+    """Return why a trial could not be one of this study, in words that follow a number; empty if it could."""
+    if trial.state is OptunaState.PRUNED:
         if len(study.objectives) > 1:
             return "stopped early"
         if not trial.intermediate_values:
@@ -118,20 +128,21 @@ def _misfit(study: Study, trial: FrozenTrial, constraints: Mapping[str, float]) 
     return ""
 
 
-def _own(study: Study, trial: FrozenTrial, constraints: Mapping[str, float]) -> FrozenTrial:
-    """The trial with this study's distributions, and its constraints judged by this study's limits."""
+def _own(study: Study, trial: FrozenTrial, constraints: Mapping[str, float]) -> StoredTrial:
+    """Return the trial with this study's distributions, and its constraints judged by this study's limits."""
     params = study.space.choose(lambda name, _: trial.params[name])
-    return FrozenTrial(
+    distributions = {name: study.distributions[name] for name in params}
+    return StoredTrial(
+        trial_id=trial._trial_id,
         number=trial.number,
-        state=trial.state,
-        value=None,
+        state=TrialState(trial.state.value),
+        started_at=trial.datetime_start,
+        completed_at=trial.datetime_complete,
         values=trial.values,
-        datetime_start=trial.datetime_start,
-        datetime_complete=trial.datetime_complete,
-        params=params,
-        distributions={name: study.distributions[name] for name in params},
+        names=tuple(params),
+        params=[distributions[name].to_internal_repr(value) for name, value in params.items()],
+        distributions=[distribution_to_json(distribution) for distribution in distributions.values()],
         user_attrs={},
         system_attrs=constraint_attrs({c.name: c.violation(constraints[c.name]) for c in study.constraints}),
-        intermediate_values=trial.intermediate_values,
-        trial_id=trial._trial_id,
+        reports=trial.intermediate_values,
     )

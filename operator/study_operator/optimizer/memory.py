@@ -1,8 +1,8 @@
 """One study's trials in memory, as an Optuna storage: what samplers and pruners read, and what they write.
 
-Optuna's samplers read the whole history again and again; from here that costs what it costs from Optuna's own
-`InMemoryStorage`. What they write is collected in a batch (batch.py) and goes out in one piece: `_store` says where to.
-Here that is nowhere, and ids are made up; storage/mirror.py stores it in the database and takes the database's ids.
+Optuna's samplers read the whole history again and again. From here that costs what it costs from Optuna's own
+`InMemoryStorage`. What they write is collected in a batch (model/batch.py): `begin` opens one, and `commit` takes the
+ids and times with which the caller has stored it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
-from study_operator.model.batch import PROVISIONAL, Batch, Change, NotStored, StaleHistory, Stored
+from study_operator.model import trial as plain
+from study_operator.model.batch import PROVISIONAL, Batch, Change, StaleHistory, Stored
 
 T = TypeVar("T")
 
 
 def _writes(method: Callable[..., T]) -> Callable[..., T]:
-    """A write: part of the batch that is open, otherwise a batch by itself."""
+    """Make a method a part of the batch that is open; `_alone` says what happens when none is."""
 
     @functools.wraps(method)
     def write(self: Memory, *args: Any, **kwargs: Any) -> T:
@@ -44,12 +45,12 @@ class Memory(BaseStorage):
     """The contract is Optuna's `BaseStorage`, for one study that exists already. A trial that has been handed out never
     changes: it is replaced.
 
-    Trials of other studies, from which the sampler learns, may come first (`precede`): their ids are -1, -2, ..., they
-    have the numbers from 0 on, and those of the study's own trials are that much higher here than in the database.
+    Trials of earlier studies, from which the sampler learns, may come first (`put_first`). Their ids are -1, -2, ...,
+    their numbers begin at 0, and the numbers of the study's own trials are that much higher here than in the database.
 
     Attributes:
+        study_id: Optuna's, in the database.
         first: the number of the study's first own trial.
-        doubtful: a batch may or may not have been stored. Then this is of no use any more: load it anew.
     """
 
     def __init__(
@@ -71,10 +72,11 @@ class Memory(BaseStorage):
         self._lock = threading.RLock()
         self._batch: Batch | None = None
         self._undo: list[Callable[[], None]] = []
-        self._pending: dict[int, dict[str, Any]] = {}  # system attributes that go out with a trial's next change
-        self._holding = False
+        self._pending: dict[int, dict[str, Any]] = {}  # deferred system attributes, by trial_id
+        self._pending_before: dict[int, dict[str, Any]] = {}
+        self._deferring = False
         self._provisional = itertools.count(PROVISIONAL)
-        self.first, self.doubtful = 0, False
+        self.first = 0
         for trial in trials:
             self._append(trial)
 
@@ -155,9 +157,12 @@ class Memory(BaseStorage):
         self._open.trials[trial_id] = Change(
             trial_id,
             trial.number - self.first,
-            state=trial.state,
-            template=template_trial,
-            params={n: (d.to_internal_repr(trial.params[n]), d) for n, d in trial.distributions.items()},
+            state=_plain(trial.state),
+            times=None if template_trial is None else (template_trial.datetime_start, template_trial.datetime_complete),
+            params={
+                name: (distribution.to_internal_repr(trial.params[name]), distribution_to_json(distribution))
+                for name, distribution in trial.distributions.items()
+            },
             values=trial.values,
             user_attrs=dict(trial.user_attrs),
             system_attrs=dict(trial.system_attrs),
@@ -177,7 +182,7 @@ class Memory(BaseStorage):
         trial.params = {**before.params, param_name: distribution.to_external_repr(param_value_internal)}
         trial.distributions = {**before.distributions, param_name: distribution}
         self._replace(trial)
-        self._change(before).params[param_name] = (param_value_internal, distribution)
+        self._change(before).params[param_name] = (param_value_internal, distribution_to_json(distribution))
 
     @_writes
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
@@ -186,7 +191,7 @@ class Memory(BaseStorage):
             return False
         trial, now = _copied(before), _now()
         change = self._change(before)
-        trial.state = change.state = state
+        trial.state, change.state = state, _plain(state)
         if values is not None:
             trial.values = values
             change.values = list(values)
@@ -200,7 +205,7 @@ class Memory(BaseStorage):
     @_writes
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         before = self._updatable(trial_id)
-        self.see(trial_id, step, intermediate_value)
+        self.add_report(trial_id, step, intermediate_value)
         self._change(before).reports[step] = intermediate_value
 
     @_writes
@@ -213,7 +218,7 @@ class Memory(BaseStorage):
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         with self._lock:
-            if self._holding:
+            if self._deferring:
                 self._set_system_attr(trial_id, key, value)
                 self._pending[trial_id] = {**self._pending.get(trial_id, {}), key: value}
             else:
@@ -276,146 +281,127 @@ class Memory(BaseStorage):
         return len(self._trials) - self.first
 
     def knows(self, trial_id: int) -> bool:
-        """Whether the study itself has a trial with this id."""
+        """Return whether the study itself has a trial with this id."""
         return trial_id >= 0 and trial_id in self._places
 
-    def precede(self, warm: Sequence[FrozenTrial]) -> None:
-        """Puts finished trials of other studies before the study's own. They are nowhere else: nothing is stored."""
+    def put_first(self, trials: Sequence[FrozenTrial]) -> None:
+        """Put finished trials of earlier studies before the study's own. They are never stored."""
         with self._lock:
-            own, self._trials, self.first = self._trials[self.first :], [], len(warm)
+            own, self._trials, self.first = self._trials[self.first :], [], len(trials)
             self._places, self._counts, self._waiting = {}, Counter(), set()
-            for place, trial in enumerate(warm):
+            for place, trial in enumerate(trials):
                 ancestor = _copied(trial)
                 ancestor._trial_id = -1 - place
                 self._append(ancestor)
             for trial in own:
                 self._append(_copied(trial))
 
-    @contextmanager
-    def batch(self, most: int | None = None) -> Iterator[Batch]:
-        """Everything that is written inside is seen here at once, and stored in one piece at the end. An exception
-        inside leaves all as it was, and nothing is stored.
+    def begin(self, most: int | None = None) -> Batch:
+        """Open a batch: what is written from now on is visible here at once, and collected in it.
 
         Args:
-            most: how many trials may have been started when it is stored.
-
-        Raises:
-            NotStored: all is as it was before.
-            RuntimeError: this is doubtful since an earlier batch.
+            most: how many trials may have been started when it is stored; None for any number.
         """
         with self._lock:
-            if self.doubtful:
-                raise RuntimeError("it is not known what the database has of this study: load it again")
             assert self._batch is None, "batches do not nest"
-            batch = self._batch = Batch(most=most)
-            pending, self._undo = dict(self._pending), []
-            stored = False
-            try:
-                yield batch
-                if batch:
-                    self.doubtful = True  # until there is an answer
-                    self._settle(batch, self._store(batch))
-                    self.doubtful = False
-                stored = True
-            except NotStored:
-                self.doubtful = False
-                raise
-            finally:
-                if not stored:
-                    for undo in reversed(self._undo):
-                        undo()
-                    self._pending = pending
-                self._batch, self._undo = None, []
+            self._undo, self._pending_before = [], dict(self._pending)
+            self._batch = Batch(most=most)
+            return self._batch
+
+    def commit(self, stored: Stored) -> dict[int, int]:
+        """Close the batch, which has been stored, and take over the ids and times with which it was.
+
+        Returns:
+            The ids of the new trials, by their provisional ones.
+        """
+        with self._lock:
+            ids, new = iter(stored.ids), dict[int, int]()
+            for change in self._open.trials.values():
+                place = self._places[change.trial_id]
+                trial = _copied(self._trials[place])
+                if change.new:
+                    del self._places[change.trial_id]
+                    trial._trial_id = new[change.trial_id] = next(ids)
+                    self._places[trial._trial_id] = place
+                    if change.times is None:
+                        trial.datetime_start = stored.at
+                elif change.state is plain.TrialState.RUNNING:
+                    trial.datetime_start = stored.at
+                if change.state is not None and change.state.is_finished() and change.times is None:
+                    trial.datetime_complete = stored.at
+                self._trials[place] = trial
+            self._batch, self._undo = None, []
+            return new
+
+    def rollback(self) -> None:
+        """Close the batch, which has not been stored, and leave everything as it was before `begin`."""
+        with self._lock:
+            for undo in reversed(self._undo):
+                undo()
+            self._pending = self._pending_before
+            self._batch, self._undo = None, []
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
-        """System attributes of trials that are set inside are seen here at once, and stored with whatever is written to
-        the trial next; `release` writes them by themselves."""
+    def deferring(self) -> Iterator[None]:
+        """Defer writes of trials' system attributes. Inside this context they change memory only. They are stored
+        together with the trial's next write, or by `write_deferred`."""
         with self._lock:
-            self._holding = True
+            self._deferring = True
             try:
                 yield
             finally:
-                self._holding = False
+                self._deferring = False
 
-    def release(self, trial_ids: Iterable[int]) -> None:
-        """Stores what is held of some trials, as one batch."""
+    def write_deferred(self, trial_ids: Iterable[int]) -> None:
+        """Add what was deferred of some trials to the open batch."""
         with self._lock:
-            held = [trial_id for trial_id in trial_ids if trial_id in self._pending]
-            if held:
-                with self.batch():
-                    for trial_id in held:
-                        self._change(self._known(trial_id))
+            for trial_id in trial_ids:
+                if trial_id in self._pending:
+                    self._change(self._known(trial_id))
 
-    def see(self, trial_id: int, step: int, value: float) -> None:
-        """Takes note of a report that is stored already."""
+    def add_report(self, trial_id: int, step: int, value: float) -> None:
+        """Take note of a report that is stored already."""
         with self._lock:
             before = self._known(trial_id)
             trial = _copied(before)
             trial.intermediate_values = {**before.intermediate_values, step: value}
             self._replace(trial)
 
-    def unsee(self, trial_id: int) -> None:
-        """Forgets the reports of a trial, which will be shown again."""
+    def clear_reports(self, trial_id: int) -> None:
+        """Forget the reports of a trial, which will be added again one by one."""
         with self._lock:
             trial = _copied(self._known(trial_id))
             trial.intermediate_values = {}
             self._replace(trial)
 
-    def take(self, trial: FrozenTrial) -> None:
-        """A trial as somebody else has made or changed it.
+    def put(self, trial: FrozenTrial) -> None:
+        """Take over a trial that another program has created or changed.
 
         Raises:
-            StaleHistory: it does not follow the trials that are known.
+            StaleHistory: its number does not follow those of the trials that are known.
         """
         with self._lock:
             place = self._places.get(trial._trial_id)
             if place is not None:
                 trial.number = place
-                if held := self._pending.get(trial._trial_id):
-                    trial.system_attrs = {**trial.system_attrs, **held}
+                if deferred := self._pending.get(trial._trial_id):
+                    trial.system_attrs = {**trial.system_attrs, **deferred}
                 self._replace(trial)
             elif trial.number == self.size:
                 self._append(trial)
             else:
                 raise StaleHistory(f"trial {trial.number} has come after {self.size} trials")
 
+    def put_attrs(self, system_attrs: Mapping[str, Any], user_attrs: Mapping[str, Any]) -> None:
+        """Take over the study's attributes, which another program has changed."""
+        with self._lock:
+            self._system_attrs, self._user_attrs = dict(system_attrs), dict(user_attrs)
+
     # Inside
 
-    def _store(self, batch: Batch) -> Stored:
-        """Stores a batch, whole or not at all.
-
-        Raises:
-            NotStored: it is not stored.
-            Exception: any other one: it may be stored.
-        """
-        last = max((trial_id for trial_id in self._places if 0 <= trial_id < PROVISIONAL), default=-1)
-        new = sum(change.new for change in batch.trials.values())
-        return Stored(_now(), range(last + 1, last + 1 + new))
-
     def _alone(self, call: Callable[[], T]) -> T:
-        """One write that is not part of a batch."""
-        with self.batch() as batch:
-            result = call()
-        return batch.ids.get(result, result)  # what `create_new_trial` answers with was provisional
-
-    def _settle(self, batch: Batch, stored: Stored) -> None:
-        """Gives trials the ids and times that were stored."""
-        ids = iter(stored.ids)
-        for change in batch.trials.values():
-            place = self._places[change.trial_id]
-            trial = _copied(self._trials[place])
-            if change.new:
-                del self._places[change.trial_id]
-                trial._trial_id = batch.ids[change.trial_id] = next(ids)
-                self._places[trial._trial_id] = place
-                if change.template is None:
-                    trial.datetime_start = stored.at
-            elif change.state is TrialState.RUNNING:
-                trial.datetime_start = stored.at
-            if change.state is not None and change.state.is_finished() and change.template is None:
-                trial.datetime_complete = stored.at
-            self._trials[place] = trial
+        """Make one write while no batch is open."""
+        raise RuntimeError("nothing may be written to a study's trials between two batches")
 
     @property
     def _open(self) -> Batch:
@@ -423,10 +409,10 @@ class Memory(BaseStorage):
         return self._batch
 
     def _change(self, before: FrozenTrial) -> Change:
-        """The batch's change of a trial, which was this before; with it goes what was held back."""
+        """Return the batch's change of a trial, which was this before. What was deferred goes with it."""
         changes, trial_id = self._open.trials, before._trial_id
         if trial_id not in changes:
-            changes[trial_id] = Change(trial_id, before.number - self.first, frozenset({before.state}))
+            changes[trial_id] = Change(trial_id, before.number - self.first, frozenset({_plain(before.state)}))
         change = changes[trial_id]
         if trial_id in self._pending:
             change.system_attrs = {**self._pending.pop(trial_id), **change.system_attrs}
@@ -476,13 +462,17 @@ class Memory(BaseStorage):
             raise KeyError(f"there is no study with the id {study_id} here")
 
 
+def _plain(state: TrialState) -> plain.TrialState:
+    return plain.TrialState(state.value)
+
+
 def _now() -> datetime:
-    """As Optuna keeps times: naive, and UTC here."""
+    """Return the time as Optuna keeps it: naive, and UTC here."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _copied(trial: FrozenTrial) -> FrozenTrial:
-    """A shallow copy; copy.copy takes ten times as long."""
+    """Return a shallow copy; copy.copy takes ten times as long."""
     own = object.__new__(FrozenTrial)
     own.__dict__.update(trial.__dict__)
     return own

@@ -1,7 +1,4 @@
-"""One study's sampler and pruner over its trials in memory.
-
-Nothing in here is the truth: on any doubt it is dropped with the memory beneath it, and made anew.
-"""
+"""One study's sampler, pruner and convergence test over its trials in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study_operator.model.study import Study
 from study_operator.model.trial import Report
-from study_operator.optimizer.convergence import Judge
+from study_operator.optimizer.convergence import ConvergenceTest
 from study_operator.optimizer.exhaustive import BruteForce, Grid
 from study_operator.optimizer.memory import Memory
 from study_operator.optimizer.pruners import OwnTrials, compares
@@ -29,7 +26,7 @@ class Sampling:
     Args:
         memory: the study's trials.
         replay: trial_ids whose reports will be given to `feed` from the first one on.
-        judge: says whether the study has converged, None when nothing asks.
+        convergence: the convergence test; None without one.
     """
 
     def __init__(
@@ -39,11 +36,11 @@ class Sampling:
         pruner: BasePruner | None,
         memory: Memory,
         replay: Iterable[int] = (),
-        judge: Judge | None = None,
+        convergence: ConvergenceTest | None = None,
     ) -> None:
         self.memory, self._space = memory, study.space
         self._study = optuna.Study(study.optuna_name, memory, sampler, pruner or NopPruner())
-        self._pruner, self._judge = pruner, judge
+        self._pruner, self._convergence = pruner, convergence
         self._own = OwnTrials(self._study, memory.first) if memory.first else self._study  # what the pruner sees
         self._finite = sampler if isinstance(sampler, Grid | BruteForce) else None
         self._given_out: set[Hashable] = set()  # cells of a finite space
@@ -51,81 +48,78 @@ class Sampling:
         self._replay = set(replay)
         self._judged, self._converged = -1, False
         for trial_id in self._replay:
-            memory.unsee(trial_id)
+            memory.clear_reports(trial_id)
         self.notice(memory.get_all_trials(memory.study_id, deepcopy=False))
 
     def notice(self, trials: Iterable[FrozenTrial]) -> None:
-        """Takes account of trials that are new here or that somebody else has changed."""
+        """Take account of trials that are new here, or that another program has changed."""
         for trial in trials if self._finite is not None else ():
             self._give_out(trial)
 
     @property
     def exhausted(self) -> bool:
-        """Whether every cell of a finite search space has been given out and no trial waits; False for samplers that
-        have no end. What is given out counts, whether it has ended or not and however: Optuna's own `is_exhausted`
-        becomes true when every cell has ended; until then it gives out again what runs."""
+        """Whether every cell of a finite search space has been suggested and no trial waits; False for samplers without
+        an end.
+
+        Suggested cells count whether or not their trials have ended. Optuna's own `is_exhausted` becomes true only
+        when every cell has ended, and until then suggests again the cells that run.
+        """
         if self._finite is None or len(self._given_out) < self._finite.size:
             return False
         return not self.memory.get_n_trials(self.memory.study_id, TrialState.WAITING)
 
     @property
     def converged(self) -> bool:
-        """Whether more trials are not expected to help, as the judge says of the trials that are complete now."""
+        """Whether more trials are not expected to help, as the convergence test says of the trials that are complete
+        now."""
         completed = self.memory.get_n_trials(self.memory.study_id, TrialState.COMPLETE)
-        if self._judge is not None and self._judged != completed:
+        if self._convergence is not None and self._judged != completed:
             self._judged = completed
             trials = self._study.get_trials(deepcopy=False)[self.memory.first :]
-            self._converged = self._judge(trials, self._study.direction)
+            self._converged = self._convergence(trials, self._study.direction)
         return self._converged
 
-    def ask(
-        self,
-        count: int = 1,
-        most: int | None = None,
-        attrs: Callable[[int], Mapping[str, Any]] = lambda number: {},
-    ) -> list[FrozenTrial]:
-        """Asks the sampler for trials, one after the other, and stores them together, RUNNING; trials waiting in the
-        queue of `enqueue_trial` come first.
+    def suggest(self, count: int, attrs: Callable[[int], Mapping[str, Any]] = lambda number: {}) -> list[int]:
+        """Ask the sampler for trials, one after the other, RUNNING, inside the memory's open batch. Trials waiting in
+        the queue of `enqueue_trial` come first.
 
         Args:
             count: how many; of a finite space one at a time.
-            most: how many trials may have been started, these included.
             attrs: system attributes that are stored with a trial, for its number.
 
-        Raises:
-            NotStored: everything is as it was before.
+        Returns:
+            Their trial_ids; those of new trials are provisional until the batch is stored. Then give them to `notice`.
         """
         asked = []
-        with self.memory.batch(most) as batch:
-            for _ in range(count if self._finite is None else 1):
-                trial = self._study.ask()
-                self._space.choose(trial._suggest)  # what `Study.ask` calls for each of a list of parameters
-                for name, value in attrs(trial.number - self.memory.first).items():
-                    self.memory.set_trial_system_attr(trial._trial_id, name, value)
-                asked.append(trial._trial_id)
-        stored = [self.memory.get_trial(batch.ids.get(trial_id, trial_id)) for trial_id in asked]
-        self.notice(stored)
-        return stored
+        for _ in range(count if self._finite is None else 1):
+            trial = self._study.ask()
+            self._space.choose(trial._suggest)  # what `Study.ask` calls for each of a list of parameters
+            for name, value in attrs(trial.number - self.memory.first).items():
+                self.memory.set_trial_system_attr(trial._trial_id, name, value)
+            asked.append(trial._trial_id)
+        return asked
 
     def cursors(self, trial_ids: Iterable[int]) -> dict[int, int]:
-        """For each trial the last report_id that `feed` has seen, 0 for none; empty when nothing prunes."""
+        """Return for each trial the last report_id that `feed` has seen, 0 for none; empty when nothing prunes."""
         if self._pruner is None:
             return {}
         known = (i for i in trial_ids if self.memory.knows(i) and not self.memory.get_trial(i).state.is_finished())
         return {trial_id: self.seen(trial_id) for trial_id in known}
 
     def seen(self, trial_id: int) -> int:
-        """The last report_id that `see` or `feed` has seen of a trial, 0 for none."""
+        """Return the last report_id that `see` or `feed` has seen of a trial, 0 for none."""
         return self._seen.get(trial_id, 0)
 
     def see(self, report: Report) -> None:
-        """Takes note of one report, for samplers that learn from those of pruned trials."""
+        """Take note of one report, for samplers that learn from those of pruned trials."""
         self._seen[report.trial_id] = max(report.report_id, self.seen(report.trial_id))
-        self.memory.see(report.trial_id, report.step, report.value)
+        self.memory.add_report(report.trial_id, report.step, report.value)
 
     def feed(self, report: Report, latest: bool = True) -> bool:
-        """Shows the pruner one report. Each must be shown, in order: ASHA books a rung for the report that reached
-        it, and skipping reports changes whom a trial competes with. What the pruner notes is held back.
+        """Show the pruner one report.
+
+        Every report must be shown, in order: ASHA notes a rung for the report that reached it, so skipping reports
+        changes which trials a trial competes with. What the pruner notes is deferred.
 
         Args:
             latest: whether it is the trial's last one so far.
@@ -135,23 +129,24 @@ class Sampling:
         """
         assert self._pruner is not None
         self.see(report)
-        with self.memory.hold():
+        with self.memory.deferring():
             given_up = bool(self._pruner.prune(self._own, self.memory.get_trial(report.trial_id)))
         if report.trial_id in self._replay and compares(self._pruner):
-            # It keeps no book: a report of long ago would be compared with trials that have ended since.
+            # This pruner stores no notes, so it would compare an old report with trials that have ended since.
             given_up = given_up and latest
         if latest:
             self._replay.discard(report.trial_id)
         return given_up
 
     def last_value(self, trial_id: int) -> list[float] | None:
-        """The value reported for the highest step, which Optuna takes as a pruned trial's own; None if none or NaN."""
+        """Return the value reported for the highest step, which Optuna takes as a pruned trial's own; None if there is
+        no report, or it is NaN."""
         reports = self.memory.get_trial(trial_id).intermediate_values
         value = reports[max(reports)] if reports else math.nan
         return None if math.isnan(value) else [value]
 
     def tell(self, trial_id: int, state: TrialState, values: Sequence[float] | None) -> None:
-        """Ends a trial: what `Study.tell` does, with the values that are given. A trial that waits can be ended too."""
+        """End a trial inside the memory's open batch, as `Study.tell` does. A waiting trial can be ended too."""
         self._seen.pop(trial_id, None)
         trial = self.memory.get_trial(trial_id)
         told = None if values is None else list(values)
@@ -169,8 +164,8 @@ class Sampling:
 
 
 def ancestors(sampler: BaseSampler, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
-    """Trials of other studies as a sampler can learn from them: those of a genetic one are of its first generation, for
-    it overlooks those of none."""
+    """Return trials of earlier studies in the form in which a sampler learns from them. A genetic sampler overlooks
+    trials without a generation, so for it they belong to the first one."""
     base = getattr(sampler, "_base_sampler", sampler)  # PartialFixed has one
     if not isinstance(base, BaseGASampler):
         return trials

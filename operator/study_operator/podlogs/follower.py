@@ -1,7 +1,7 @@
 """Follows the logs of trials that report by what they print.
 
-Nothing here is the truth: drop it all, and nothing is lost. How far each log has been read is in the database, stored
-in one transaction with what was read.
+Nothing is lost when all of this is dropped. How far each log has been read is in the database, stored in one
+transaction with what was read.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
+from study_operator.backoff import delays
 from study_operator.fence import NotHeld
 from study_operator.kube.client import ApiError, Cluster
 from study_operator.logs import study_context, trial_context
 from study_operator.model.job_state import JobPhase, JobState
-from study_operator.model.study import Study
+from study_operator.model.study import Study, StudyKey
 from study_operator.model.trial import TrialRow, TrialState
 from study_operator.podlogs.job_log import JobLog
 from study_operator.podlogs.stream import PodLogs
@@ -27,21 +27,27 @@ from study_operator.pool import BlockingPool
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
 from study_operator.storage.output import Output
 
-# Seconds between two attempts to read on: longer each time that nothing new comes, or that it fails.
+# Between two attempts to read on: longer each time that nothing new comes, or that an attempt fails.
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 30.0
-# A node that has not given out the log of an ended trial for so long is taken for lost, and the log with it; sooner
-# when the trial has failed anyhow. Seconds.
+# A node that has not given out the log of an ended Job for so long is taken for lost, and the log with it. The patience
+# is shorter if the Job has failed.
 PATIENCE_SECONDS, FAILED_PATIENCE_SECONDS = 60.0, 10.0
-_DRAINS = 16  # logs that are read to their ends at once
-
-K = TypeVar("K", bound=tuple[str, str])  # namespace and name of a study
+_DRAINS = 16  # logs that are drained at once
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class _Work:
-    """One Job's log is being read: live, or `draining` after its end. `woken` is set when its pods have changed."""
+    """The reading of one Job's log.
+
+    Attributes:
+        uid: the Job's.
+        draining: the Job has ended, so that its log is read to the end; otherwise the log is followed.
+        pods: how many pods the Job has had, and how many are ready.
+        woken: set when `pods` has changed.
+        task: reads.
+    """
 
     uid: str
     draining: bool
@@ -52,37 +58,64 @@ class _Work:
 
 @dataclass
 class _Known:
-    """What is being read of one study, and what has been, by names of Jobs: the Job's uid, and why not all, or ""."""
+    """The logs of one study, by names of Jobs.
+
+    Attributes:
+        work: the logs that are being read.
+        drained: the logs that have been drained: the Job's uid, and why the log is not whole, or "".
+    """
 
     work: dict[str, _Work] = field(default_factory=dict)
     drained: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
-class Follower(Generic[K]):
-    """Reads the logs of every study that reports by lines.
+class Follower:
+    """Reads the logs of every study whose trials report by what they print.
 
     Args:
-        wake: lets a study be looked at, because the log of one of its Jobs has been read to its end. What a trial
-            prints before that wakes it by NOTIFY, as the reports of pods do.
+        tails: where logs come from, and where their content goes to.
+        wake: called with a study when the log of one of its Jobs has been drained. Reports that a trial prints before
+            that wake the operator by NOTIFY, as the reports of pods do.
     """
 
-    def __init__(self, tails: Tails, wake: Callable[[K], None]) -> None:
+    def __init__(self, tails: Tails, wake: Callable[[StudyKey], None]) -> None:
         self._tails, self._wake = tails, wake
-        self._studies: dict[K, _Known] = {}
+        self._studies: dict[StudyKey, _Known] = {}
         self._few = asyncio.Semaphore(_DRAINS)
 
     @classmethod
-    def on(cls, cluster: Cluster, threads: BlockingPool, database: Database, wake: Callable[[K], None]) -> Follower[K]:
+    def on(
+        cls, cluster: Cluster, threads: BlockingPool, database: Database, wake: Callable[[StudyKey], None]
+    ) -> Follower:
+        """Return a follower of the logs of a cluster's pods.
+
+        Args:
+            cluster: whose pods.
+            threads: where the database is used.
+            database: where reports and results are stored.
+            wake: see the class.
+        """
         return cls(Tails(cluster, PodLogs(cluster.configuration), threads, Output(database)), wake)
 
-    def drained(self, key: K, jobs: Iterable[JobState]) -> dict[str, str]:
-        """Those of some Jobs that have ended and whose logs have been read, by name, each with why that could not be
-        done to the end, or "". Ask before the rows are read: what was printed last is in them then."""
+    def drained(self, key: StudyKey, jobs: Iterable[JobState]) -> dict[str, str]:
+        """Return the Jobs whose logs have been drained. Ask before the rows are read, which then contain the last
+        lines.
+
+        Returns:
+            By name of the Job: why the log could not be read to its end, or "".
+        """
         drained = self._studies[key].drained if key in self._studies else {}
         return {job.name: drained[job.name][1] for job in jobs if drained.get(job.name, ("",))[0] == job.uid}
 
-    def sync(self, key: K, study: Study, jobs: Iterable[JobState], rows: Mapping[int, TrialRow]) -> None:
-        """Reads the logs of those Jobs whose trials are running, and of no others."""
+    def sync(self, key: StudyKey, study: Study, jobs: Iterable[JobState], rows: Mapping[int, TrialRow]) -> None:
+        """Read the logs of the Jobs whose trials are running, and of no others.
+
+        Args:
+            key: the study's.
+            study: as it is specified now.
+            jobs: the study's, as they are now.
+            rows: the study's open trials, by number.
+        """
         if study.metrics.source != "Stdout":
             return
         known = self._studies.setdefault(key, _Known())
@@ -98,21 +131,23 @@ class Follower(Generic[K]):
                 del known.drained[name]
         for name, job in wanted.items():
             if name not in known.drained:
-                self._see_to(key, known, study, job)
+                self._read(key, known, study, job)
 
-    def forget(self, key: K) -> None:
-        """The study is gone, or not served any more."""
+    def forget(self, key: StudyKey) -> None:
+        """Stop reading the logs of a study."""
         for work in self._studies.pop(key, _Known()).work.values():
             work.task.cancel()
 
     async def close(self) -> None:
+        """Stop reading all logs, and close all connections."""
         tasks = [work.task for known in self._studies.values() for work in known.work.values()]
         for key in list(self._studies):
             self.forget(key)
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._tails.logs.close()
 
-    def _see_to(self, key: K, known: _Known, study: Study, job: JobState) -> None:
+    def _read(self, key: StudyKey, known: _Known, study: Study, job: JobState) -> None:
+        """Begin to follow or drain a Job's log, or wake the task that does."""
         ended, pods, work = job.phase is not JobPhase.ACTIVE, (job.pods, job.ready), known.work.get(job.name)
         if work is not None and work.draining is ended:
             if work.pods != pods:
@@ -125,10 +160,10 @@ class Follower(Generic[K]):
             work.task.cancel()  # its stream may not know that its pod has ended
         woken, reading = asyncio.Event(), JobLog(self._tails, study, job)
         doing = self._drain(key, known, job, reading) if ended else self._follow(key, job, reading, woken)
-        known.work[job.name] = _Work(job.uid, ended, pods, woken, asyncio.ensure_future(doing))
+        known.work[job.name] = _Work(job.uid, ended, pods, woken, asyncio.create_task(doing))
 
-    async def _follow(self, key: K, job: JobState, reading: JobLog, woken: asyncio.Event) -> None:
-        """Reads a Job's log while it runs. Ends when no pod is left; the next one that is ready lets it begin anew."""
+    async def _follow(self, key: StudyKey, job: JobState, reading: JobLog, woken: asyncio.Event) -> None:
+        """Read a Job's log while the Job runs. End when no pod is left; the next pod that is ready begins anew."""
         pause = _PAUSE_SECONDS
         with study_context(*key), trial_context(job.number):
             while True:
@@ -150,9 +185,9 @@ class Follower(Generic[K]):
                 if await _set_within(woken, pause * random.uniform(0.8, 1.2)):
                     pause = _PAUSE_SECONDS
 
-    async def _drain(self, key: K, known: _Known, job: JobState, reading: JobLog) -> None:
-        """Reads the log of a Job that has ended, as far as it still can be read, and stores the trial's result."""
-        pause, why = _PAUSE_SECONDS, ""
+    async def _drain(self, key: StudyKey, known: _Known, job: JobState, reading: JobLog) -> None:
+        """Read the log of an ended Job as far as it still can be read, and store the trial's result."""
+        pauses, why = delays(_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS), ""
         deadline = time.monotonic() + (PATIENCE_SECONDS if job.phase is JobPhase.COMPLETE else FAILED_PATIENCE_SECONDS)
         with study_context(*key), trial_context(job.number):
             while True:
@@ -168,13 +203,12 @@ class Follower(Generic[K]):
                     reading.begin_anew()
                 except (ApiError, StorageUnavailable, StorageError) as error:
                     reading.begin_anew()
-                    # Where even the API server or the database cannot be reached, nothing else is lost by waiting.
+                    # If even the API server or the database cannot be reached, waiting loses nothing else.
                     if isinstance(error, ApiError) and error.status and time.monotonic() > deadline:
                         why = f"the log could not be read to its end: {error.message}"
                         break
                     log.info("the log of Job %s cannot be read for the moment: %s", job.name, error)
-                await asyncio.sleep(pause * random.uniform(0.8, 1.2))
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+                await asyncio.sleep(next(pauses))
             if why:
                 log.warning("Job %s: %s", job.name, why)
             known.drained[job.name] = (job.uid, why)
@@ -182,7 +216,7 @@ class Follower(Generic[K]):
 
 
 def _is_current(job: JobState, row: TrialRow | None) -> bool:
-    """Whether what a Job's pods have printed is still of interest: its trial runs, and as this Job."""
+    """Return whether the trial of a Job is running, has no result, and runs as this very Job."""
     return (
         row is not None
         and row.state is TrialState.RUNNING
@@ -192,6 +226,7 @@ def _is_current(job: JobState, row: TrialRow | None) -> bool:
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event. Return whether it was set in time."""
     try:
         async with asyncio.timeout(seconds):
             return await event.wait()

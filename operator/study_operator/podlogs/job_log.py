@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from study_operator.kube.client import ApiError, owner_uid
+from study_operator.kube.client import ApiError
 from study_operator.model import log_lines
 from study_operator.model.job_state import JobPhase, JobState
-from study_operator.model.study import Study
+from study_operator.model.study import JOB_LABEL, Study
 from study_operator.podlogs.tail import Source, Tail, Tails
 
+_INDEX_LABEL = "batch.kubernetes.io/job-completion-index"  # Kubernetes' own, on pods
+_MOST_PODS = 100
 _GONE = "its pod was gone before its log could be read to its end"
 
 Pod = Mapping[str, Any]
@@ -86,8 +88,9 @@ class JobLog:
         return why
 
     async def _pods(self) -> list[Pod]:
-        found = await self._tails.cluster.pods_of_job(self._namespace, self._job.name, self._indexed)
-        pods = [pod for pod in found if owner_uid(pod) == self._job.uid]
+        # Of an Indexed Job, only the pod of index 0 reports.
+        selector = f"{JOB_LABEL}={self._job.name}" + (f",{_INDEX_LABEL}=0" if self._indexed else "")
+        pods = await self._tails.cluster.list_pods(self._namespace, selector, self._job.uid, limit=_MOST_PODS)
         return sorted(pods, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
 
     async def _read_on(self, pod: Pod, over: bool) -> int:

@@ -1,45 +1,39 @@
-"""Does what was planned for one study: tells, creates and deletes, each step such that it may be repeated."""
+"""Do what was planned for one study: tell, create and delete, each step such that it may be repeated."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import groupby
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from study_operator import metrics
 from study_operator.fence import NotHeld
-from study_operator.kube.client import ApiError, Cluster, owner_uid
+from study_operator.kube.client import ApiError, Cluster
 from study_operator.logs import trial_context
-from study_operator.manifests.job import Reporting, job, secret
+from study_operator.manifests.job import job_manifest, secret
 from study_operator.model import pods
+from study_operator.model.actions import Ask, CreateJob, FindCause, RemoveFinishedJob, RunAgain, StopJob, Tell
 from study_operator.model.batch import StaleHistory
 from study_operator.model.job_state import JobPhase, JobState
-from study_operator.model.plan import (
-    Action,
-    Ask,
-    CreateJob,
-    FindCause,
-    RemoveFinishedJob,
-    RunAgain,
-    StopJob,
-    Tell,
-    verdict,
-)
-from study_operator.model.study import TRIAL_ID_ANNOTATION, Study
+from study_operator.model.plan import Plan
+from study_operator.model.rules import verdict
+from study_operator.model.study import JOB_LABEL, STUDY_LABEL, TRIAL_LABEL, Study
 from study_operator.model.trial import Failure, FailureClass, TrialRow
 from study_operator.pool import BlockingPool
 from study_operator.reconcile import dependents
+from study_operator.reconcile.adoption import Adoption, adoption
+from study_operator.reconcile.concurrency import gather_all, gather_through
 from study_operator.reconcile.live_study import LiveStudy
 from study_operator.storage.database import StorageError, StorageUnavailable
 
-# Calls of the API server at once for one study, and Jobs that are being created at once for all of them: a server that
-# answers in milliseconds sees few, and one that is busy comes to start the pods of Jobs that there are. Only creations
-# share a gate: logs that a dead node does not give out hold up nobody else's trials.
+# Calls of the API server at once for one study, ends that are told in one transaction, and Jobs that are being created
+# at once for all studies. A server that answers in milliseconds has few creations at once; a busy one has time to start
+# the pods of Jobs that exist. Only creations share a gate: a study whose pods' logs cannot be read, because their node
+# is dead, does not hold up the trials of other studies.
 CALLS_AT_ONCE = 64
 # Trials that are suggested and stored together, when many slots are free.
 STORED_AT_ONCE = 8
@@ -51,8 +45,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Done:
-    """What came of a plan: trials that failed and why, Jobs created, in sentences for people what went wrong, and
-    whether to look again at once."""
+    """What came of a plan.
+
+    Attributes:
+        failures: trials that failed or are infeasible, each with the reason.
+        created: the Jobs that were created, by name.
+        troubles: what went wrong, in sentences for users.
+        again: whether to reconcile again at once.
+    """
 
     failures: list[tuple[TrialRow, Failure]] = field(default_factory=list)
     created: dict[str, JobState] = field(default_factory=dict)
@@ -60,96 +60,99 @@ class Done:
     again: bool = False
 
 
-async def _all(tasks: Iterable[asyncio.Future[T]]) -> list[T]:
-    """Waits for all of them, also when one has failed: nothing goes on when a look has ended."""
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results  # type: ignore[return-value]
+def _in_pieces(actions: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield CALLS_AT_ONCE actions at a time, for one transaction each.
 
-
-def _in_pieces(actions: Sequence[Action]) -> Iterator[Any]:
-    """AT_ONCE of them at a time, each for one transaction: what was done before the API server fails stays done."""
+    What was done before the API server fails stays done.
+    """
     return (actions[start : start + CALLS_AT_ONCE] for start in range(0, len(actions), CALLS_AT_ONCE))
 
 
-async def _some_at_once(calls: Iterable[Coroutine[Any, Any, T]], gate: asyncio.Semaphore | None = None) -> list[T]:
-    """Makes the calls as a gate lets them, of their own unless given. Returns what they return, in their order."""
-    gate = gate or asyncio.Semaphore(CALLS_AT_ONCE)
-
-    async def one(call: Coroutine[Any, Any, T]) -> T:
-        async with gate:
-            return await call
-
-    return await _all([asyncio.ensure_future(one(call)) for call in calls])
-
-
 class Actor:
-    """Acts on one study.
+    """Acts on one study, once.
 
     Args:
-        reporting: where the study's pods report to.
+        live: the study in memory.
         now: the time by the API server's clock, aware, UTC.
-        gate: of CALLS_AT_ONCE creations of Jobs, for all actors.
+        gate: lets CALLS_AT_ONCE creations of Jobs through at once, of all studies together.
     """
 
     def __init__(
         self,
         cluster: Cluster,
-        threads: BlockingPool,
+        pool: BlockingPool,
         live: LiveStudy,
-        reporting: Reporting,
         now: Callable[[], datetime],
         gate: asyncio.Semaphore,
     ) -> None:
-        self._cluster, self._threads, self._live, self._reporting, self._now = cluster, threads, live, reporting, now
-        self._gate, self._done = gate, Done()
+        self._cluster, self._pool, self._live, self._now = cluster, pool, live, now
+        self._creations, self._calls, self._done = gate, asyncio.Semaphore(CALLS_AT_ONCE), Done()
 
-    async def act(self, actions: Iterable[Action], freed_at: float | None) -> Done:
-        """Does the actions in their order; those to which it makes no difference at once.
+    async def act(self, todo: Plan, freed_at: float | None) -> Done:
+        """Do what is planned, all actions of one kind at once.
 
         Args:
+            todo: the plan; its fields are in the order of doing.
             freed_at: when it became known that a slot is free, in seconds of `time.monotonic`; None when none is.
 
         Raises:
-            StorageUnavailable: on the way; what was done stays done.
+            StorageUnavailable: the database does not answer. What was done before stays done.
+            StorageError: the database refused a write. What was done before stays done.
+            NotHeld: this replica may not write about the study any more.
+            ApiError: the API server does not say why Jobs have failed.
         """
-        troubles = self._done.troubles
-        for _, same in groupby(actions, type):
-            before = len(troubles)
-            await self._act(list(same), freed_at)
-            # In whatever order they came: a condition's message that changes at each look would be written each time.
-            troubles[before:] = sorted(troubles[before:])
+        await self._tell_ends(todo.tells)
+        await self._find_causes(todo.causes)
+        await self._run_again(todo.reruns)
+        await self._step(self._stop_jobs, todo.stops)
+        await self._step(self._create_jobs, todo.creations)
+        await self._step(self._start_trials, todo.ask)
+        if freed_at is not None and todo.ask is not None and self._done.created:
+            metrics.SLOT_FREE_TO_JOB.observe(time.monotonic() - freed_at)
+        await self._step(self._remove_jobs, todo.removals)
         return self._done
 
-    async def _act(self, actions: Sequence[Action], freed_at: float | None) -> None:
-        """Does some actions of the same kind."""
-        match actions[0]:
-            case Tell():
-                for some in _in_pieces(actions):
-                    await self._tell(await _some_at_once(map(self._explained, some)))
-            case FindCause():
-                for some in _in_pieces(actions):
-                    await self._judge(some)
-            case RunAgain():
-                for action in actions:
-                    await self._requeue(action.row, action.failure)
-            case CreateJob():
-                if await self._prepare():
-                    await _some_at_once((self._launch(action.row) for action in actions), self._gate)
-            case StopJob():
-                await _some_at_once(self._delete(end.job, waiting=True, kill_after=end.kill_after) for end in actions)
-            case RemoveFinishedJob():
-                await _some_at_once(self._delete(action.job, waiting=False) for action in actions)
-            case Ask():
-                for action in actions:
-                    await self._start(action.count)
-                if freed_at is not None and self._done.created:
-                    metrics.SLOT_FREE_TO_JOB.observe(time.monotonic() - freed_at)
+    async def _step(self, do: Callable[[T], Awaitable[None]], actions: T) -> None:
+        """Do all actions of one kind, and sort what went wrong.
 
-    async def _tell(self, tells: list[Tell]) -> None:
-        done = await self._threads.run(self._live.tell, tells)
+        Calls end in any order. A condition's message that changed with it would be written at each reconciliation.
+        """
+        troubles = self._done.troubles
+        before = len(troubles)
+        await do(actions)
+        troubles[before:] = sorted(troubles[before:])
+
+    async def _tell_ends(self, tells: Sequence[Tell]) -> None:
+        for some in _in_pieces(tells):
+            await self._tell(await gather_through(self._calls, map(self._explained, some)))
+
+    async def _find_causes(self, causes: Sequence[FindCause]) -> None:
+        """Find out why Jobs have failed, many at once, then end their trials or run them again."""
+        for some in _in_pieces(causes):
+            failures = await gather_through(self._calls, (self._explain(cause.job) for cause in some))
+            verdicts = [
+                verdict(self._live.study, cause.row, cause.job, failure)
+                for cause, failure in zip(some, failures, strict=True)
+            ]
+            await self._tell([ruling for ruling in verdicts if isinstance(ruling, Tell)])
+            await self._run_again([ruling for ruling in verdicts if isinstance(ruling, RunAgain)])
+
+    async def _stop_jobs(self, stops: Sequence[StopJob]) -> None:
+        await gather_through(self._calls, (self._delete(stop.job, True, stop.kill_after) for stop in stops))
+
+    async def _create_jobs(self, creations: Sequence[CreateJob]) -> None:
+        if creations and await self._prepare():
+            await gather_through(self._creations, (self._create_job(creation.row) for creation in creations))
+
+    async def _remove_jobs(self, removals: Sequence[RemoveFinishedJob]) -> None:
+        await gather_through(self._calls, (self._delete(removal.job, False) for removal in removals))
+
+    async def _tell(self, tells: Sequence[Tell]) -> None:
+        """Tell ends in one transaction."""
+        if not tells:
+            return
+        done = await self._pool.run(self._live.trials.tell, tells)
+        self._live.known.launched.difference_update(told.row.job or "" for told in tells)
         for told, ended in zip(tells, done, strict=True):
             with trial_context(told.row.number):
                 if not ended:
@@ -160,31 +163,23 @@ class Actor:
                     self._failed(told.row, told.failure)
 
     async def _explained(self, told: Tell) -> Tell:
-        """With what the program of a failed trial said last."""
+        """Add the last line that the program of a failed trial has logged."""
         failure = told.failure
         if failure is None or told.job is None or failure.last_log_line:
             return told
         return replace(told, failure=await self._explain(told.job, failure))
 
-    async def _judge(self, judged: Sequence[FindCause]) -> None:
-        failures = await _some_at_once(self._explain(action.job) for action in judged)
-        study = self._live.study
-        rulings = [verdict(study, judge.row, judge.job, why) for judge, why in zip(judged, failures, strict=True)]
-        if tells := [ruling for ruling in rulings if isinstance(ruling, Tell)]:
-            await self._tell(tells)
-        for ruling in rulings:
-            if isinstance(ruling, RunAgain):
-                await self._requeue(ruling.row, ruling.failure)
-
-    async def _requeue(self, row: TrialRow, failure: Failure | None) -> None:
-        with trial_context(row.number):
-            if not await self._threads.run(self._live.requeue, row, failure):
-                log.info("trial %d had ended before it could be run again", row.number)
-                return
-            log.info("trial %d will run again", row.number)
-            self._done.again = True
-            if failure is not None:
-                self._failed(row, failure)
+    async def _run_again(self, reruns: Sequence[RunAgain]) -> None:
+        for rerun in reruns:
+            row = rerun.row
+            with trial_context(row.number):
+                if not await self._pool.run(self._live.trials.run_again, rerun):
+                    log.info("trial %d had ended before it could be run again", row.number)
+                    continue
+                log.info("trial %d will run again", row.number)
+                self._done.again = True
+                if rerun.failure is not None:
+                    self._failed(row, rerun.failure)
 
     def _failed(self, row: TrialRow, failure: Failure) -> None:
         metrics.FAILURES.labels(failure.kind.lower(), failure.reason).inc()
@@ -198,9 +193,10 @@ class Actor:
         self._done.failures.append((row, failure))
 
     async def _explain(self, ended: JobState, known: Failure | None = None) -> Failure:
-        """Why a Job failed, or, where that is known, what its program said last."""
+        """Return why a Job has failed. If that is known, return it with the last line that the program has logged."""
         study = self._live.study
-        found = await self._cluster.list_pods(study.namespace, study.name, ended.name)
+        selector = f"{STUDY_LABEL}={study.name},{JOB_LABEL}={ended.name}"
+        found = await self._cluster.list_pods(study.namespace, selector)
         container = pods.last_container(found)
         line = await self._cluster.last_log_line(study.namespace, *container) if container else ""
         if known is not None:
@@ -208,101 +204,108 @@ class Actor:
         return pods.failure(ended, found, line, study.infeasible_exit_codes)
 
     async def _delete(self, ended: JobState, waiting: bool, kill_after: int | None = None) -> None:
+        """Delete a Job.
+
+        Args:
+            waiting: whether the Job stays until its pods are gone.
+            kill_after: seconds that its pods get to end; None for the time that they say themselves.
+        """
         namespace = self._live.study.namespace
         try:
             if kill_after is not None:
-                # Before the Job: the garbage collector would give them their own time, which a kubelet that has begun
-                # to wait does not always shorten. A pod that the Job starts meanwhile goes with it.
-                await self._cluster.delete_pods(namespace, self._live.study.name, ended, kill_after)
+                # Pods before the Job. The garbage collector would give the pods their own time, and a kubelet that has
+                # begun to wait does not always shorten it. A pod that the Job starts meanwhile is deleted with the Job.
+                selector = f"{STUDY_LABEL}={self._live.study.name},{TRIAL_LABEL}={ended.number}"
+                await self._cluster.delete_pods(namespace, selector, ended.uid, kill_after)
             await self._cluster.delete_job(namespace, ended.name, ended.uid, waiting)
         except ApiError as error:
             self._done.troubles.append(f"Job {ended.name} could not be deleted: {error.message}")
 
-    async def _start(self, count: int) -> None:
-        """Starts trials: while the Jobs of some are created, more are stored, until one is refused.
+    async def _start_trials(self, ask: Ask | None) -> None:
+        """Start new trials. While the Jobs of some are created, more are stored, until a creation fails.
 
-        One by one at first, so that a slot does not wait for the suggestions of others; then ever more in one
-        transaction.
+        The first is stored alone, so that its slot does not wait for the suggestions of others. Then ever more are
+        stored in one transaction.
         """
-        creating: list[asyncio.Future] = []
+        count, size = ask.count if ask is not None else 0, 1
+        creating: list[asyncio.Task[None]] = []
         try:
-            size = 1
             while len(creating) < count and not self._done.troubles:
                 rows = await self._store(min(size, count - len(creating)))
                 if not rows or not await self._prepare():
                     break
                 for row in rows:
-                    await self._gate.acquire()
-                    creating.append(asyncio.ensure_future(self._launch(row)))
-                    creating[-1].add_done_callback(lambda _: self._gate.release())
+                    await self._creations.acquire()
+                    creating.append(asyncio.create_task(self._create_job(row)))
+                    creating[-1].add_done_callback(lambda _: self._creations.release())
                 size = min(2 * size, STORED_AT_ONCE)
         finally:
-            await _all(creating)
+            await gather_all(creating)
 
     async def _store(self, count: int) -> list[TrialRow]:
-        """Asks for trials and stores them; none when no more may be started or the sampler fails."""
+        """Ask for trials and store them. Return none when no more may be started or the sampler fails."""
         try:
-            return await self._threads.run(self._live.start, count)
+            return await self._pool.run(self._live.trials.start, count)
         except (StorageUnavailable, StorageError, NotHeld):
             raise
         except StaleHistory as error:
             self._done.troubles.append(str(error))
-        except Exception as error:  # the sampler's own, which the user must see, not just a log
+        except Exception as error:  # the sampler's own: it must reach the user, not only a log
             log.exception("the sampler failed")
-            if count > 1:  # none of them is stored: at least those are to be for which it does not fail
+            if count > 1:  # none of them is stored; one by one, those can be for which the sampler does not fail
                 return await self._store(1)
             self._done.troubles.append(f"sampler {self._live.study.sampler.name} failed: {error}")
         return []
 
     async def _prepare(self) -> bool:
-        """Creates what every trial needs, unless this process has seen that it is there. False when that fails."""
-        study, manifest = self._live.study, secret(self._live.study, self._reporting)
-        name = manifest["metadata"]["name"]
-        try:
-            if self._live.secret != name:
+        """Create what every trial needs, unless this process has seen it. Return False when that fails."""
+        study, known = self._live.study, self._live.known
+        if not known.secret:
+            manifest = secret(study, self._live.reporting)
+            try:
                 await self._cluster.create_secret(manifest)
-                self._live.secret = name
-        except ApiError as error:
-            self._done.troubles.append(f"Secret {name} could not be created: {error.message}")
-            return False
-        if not self._live.served_names:
+            except ApiError as error:
+                name = manifest["metadata"]["name"]
+                self._done.troubles.append(f"Secret {name} could not be created: {error.message}")
+                return False
+            known.secret = True
+        if not known.service:
             if (trouble := await dependents.ensure_service(self._cluster, study)) is not None:
                 self._done.troubles.append(trouble)
                 return False
-            self._live.served_names = True
+            known.service = True
         return True
 
-    async def _launch(self, row: TrialRow) -> None:
-        """Creates the Job of a stored trial."""
+    async def _create_job(self, row: TrialRow) -> None:
+        """Create the Job of a stored trial, and note down what came of it."""
         result = await self._create(self._live.study, row)
         if isinstance(result, JobState):
             self._done.created[result.name] = result
-            self._live.launched.add(result.name)
+            self._live.known.launched.add(result.name)
         else:
             self._done.troubles.append(result)
 
     async def _create(self, study: Study, row: TrialRow) -> JobState | str:
-        """Creates one Job. Returns it as it will be listed, or a sentence that says why there is none."""
+        """Create one Job. Return it as a list would have it, or a sentence that says why there is none."""
         assert row.job is not None
         if (trouble := await dependents.ensure_claim(self._cluster, study, row.number)) is not None:
             return trouble
-        manifest = job(study, self._reporting, row.number, row.trial_id, row.params, row.job)
         name = row.job
+        manifest = job_manifest(study, self._live.reporting, row.number, row.trial_id, row.params, name)
         try:
-            made = await self._cluster.create_job(manifest)
+            uid = (await self._cluster.create_job(manifest))["metadata"]["uid"]
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 return f"Job {name} could not be created: {error.message}"
             try:
-                made = await self._cluster.get_job(study.namespace, name)
+                found = await self._cluster.get_job(study.namespace, name)
             except ApiError as second:
                 return f"Job {name} could not be read: {second.message}"
-            if made is None:
+            if found is None:
                 return f"Job {name} was there and has just been deleted"
-            trial_id = (made["metadata"].get("annotations") or {}).get(TRIAL_ID_ANNOTATION)
-            if owner_uid(made) != study.uid or trial_id != str(row.trial_id):  # never taken for ours
+            if adoption(found, study, row.trial_id) not in (Adoption.OURS, Adoption.LEAVING):
                 return f"a Job {name} that is not this trial's exists; delete it, or give the Study another name"
+            uid = found["metadata"]["uid"]
         with trial_context(row.number):
             log.info("trial %d started as Job %s", row.number, name)
-        uid = made["metadata"]["uid"]
         return JobState(name, uid, row.number, row.trial_id, JobPhase.ACTIVE, self._now(), generation=study.generation)

@@ -1,10 +1,11 @@
-"""Ends in the database what deleted Studies left; the cluster's garbage collector does the same for their objects."""
+"""End the rows that deleted Studies have left in the database. Kubernetes removes their objects by itself."""
 
 from __future__ import annotations
 
 import logging
 
-from study_operator.model.plan import Tell, tell_result
+from study_operator.model.actions import Tell
+from study_operator.model.rules import tell_result
 from study_operator.model.trial import Failure, FailureClass, Rows, TrialRow, TrialState
 from study_operator.pool import BlockingPool
 from study_operator.storage.studies import KnownStudy, Studies
@@ -16,28 +17,47 @@ log = logging.getLogger(__name__)
 
 
 class DeletedStudies:
-    """No finalizer holds a deleted Study back: its rows are ended when it is seen to be gone, or by the next sweep.
+    """Ends the rows of deleted Studies, when the operator notices that they are gone or at the next resync.
+
+    Studies have no finalizer: nothing delays their deletion.
 
     Args:
-        namespaces: those that this operator watches; empty for all.
+        studies: the studies in the database.
+        trials: their trials.
+        threads: where calls of the database are made.
+        namespaces: the namespaces that this operator watches; empty for all.
     """
 
     def __init__(self, studies: Studies, trials: Trials, threads: BlockingPool, namespaces: tuple[str, ...]) -> None:
         self._studies, self._trials, self._threads, self._namespaces = studies, trials, threads, namespaces
 
     async def known(self) -> list[KnownStudy]:
-        """The Studies that the database knows, of the namespaces that are watched here."""
+        """Return the Studies that the database knows, in the namespaces that are watched here.
+
+        Raises:
+            StorageUnavailable: the database does not answer.
+            StorageError: the database refuses the query.
+        """
         known = await self._threads.run(self._studies.known)
         return [study for study in known if not self._namespaces or study.namespace in self._namespaces]
 
     async def end(self, namespace: str, name: str, but: str | None) -> None:
-        """Ends the Studies that had this name, but for the one with the UID `but`, which has it now."""
+        """End the Studies that had this name.
+
+        Args:
+            but: the UID of the Study that has the name now; None if there is none.
+
+        Raises:
+            StorageUnavailable: the database does not answer.
+            StorageError: the database refuses a statement.
+            NotHeld: this replica may not write about the study any more.
+        """
         for study in await self._threads.run(self._studies.known, (namespace, name)):
             if study.uid != but:
                 await self._end(study)
 
     async def _end(self, study: KnownStudy) -> None:
-        while running := await self._running(study):  # again, for a value may arrive meanwhile, and is not lost
+        while running := await self._running(study):  # again, because a value may arrive meanwhile and must not be lost
             tells = [
                 tell_result(row, ()) if row.has_final else Tell(row, TrialState.FAIL, failure=_DELETED)
                 for row in running
@@ -47,6 +67,6 @@ class DeletedStudies:
         log.info("Study %s/%s is gone; deletionPolicy: %s", study.namespace, study.name, study.deletion_policy)
 
     async def _running(self, study: KnownStudy) -> list[TrialRow]:
-        """Its running trials, but for those that somebody else runs."""
+        """Return its running trials, without those that a notebook runs."""
         rows: Rows = await self._threads.run(self._trials.observe, study.study_id)
         return [row for row in rows.open.values() if row.job is not None]

@@ -1,21 +1,25 @@
-"""What trials need beside their Jobs, created before those and removed when it is no longer to be kept."""
+"""Create what trials need beside their Jobs, and remove the claims of trials that have ended.
+
+These are the claims for checkpoints and the Service that names pods. Both are created before the Jobs that use them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from study_operator.kube.client import ApiError, Cluster, owner_uid
+from study_operator.kube.client import ApiError, Cluster
 from study_operator.manifests.checkpoints import claim, claims_to_delete
 from study_operator.manifests.subdomain import headless_service
-from study_operator.model.study import KIND, Study
+from study_operator.model.study import KIND, STUDY_LABEL, TRIAL_LABEL, Study
 from study_operator.model.trial import Rows
+from study_operator.reconcile.adoption import Adoption, adoption
 
 
 async def try_claim(cluster: Cluster, study: Study) -> None:
-    """Shows the API server the claim of a trial, without creating it.
+    """Show the API server the claim of a trial, without creating it.
 
     Raises:
-        ApiError: what it says to it.
+        ApiError: the API server refuses the claim, or cannot be reached.
     """
     manifest = claim(study, 0)
     if manifest is not None:
@@ -24,11 +28,13 @@ async def try_claim(cluster: Cluster, study: Study) -> None:
 
 
 async def ensure_service(cluster: Cluster, study: Study) -> str | None:
-    """Creates the Service that the pods' subdomain needs, if there is none. One of that name is left alone, whoever
-    made it, and does it, unless it is another Study's: that one names the pods of its own Study only.
+    """Create the Service that the pods' subdomain needs, if there is none.
+
+    A Service of this name that exists is used as it is, also one that the user has made. Only another Study's Service
+    is of no use, because it names the pods of that Study alone.
 
     Returns:
-        None when it is there, or none is needed; otherwise a sentence that says why not.
+        None if the Service is there, or none is needed; otherwise a sentence that says why not.
     """
     manifest = headless_service(study)
     if manifest is None:
@@ -38,30 +44,29 @@ async def ensure_service(cluster: Cluster, study: Study) -> str | None:
         found = await cluster.create_service(manifest)
     except ApiError as error:
         return f"Service {name} could not be created: {error.message}"
-    if found is None or owner_uid(found) == study.uid:
+    if found is None or adoption(found, study) is not Adoption.ANOTHER_STUDYS:
         return None
-    references = found["metadata"].get("ownerReferences") or ()
-    other = next((reference["name"] for reference in references if reference["kind"] == KIND), None)
-    if other is None:
-        return None
+    other = next(reference["name"] for reference in found["metadata"]["ownerReferences"] if reference["kind"] == KIND)
     return f"Service {name} is that of Study {other}, or of an earlier one: give subdomain another name"
 
 
 async def ensure_claim(cluster: Cluster, study: Study, number: int) -> str | None:
-    """Creates the claim of a trial, if it needs one and has none.
+    """Create the claim of a trial, if it needs one and has none.
 
     Returns:
-        None when it is there, or none is needed; otherwise a sentence that says why not.
+        None if the claim is there, or none is needed; otherwise a sentence that says why not.
     """
     manifest = claim(study, number)
     if manifest is None:
         return None
     name = manifest["metadata"]["name"]
     try:
-        ours = await cluster.create_claim(manifest)
+        if await cluster.create_claim(manifest):
+            return None
+        ours = await list_claims(cluster, study)
     except ApiError as error:
         return f"PersistentVolumeClaim {name} could not be created: {error.message}"
-    if ours:
+    if name in {own for own, _ in ours.values()}:
         return None
     return (
         f"a PersistentVolumeClaim {name} that is not this trial's exists, or is being deleted; if it stays, delete it, "
@@ -69,14 +74,29 @@ async def ensure_claim(cluster: Cluster, study: Study, number: int) -> str | Non
     )
 
 
+async def list_claims(cluster: Cluster, study: Study) -> dict[int, tuple[str, str]]:
+    """Return name and UID of the claims of a Study's trials, by trial number, without those that are being deleted.
+
+    Raises:
+        ApiError: the API server refuses the call or cannot be reached.
+    """
+    found = await cluster.list_claims(study.namespace, f"{STUDY_LABEL}={study.name},{TRIAL_LABEL}", study.uid)
+    return {
+        int(number): (item["metadata"]["name"], item["metadata"]["uid"])
+        for item in found
+        if adoption(item, study) is Adoption.OURS and (number := item["metadata"]["labels"][TRIAL_LABEL]).isdecimal()
+    }
+
+
 async def clear_claims(
     cluster: Cluster, study: Study, rows: Rows, active: Collection[int], best: Collection[int]
 ) -> str | None:
-    """Deletes the claims of trials that have ended and whose checkpoints are not to be kept. Costs one call when there
-    are none, and nothing when all are kept.
+    """Delete the claims of trials that have ended, unless spec.checkpoints.keep says to keep them.
+
+    This makes one call if there are none, and no call if the Study keeps all.
 
     Args:
-        rows: read since this operator has last created a claim.
+        rows: read after this operator has created the latest claim.
         active: numbers of the trials that have an active Job.
         best: numbers of the trials that are best now: one, or the Pareto front.
 
@@ -87,7 +107,7 @@ async def clear_claims(
     if checkpoints is None or checkpoints.claim_template is None or checkpoints.keep == "All":
         return None
     try:
-        claims = await cluster.list_claims(study.namespace, study.name, study.uid)
+        claims = await list_claims(cluster, study)
         for number in claims_to_delete(study, claims, rows, active, best):
             await cluster.delete_claim(study.namespace, *claims[number])
     except ApiError as error:

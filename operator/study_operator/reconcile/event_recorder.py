@@ -1,4 +1,4 @@
-"""Events on a Study: few, and one object for each reason, whose count and message are brought up to date."""
+"""Record Events on a Study: one object for each reason, whose count and message are updated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class EventRecorder:
-    """Records Events. They are for people: one that cannot be written is logged and nothing waits for it."""
+    """Records Events. An Event that cannot be written is logged, because nothing depends on it."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -27,11 +27,14 @@ class EventRecorder:
     async def record(
         self, manifest: Mapping[str, Any], reason: str, message: str, now: datetime, warning: bool = False
     ) -> None:
-        """Records that something happened to a Study.
+        """Record that something happened to a Study.
 
         Args:
             manifest: the Study.
-            reason: CamelCase; Events of one reason become one object.
+            reason: in CamelCase. Events with one reason become one object.
+            message: a sentence for users.
+            now: the time, aware, UTC.
+            warning: whether the Event is a Warning; otherwise it is Normal.
         """
         meta = manifest["metadata"]
         name = f"{meta['name']}.{hashlib.sha256((meta['uid'] + reason).encode()).hexdigest()[:16]}"
@@ -62,11 +65,11 @@ class EventRecorder:
                 if created:
                     self._counts[name] = 1
                     return
-                # Left by an earlier process: its count is in the answer to a patch that does not change it.
+                # An earlier process has left it. Its count is in the answer to a patch that does not change the count.
                 found = await self._cluster.patch_event(meta["namespace"], name, news)
                 self._counts[name] = found.get("count") or 1
             self._counts[name] += 1
             await self._cluster.patch_event(meta["namespace"], name, {**news, "count": self._counts[name]})
         except ApiError as error:
-            self._counts.pop(name, None)  # expired after an hour, or never written
+            self._counts.pop(name, None)  # the Event has expired after an hour, or was never written
             log.warning("Event %s could not be recorded: %s", reason, error)

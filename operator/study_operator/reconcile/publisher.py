@@ -1,4 +1,4 @@
-"""Writes what people see: the status, at most once a second for each study, and the Events that follow from it."""
+"""Write what users see: the status, at most once a second for each study, and then the Events that follow from it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from study_operator import metrics
 from study_operator.kube.client import ApiError, Cluster
 from study_operator.model import status
 from study_operator.model.status import Situation
-from study_operator.model.study import Study
+from study_operator.model.study import Study, StudyKey
 from study_operator.model.trial import Failure, FailureClass, TrialRow
 from study_operator.reconcile.event_recorder import EventRecorder
 
-# The shortest time between two writes of a status that only bring counts up to date, in seconds, while no more studies
-# than this change. When more do, each is written less often: together they take no more of the API server.
+# The shortest time between two writes of a status that only update counts, in seconds, while at most so many studies
+# change. If more studies change, each is written less often, so that the load of the API server stays the same.
 STATUS_INTERVAL_SECONDS, STATUS_STUDIES = 1.0, 20
-_LATELY_SECONDS = 60.0  # a study whose status was written within so many seconds is one that changes
-# Conditions that are worth an Event when they become so: its reason, and whether it is a warning.
+_LATELY_SECONDS = 60.0  # a study changes if its status was written within this time
+# Conditions that get an Event when they become so: the Event's reason, and whether it is a warning.
 _NEWS = {
     ("Complete", "True"): ("Completed", False),
     ("Failed", "True"): ("Failed", True),
@@ -31,24 +31,24 @@ _NEWS = {
 
 
 class Publisher:
-    """One status write per look at the most; Events only after it."""
+    """Writes status and Events: at most one status in each reconciliation, and Events only after it."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._events = EventRecorder(cluster)
-        self._written: dict[tuple[str, str], float] = {}
+        self._written: dict[StudyKey, float] = {}
         self._counted = float("-inf"), 0  # when studies that change were last counted, and how many there were
 
     def interval(self) -> float:
-        """The shortest time, in seconds, between two writes of one study's status that only bring counts up to date."""
+        """Return the shortest time between two writes of one study's status that only update counts, in seconds."""
         now = time.monotonic()
-        if now - self._counted[0] > STATUS_INTERVAL_SECONDS:  # for each report of a thousand pods it is asked
+        if now - self._counted[0] > STATUS_INTERVAL_SECONDS:  # this is called for each report of a thousand pods
             lately = itertools.takewhile(lambda at: at > now - _LATELY_SECONDS, reversed(self._written.values()))
             self._counted = now, sum(1 for _ in lately)
         return STATUS_INTERVAL_SECONDS * max(1.0, self._counted[1] / STATUS_STUDIES)
 
-    def forget(self, key: tuple[str, str]) -> None:
-        """The Study is gone: so are its time stamps and gauges."""
+    def forget(self, key: StudyKey) -> None:
+        """Drop time stamps and gauges of a Study that is gone or served elsewhere."""
         self._written.pop(key, None)
         for state in ("running", "queued", "complete", "pruned", "failed", "infeasible", "terminated"):
             try:
@@ -64,13 +64,24 @@ class Publisher:
         now: datetime,
         failures: Sequence[tuple[TrialRow, Failure]] = (),
     ) -> float | None:
-        """Brings status and Events up to date with the situation.
+        """Update status and Events to the situation.
+
+        Args:
+            manifest: the Study as it was read.
+            study: the Study; None if it could not be parsed.
+            situation: what the status is computed from.
+            now: the time, aware, UTC.
+            failures: trials that have just failed or are infeasible, for Events.
 
         Returns:
-            After how many seconds a write that would come too soon is to be made up for; None when all is written.
+            In how many seconds to reconcile again, because this write of the status would have come too soon; None if
+            all is written.
+
+        Raises:
+            ApiError: the API server refuses the status, or cannot be reached.
         """
         meta, old = manifest["metadata"], manifest.get("status") or {}
-        key = (meta["namespace"], meta["name"])
+        key = StudyKey(meta["namespace"], meta["name"])
         new = status.status(manifest, study, situation, now)
         for state, count in (new.get("trials") or {}).items():
             if state != "total":
@@ -83,7 +94,7 @@ class Publisher:
         return wait
 
     async def _write(
-        self, key: tuple[str, str], manifest: dict[str, Any], old: dict[str, Any], new: dict[str, Any], now: datetime
+        self, key: StudyKey, manifest: dict[str, Any], old: dict[str, Any], new: dict[str, Any], now: datetime
     ) -> float | None:
         patch = status.difference(old, new)
         if not patch:
@@ -97,7 +108,7 @@ class Publisher:
             if error.status == 404:
                 return None  # deleted meanwhile
             raise
-        self._written.pop(key, None)  # the latest comes last
+        self._written.pop(key, None)  # so that the latest is the last in order
         self._written[key] = time.monotonic()
         await self._tell_news(manifest, old, new, now)
         return None
@@ -126,7 +137,7 @@ def _ended(study: Study | None, row: TrialRow, failure: Failure) -> str:
 
 
 def _urgent(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether people or `kubectl wait` look for this change: all but counts, the best trial and words."""
+    """Return whether users or `kubectl wait` wait for this change: all but counts, the best trial and messages."""
     flags = {(c["type"], c["status"], c["reason"]) for c in old.get("conditions") or ()}
     return (
         old.get("phase") != new.get("phase")

@@ -1,7 +1,7 @@
-"""One look at one study: observe, plan, act, and say what is so.
+"""One reconciliation of one study: observe, plan, act, publish.
 
-Nothing here remembers anything that a decision depends on: a look that is lost, repeated or cut off at any point is
-made good by the next one.
+Nothing here remembers anything that a decision depends on. A reconciliation that is lost, repeated or cut off at any
+point is made good by the next one.
 """
 
 from __future__ import annotations
@@ -15,34 +15,32 @@ from datetime import datetime
 from typing import Any
 
 from study_operator import metrics
-from study_operator.kube.client import ApiError, Cluster
-from study_operator.manifests.job import Reporting, job
-from study_operator.model import log_lines, pending
-from study_operator.model.initial_trials import initial_trials
-from study_operator.model.job_state import JobState
-from study_operator.model.plan import Observed, Outcome, Stuck, outcome, plan
-from study_operator.model.search_space import example_params
+from study_operator.kube.client import Cluster
+from study_operator.manifests.job import Reporting
+from study_operator.model import pending
+from study_operator.model.job_state import JobState, job_state
+from study_operator.model.observed import Observed, Stuck
+from study_operator.model.outcome import Outcome, outcome
+from study_operator.model.plan import plan
 from study_operator.model.status import Condition, Situation, accepted, refused, storage_down, storage_ready
-from study_operator.model.study import Refused, Study, StudyKey, parse
+from study_operator.model.study import STUDY_LABEL, Refused, Study, StudyKey, parse
 from study_operator.model.trial import Failure, Rows, TrialRow
-from study_operator.optimizer.convergence import build_judge
-from study_operator.optimizer.pruners import build_pruner
-from study_operator.optimizer.samplers import build_sampler
 from study_operator.podlogs.follower import Follower
 from study_operator.pool import BlockingPool
 from study_operator.reconcile import dependents
+from study_operator.reconcile.acceptance import REFUSED_AGAIN_SECONDS, Acceptance, accepted_before
 from study_operator.reconcile.actor import CALLS_AT_ONCE, Actor
 from study_operator.reconcile.deleted_studies import DeletedStudies
 from study_operator.reconcile.live_study import LiveStudy
 from study_operator.reconcile.publisher import Publisher
+from study_operator.reconcile.study_trials import StudyTrials
 from study_operator.settings import Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
 from study_operator.storage.initial_trials import InitialTrials
-from study_operator.storage.studies import Studies
+from study_operator.storage.studies import KnownStudy, Studies
 from study_operator.storage.trials import Trials
 
-# A Job that the API server refused is shown to it again after this time: quotas and policies change, in seconds.
-REFUSED_AGAIN_SECONDS = 60.0
+PENDING_PODS = 500  # how many pods that have not started are asked for at most
 
 Manifest = dict[str, Any]
 
@@ -51,9 +49,15 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class ReconcileResult:
-    """What came of one look: when to look again though nothing happens, in seconds; whether to look again soon
-    because something went wrong, and what, in sentences for people; whether the Study is gone and its rows ended; for
-    how many seconds it has acted, not read."""
+    """What came of one reconciliation.
+
+    Attributes:
+        again: in how many seconds to reconcile again though nothing happens; None: when something happens.
+        failed: whether to reconcile again soon because something went wrong.
+        gone: whether the Study is gone, and its rows have been ended.
+        troubles: what went wrong, in sentences for people.
+        acted: for how many seconds this has acted; the rest of the time it has read.
+    """
 
     again: float | None = None
     failed: bool = False
@@ -62,22 +66,20 @@ class ReconcileResult:
     acted: float = 0.0
 
     def sooner(self, seconds: float | None) -> None:
+        """Reconcile again in `seconds` at the latest."""
         if seconds is not None:
             self.again = seconds if self.again is None else min(self.again, seconds)
 
 
 class Reconciler:
-    """Serves the studies of one cluster.
+    """Reconciles the studies of one cluster.
 
     Args:
         cluster_id: the UID of the cluster's kube-system namespace.
-        threads: where everything that blocks is done.
+        pool: where everything that blocks is done.
         follower: reads the logs of trials that report by what they print.
         now: the time by the database's clock, aware, UTC: that of the times in rows.
-        cluster_now: the time by the API server's clock: that of the times in Jobs and pods.
-
-    Attributes:
-        full: that the database has no room for what pods report, in its words; None when it has. Looks go on.
+        cluster_now: the time by the API server's clock, aware, UTC: that of the times in Jobs and pods.
     """
 
     def __init__(
@@ -86,89 +88,103 @@ class Reconciler:
         cluster: Cluster,
         cluster_id: str,
         database: Database,
-        threads: BlockingPool,
+        pool: BlockingPool,
         follower: Follower,
         now: Callable[[], datetime],
         cluster_now: Callable[[], datetime],
     ) -> None:
         self._settings, self._cluster, self._cluster_id = settings, cluster, cluster_id
-        self._threads, self._follower, self._now, self._cluster_now = threads, follower, now, cluster_now
+        self._pool, self._follower, self._now, self._cluster_now = pool, follower, now, cluster_now
         self._database = database
         self._studies, self._trials = Studies(database, cluster_id), Trials(database)
-        self._beginnings = InitialTrials(database, cluster_id)
-        self.gone = DeletedStudies(self._studies, self._trials, threads, settings.watch_namespaces)
+        self._initial_trials = InitialTrials(database, cluster_id)
+        self._deleted = DeletedStudies(self._studies, self._trials, pool, settings.watch_namespaces)
+        self._acceptance = Acceptance(cluster, pool, settings.sampler_classes)
         self._publisher = Publisher(cluster)
         self._gate = asyncio.Semaphore(CALLS_AT_ONCE)
         self._live: dict[StudyKey, LiveStudy] = {}
         self._keys: dict[int, StudyKey] = {}
         self._reported: dict[StudyKey, float] = {}
-        self.full: str | None = None
+        self._database_full: str | None = None
 
     def status_interval(self) -> float:
-        """After how many seconds a look is worth its while that only brings a status up to date."""
+        """Return the shortest time between two reconciliations that only update counts in the status, in seconds."""
         return self._publisher.interval()
 
+    def database_full(self, words: str | None) -> bool:
+        """Note that the database has no room for what pods report, in its own words; None when it has room.
+        Reconciliations go on, and say so in each Study's status. Return whether this is news."""
+        news = (words is None) is not (self._database_full is None)
+        self._database_full = words
+        return news
+
     def reported(self, study_id: int) -> StudyKey | None:
-        """A pod of this study has reported. Returns which study that is, None if it is not served here."""
+        """Note that a pod of this study has reported. Return the study's key, None if it is not served here."""
         key = self._keys.get(study_id)
         if key is not None and self.prunes(key):
             self._reported.setdefault(key, time.perf_counter())
         return key
 
     def prunes(self, key: StudyKey) -> bool:
-        """Whether a report to this study calls for a decision."""
+        """Return whether a report to this study calls for a decision."""
         live = self._live.get(key)
         return live is not None and live.study.pruner is not None
 
     def forget(self, key: StudyKey) -> None:
-        """The Study is gone, or served elsewhere: nothing is held in memory of it any more."""
+        """Hold nothing in memory of a Study that is gone, or served by another replica."""
         live = self._live.pop(key, None)
-        if live is not None and live.study_id is not None:
-            self._keys.pop(live.study_id, None)
-            self._trials.forget(live.study_id)
+        if live is not None and live.trials.has_rows:
+            self._keys.pop(live.trials.study_id, None)
+            self._trials.forget(live.trials.study_id)
         self._reported.pop(key, None)
         self._follower.forget(key)
         self._publisher.forget(key)
 
+    async def known_studies(self) -> list[KnownStudy]:
+        """Return the Studies that the database has rows of, in the namespaces that this operator watches."""
+        return await self._deleted.known()
+
     def look_for_predecessors(self, key: StudyKey) -> None:
-        """The next look ends what deleted Studies of this name have left, once more."""
+        """Let the next reconciliation end what deleted Studies of this name have left, once more."""
         if (live := self._live.get(key)) is not None:
-            live.predecessors_ended = False
+            live.known.predecessors_ended = False
 
     async def reconcile(self, key: StudyKey, noticed: float) -> ReconcileResult:
-        """Looks at one study and does what is to be done.
+        """Bring one study nearer to its end.
 
         Args:
-            noticed: when the reason to look became known, in seconds of `time.monotonic`.
+            noticed: when the reason to reconcile became known, in seconds of `time.monotonic`.
 
         Raises:
-            ApiError: the API server did not answer as it must; look again.
+            ApiError: the API server did not answer as it must; reconcile again.
         """
         manifest = await self._cluster.get_study(*key)
         if manifest is None or "deletionTimestamp" in manifest["metadata"]:
-            return await self._farewell(key)
-        look = ReconcileResult()
+            return await self._end_deleted(key)
+        result = ReconcileResult()
         try:
             study = parse(manifest)
         except Refused as refusal:
-            await self._publish(manifest, None, look, Situation(refused(refusal.reason, refusal.message)))
-            return look
-        live = self._holder(key, study)
-        judgement = await self._judge(live, manifest, look)
+            await self._publish(manifest, None, result, Situation(refused(refusal.reason, refusal.message)))
+            return result
+        live = self._live_study(key, study)
+        judgement = await self._acceptance.judge(live, manifest)
+        result.sooner(judgement.again)
         try:
-            if not live.predecessors_ended:
-                await self.gone.end(*key, but=study.uid)
-                live.predecessors_ended = True
-            await self._serve(key, live, manifest, judgement, noticed, look)
+            if not live.known.predecessors_ended:
+                await self._deleted.end(*key, but=study.uid)
+                live.known.predecessors_ended = True
+            await self._serve(key, live, manifest, judgement.condition, noticed, result)
         except (StorageUnavailable, StorageError) as error:
             log.warning("the database cannot be used: %s", error)
-            live.drop()
-            look.failed = True
-            await self._publish(manifest, study, look, Situation(judgement, storage_down(str(error))))
-        return look
+            live.trials.drop()
+            result.failed = True
+            situation = Situation(judgement.condition, storage_down(str(error)))
+            await self._publish(manifest, study, result, situation)
+        return result
 
     async def tell_outage(self, key: StudyKey, words: str) -> None:
-        """Says in a Study's status that the database cannot be used. Decides nothing.
+        """Say in a Study's status that the database cannot be used. Decide nothing.
 
         Raises:
             ApiError: the API server did not answer as it must.
@@ -176,15 +192,16 @@ class Reconciler:
         manifest = await self._cluster.get_study(*key)
         if manifest is None:
             return
+        study: Study | None
         try:
             study = parse(manifest)
-            ready = _accepted_before(manifest)
-            judgement = (
-                accepted() if ready else await self._judge(self._holder(key, study), manifest, ReconcileResult())
-            )
+            if accepted_before(manifest):
+                condition = accepted()
+            else:
+                condition = (await self._acceptance.judge(self._live_study(key, study), manifest)).condition
         except Refused as refusal:
-            study, judgement = None, refused(refusal.reason, refusal.message)
-        await self._publish(manifest, study, ReconcileResult(), Situation(judgement, storage_down(words)))
+            study, condition = None, refused(refusal.reason, refusal.message)
+        await self._publish(manifest, study, ReconcileResult(), Situation(condition, storage_down(words)))
         self.forget(key)
 
     async def _serve(
@@ -192,183 +209,126 @@ class Reconciler:
         key: StudyKey,
         live: LiveStudy,
         manifest: Manifest,
-        judgement: Condition,
+        condition: Condition,
         noticed: float,
-        look: ReconcileResult,
+        result: ReconcileResult,
     ) -> None:
         try:
-            observed, waits = await self._observe(key, live, manifest, look, launching=judgement.status is True)
+            observed, waits = await self._observe(key, live, manifest, result, launching=condition.status is True)
         except Refused as refusal:  # what only the database could tell
-            judgement = refused(refusal.reason, refusal.message)
-            look.sooner(REFUSED_AGAIN_SECONDS)
-            observed, waits = await self._observe(key, live, manifest, look, launching=False)
+            condition = refused(refusal.reason, refusal.message)
+            result.sooner(REFUSED_AGAIN_SECONDS)
+            observed, waits = await self._observe(key, live, manifest, result, launching=False)
         todo = plan(observed)
-        look.sooner(todo.look_again.total_seconds() if todo.look_again else None)
-        actor = Actor(self._cluster, self._threads, live, self._reporting(live.study), self._cluster_now, self._gate)
+        result.sooner(todo.reconcile_after.total_seconds() if todo.reconcile_after else None)
+        actor = Actor(self._cluster, self._pool, live, self._cluster_now, self._gate)
         active = {job.name for job in observed.active}
         begun = time.monotonic()
-        done = await actor.act(todo.actions, noticed if live.active - active else None)
-        look.acted = time.monotonic() - begun
-        live.active = active | set(done.created)
+        done = await actor.act(todo, noticed if live.known.active - active else None)
+        result.acted = time.monotonic() - begun
+        live.known.active = active | set(done.created)
         if todo.actions:
-            rows = await self._threads.run(live.look, list({job.number for job in observed.active}))
+            rows = await self._pool.run(live.trials.reread, list({job.number for job in observed.active}))
             observed = replace(observed, rows=rows, jobs={**observed.jobs, **done.created})
         if (trouble := await self._clear_claims(live, observed)) is not None:
             done.troubles.append(trouble)
-        look.troubles, look.failed = done.troubles, bool(done.troubles)
+        result.troubles, result.failed = done.troubles, bool(done.troubles)
         if done.again:
-            look.sooner(0.0)
+            result.sooner(0.0)
         end = outcome(observed)
         observed = await self._keep_time(live, observed, end)
         words = None if end or done.troubles else waits
-        troubles = tuple(done.troubles)
-        storage = storage_ready() if self.full is None else storage_down(self.full)
-        situation = Situation(judgement, storage, observed, end, words, troubles, live.warm_started)
-        await self._publish(manifest, live.study, look, situation, done.failures)
-
-    async def _keep_time(self, live: LiveStudy, observed: Observed, end: Outcome | None) -> Observed:
-        """Time in which the study is suspended or has ended is not taken from its deadline."""
-        clock, idle = observed.rows.clock, observed.study.paused or end is not None
-        if clock.started_at is None or idle is (clock.paused_at is not None):
-            return observed
-        rows = observed.rows
-        return replace(observed, rows=replace(rows, clock=await self._threads.run(live.keep_time, idle, observed.now)))
-
-    async def _clear_claims(self, live: LiveStudy, observed: Observed) -> str | None:
-        """Deletes claims that are no longer to be kept, if a trial or its Job has ended since that was last done."""
-        active = {job.number for job in observed.active}
-        saving = frozenset(n for n in active if n in observed.rows.open and observed.rows.open[n].state.is_finished())
-        seen = observed.study.generation, observed.rows.finished, saving
-        if live.cleared == seen:
-            return None
-        trouble = await dependents.clear_claims(
-            self._cluster, observed.study, observed.rows, active, live.best(observed.rows)
-        )
-        if trouble is None:
-            live.cleared = seen
-        return trouble
-
-    def _holder(self, key: StudyKey, study: Study) -> LiveStudy:
-        live = self._live.get(key)
-        if live is None or live.study.uid != study.uid:
-            classes = self._settings.sampler_classes
-            live = self._live[key] = LiveStudy(
-                study, self._database, self._studies, self._trials, self._beginnings, classes
-            )
-        live.take(study)
-        return live
-
-    async def _judge(self, live: LiveStudy, manifest: Manifest, look: ReconcileResult) -> Condition:
-        """Whether the Study can be run as it is written. What only the API server can judge, the Job, is sent to it
-        once for each generation, as a dry run."""
-        study = live.study
-        if live.accepted_generation == study.generation:
-            return accepted()  # building a sampler anew takes a second for a grid of a million cells
-        try:
-            # Among the storage threads: a plug-in is imported here, and PyTorch may be.
-            await self._threads.run(build_sampler, study, 0, self._settings.sampler_classes)
-            build_pruner(study)
-            build_judge(study)
-            log_lines.build(study)
-            initial_trials(study)
-            example = job(study, self._reporting(study), 0, 0, example_params(study.space))
-        except Refused as refusal:
-            return refused(refusal.reason, refusal.message)
-        if not _accepted_before(manifest):
-            example["metadata"]["name"] = f"{study.name}-dry-run"
-            try:
-                await self._cluster.create_job(example, dry_run=True)
-            except ApiError as error:
-                if error.status not in (400, 403, 422):
-                    raise
-                look.sooner(REFUSED_AGAIN_SECONDS)
-                return refused("JobTemplateRefused", f"the API server refuses the Job: {error.message}")
-            try:
-                await dependents.try_claim(self._cluster, study)
-            except ApiError as error:
-                if error.status not in (400, 403, 422):
-                    raise
-                look.sooner(REFUSED_AGAIN_SECONDS)
-                return refused("CheckpointsRefused", f"the API server refuses a trial's claim: {error.message}")
-        live.accepted_generation = study.generation
-        return accepted()
+        storage = storage_ready() if self._database_full is None else storage_down(self._database_full)
+        situation = Situation(condition, storage, observed, end, words, tuple(done.troubles), live.trials.warm_started)
+        await self._publish(manifest, live.study, result, situation, done.failures)
 
     async def _observe(
-        self, key: StudyKey, live: LiveStudy, manifest: Manifest, look: ReconcileResult, launching: bool
+        self, key: StudyKey, live: LiveStudy, manifest: Manifest, result: ReconcileResult, launching: bool
     ) -> tuple[Observed, str | None]:
-        """Jobs first, rows second: a Job seen finished has had its last word in the rows that are read after it.
+        """Read Jobs first, rows second: a pod stores its values before it ends, so the rows have the last word of every
+        Job that was seen finished.
 
         Returns:
             What there is, and why a trial's pod does not run, in the scheduler's or the kubelet's own words.
         """
         study = live.study
-        found = await self._cluster.list_jobs(key.namespace, key.name, study.uid, study.gpu_resource_name)
+        listed = await self._cluster.list_jobs(key.namespace, f"{STUDY_LABEL}={key.name}", study.uid)
+        states = (job_state(item, study.gpu_resource_name) for item in listed)
+        found = {state.name: state for state in states if state is not None}
         observed = Observed(study, Rows({}, {}), found, self._now(), launching=launching)
-        stuck, waits = await self._ask_pods(study, pending.waiting(observed.active), look)
+        stuck, waits = await self._ask_pods(study, pending.waiting(observed.active), result)
         drained = self._follower.drained(key, found.values())
         reported = self._reported.pop(key, None)
-        rows, prospect = await self._threads.run(
-            live.observe,
-            self._reporting(study),
+        rows, outlook = await self._pool.run(
+            live.trials.observe,
             list({job.number for job in observed.active}),
             launching=launching,
             end=_end_before(manifest),
         )
         if reported is not None:
             metrics.REPORT_TO_DECISION.observe(time.perf_counter() - reported)
-        assert live.study_id is not None
-        self._keys[live.study_id] = key
+        self._keys[live.trials.study_id] = key
         self._follower.sync(key, study, found.values(), rows.open)
-        live.launched.update(name for name, job in found.items() if job.number in rows.open)
+        live.known.launched.update(name for name, job in found.items() if job.number in rows.open)
         observed = replace(
             observed,
             rows=rows,
-            launched=frozenset(live.launched),
-            prune=frozenset(live.prune),
-            exhausted=prospect.exhausted,
-            converged=prospect.converged,
-            impossible=prospect.impossible,
+            launched=frozenset(live.known.launched),
+            prune=frozenset(live.trials.prune),
+            exhausted=outlook.exhausted,
+            converged=outlook.converged,
+            impossible=outlook.impossible,
             stuck=stuck,
             drained=drained,
         )
         return observed, waits
 
     async def _ask_pods(
-        self, study: Study, waiting: list[JobState], look: ReconcileResult
+        self, study: Study, waiting: list[JobState], result: ReconcileResult
     ) -> tuple[dict[str, Stuck], str | None]:
-        """Which of some Jobs have waited too long for their pods, and why one of them waits."""
+        """Return which of some Jobs have waited too long for their pods, and why one of them waits."""
         now = self._cluster_now()
         ask, again = pending.ask_again(waiting, now)
-        look.sooner(again)
-        look.sooner(pending.until_stuck(study, waiting, now))
+        result.sooner(again)
+        result.sooner(pending.until_stuck(study, waiting, now))
         if not ask:
             return {}, None
-        found = await self._cluster.list_pods(study.namespace, study.name, pending=True)
+        found = await self._cluster.list_pods(
+            study.namespace, f"{STUDY_LABEL}={study.name}", pending=True, limit=PENDING_PODS
+        )
         return pending.stuck(study, waiting, found, now), pending.why(waiting, found)
 
-    async def _publish(
-        self,
-        manifest: Manifest,
-        study: Study | None,
-        look: ReconcileResult,
-        situation: Situation,
-        failures: Sequence[tuple[TrialRow, Failure]] = (),
-    ) -> None:
-        look.sooner(await self._publisher.publish(manifest, study, situation, self._now(), failures))
+    async def _keep_time(self, live: LiveStudy, observed: Observed, end: Outcome | None) -> Observed:
+        """Take the time in which the study is suspended or has ended out of its deadline."""
+        clock, idle = observed.rows.clock, observed.study.paused or end is not None
+        if clock.started_at is None or idle is (clock.paused_at is not None):
+            return observed
+        clock = await self._pool.run(live.trials.keep_time, idle, observed.now)
+        return replace(observed, rows=replace(observed.rows, clock=clock))
 
-    async def _farewell(self, key: StudyKey) -> ReconcileResult:
-        """The Study is deleted. Nothing waits for this: what it misses, the next sweep does."""
-        self.forget(key)
-        try:
-            await self.gone.end(*key, but=None)
-        except (StorageUnavailable, StorageError) as error:
-            log.warning("what the deleted Study left is removed by a later sweep: %s", error)
-            return ReconcileResult()
-        return ReconcileResult(gone=True)
+    async def _clear_claims(self, live: LiveStudy, observed: Observed) -> str | None:
+        """Delete claims that are no longer to be kept, if a trial or its Job has ended since that was last done."""
+        active = {job.number for job in observed.active}
+        saving = frozenset(n for n in active if n in observed.rows.open and observed.rows.open[n].state.is_finished())
+        seen = observed.study.generation, observed.rows.finished, saving
+        if live.known.claims_cleared == seen:
+            return None
+        best = live.trials.best(observed.rows)
+        trouble = await dependents.clear_claims(self._cluster, observed.study, observed.rows, active, best)
+        if trouble is None:
+            live.known.claims_cleared = seen
+        return trouble
 
-    def _reporting(self, study: Study) -> Reporting:
+    def _live_study(self, key: StudyKey, study: Study) -> LiveStudy:
+        live = self._live.get(key)
+        if live is None or live.study.uid != study.uid:
+            live = self._live[key] = self._begin(study)
+        live.update(study)
+        return live
+
+    def _begin(self, study: Study) -> LiveStudy:
         settings = self._settings
-        return Reporting.of(
+        reporting = Reporting.of(
             study,
             self._cluster_id,
             settings.study_key_seed,
@@ -376,21 +336,41 @@ class Reconciler:
             settings.reporter_ca,
             settings.trial_image,
         )
+        trials = StudyTrials(
+            study,
+            reporting.key_hash,
+            self._database,
+            self._studies,
+            self._trials,
+            self._initial_trials,
+            settings.sampler_classes,
+        )
+        return LiveStudy(study, reporting, trials)
+
+    async def _publish(
+        self,
+        manifest: Manifest,
+        study: Study | None,
+        result: ReconcileResult,
+        situation: Situation,
+        failures: Sequence[tuple[TrialRow, Failure]] = (),
+    ) -> None:
+        result.sooner(await self._publisher.publish(manifest, study, situation, self._now(), failures))
+
+    async def _end_deleted(self, key: StudyKey) -> ReconcileResult:
+        """End the rows of a deleted Study. Nothing waits for this: the next sweep does what this misses."""
+        self.forget(key)
+        try:
+            await self._deleted.end(*key, but=None)
+        except (StorageUnavailable, StorageError) as error:
+            log.warning("what the deleted Study left is removed by a later sweep: %s", error)
+            return ReconcileResult()
+        return ReconcileResult(gone=True)
 
 
 def _end_before(manifest: Manifest) -> str | None:
-    """The reason with which the study has ended, according to the status."""
+    """Return the reason with which the study has ended, according to the status."""
     conditions = (manifest.get("status") or {}).get("conditions") or ()
     return next(
         (c["reason"] for c in conditions if c["type"] in ("Complete", "Failed") and c["status"] == "True"), None
-    )
-
-
-def _accepted_before(manifest: Manifest) -> bool:
-    """Whether the API server has accepted this very generation, according to the status."""
-    return any(
-        c["type"] == "Accepted"
-        and c["status"] == "True"
-        and c.get("observedGeneration") == manifest["metadata"]["generation"]
-        for c in (manifest.get("status") or {}).get("conditions") or ()
     )

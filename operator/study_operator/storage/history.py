@@ -1,18 +1,20 @@
-"""The history of a study, read whole: every trial as Optuna's own, in one statement that the server aggregates."""
+"""A study's history: every trial whole, in one statement that the server aggregates; and what others have changed.
+
+Triggers on Optuna's tables note down what other programs than the operator change (mirror.sql), so that only those
+trials are read again.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from optuna.distributions import BaseDistribution, json_to_distribution
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
 from psycopg2.extensions import cursor
 
+from study_operator.model.history import Changes, History, StoredStudy, StoredTrial
 from study_operator.model.trial import TrialState
+from study_operator.storage.database import Database
 from study_operator.storage.queries import INFINITIES
 
 # One row a trial: ten thousand of twenty reports each are 200,000 rows less to send and to take apart.
@@ -50,23 +52,61 @@ _STUDY = """
            ARRAY(SELECT ARRAY[a.key, a.value_json] FROM study_user_attributes a WHERE a.study_id = s.study_id)
     FROM studies s WHERE s.study_id = %s
 """
+_TAKE = (
+    "WITH taken AS (DELETE FROM study_operator.changes WHERE study_id = %s RETURNING trial_id)"
+    " SELECT coalesce(array_agg(DISTINCT trial_id), '{}') FROM taken"
+)
 
 
-@dataclass(frozen=True)
-class StudyRow:
-    """What a study has besides its trials."""
-
-    name: str
-    directions: list[StudyDirection]
-    system_attrs: dict[str, Any]
-    user_attrs: dict[str, Any]
-
-
-def study(cursor: cursor, study_id: int) -> StudyRow:
-    """A study without its trials.
+def load(database: Database, study_id: int) -> History:
+    """Read a study whole. What others change from now on is noted down.
 
     Raises:
-        KeyError: there is none with this id.
+        KeyError: there is no study with this id.
+        StorageUnavailable: the database does not answer.
+        StorageError: the database refuses it.
+    """
+    with database.transaction() as cursor:
+        cursor.execute("SELECT FROM study_operator.changes WHERE study_id = %s LIMIT 1", (study_id,))
+        changed = cursor.fetchone() is not None
+    if changed:
+        forget_changes(database, study_id)  # before the rows are read: no change in between is missed then
+    with database.transaction() as cursor:
+        return History(study_id, study(cursor, study_id), trials(cursor, study_id))
+
+
+def take_changes(database: Database, study_id: int) -> Changes:
+    """Read what others have changed since `load` or the last call.
+
+    Raises:
+        StorageUnavailable, StorageError: as `load`. Some changes may have been lost on the way: load the study anew.
+    """
+    changed = forget_changes(database, study_id)
+    if not changed:
+        return Changes(None, ())
+    with database.transaction() as cursor:
+        attributes = study(cursor, study_id) if 0 in changed else None
+        return Changes(attributes, trials(cursor, study_id, changed))
+
+
+def forget_changes(database: Database, study_id: int) -> list[int]:
+    """Delete the notes of what others have changed.
+
+    Returns:
+        The ids of the changed trials; 0 stands for the study's own attributes.
+
+    Raises:
+        StorageUnavailable, StorageError: as `load`.
+    """
+    (trial_ids,) = database.write(study_id, _TAKE, (study_id,))
+    return sorted(trial_ids)
+
+
+def study(cursor: cursor, study_id: int) -> StoredStudy:
+    """Read a study without its trials.
+
+    Raises:
+        KeyError: there is no study with this id.
     """
     cursor.execute(_STUDY, (study_id,))
     found = cursor.fetchone()
@@ -74,62 +114,35 @@ def study(cursor: cursor, study_id: int) -> StudyRow:
         raise KeyError(f"there is no study with the id {study_id}")
     name, directions, system, user = found
     attrs = ({key: json.loads(text) for key, text in pairs} for pairs in (system, user))
-    return StudyRow(name, [StudyDirection[direction] for direction in directions], *attrs)
+    return StoredStudy(name, directions, *attrs)
 
 
-def trials(cursor: cursor, study_id: int, only: Sequence[int] | None = None) -> list[FrozenTrial]:
-    """Every trial of a study, or those with these ids, in order of number. Trials with the same parameters share one
-    dictionary of their distributions."""
+def trials(cursor: cursor, study_id: int, only: Sequence[int] | None = None) -> list[StoredTrial]:
+    """Read every trial of a study, or those with these ids, in order of number."""
     cursor.execute(_TRIALS, {"study": study_id, "only": None if only is None else list(only)})
-    distributions = _Distributions()
-    return [_trial(row, distributions) for row in cursor.fetchall()]
+    return [_trial(row) for row in cursor.fetchall()]
 
 
-class _Distributions:
-    """Those of a trial's parameters, by their names and texts: parsing them is the slow part, and a study has few."""
-
-    def __init__(self) -> None:
-        self._parsed: dict[str, BaseDistribution] = {}
-        self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, BaseDistribution]] = {}
-
-    def of(self, names: Sequence[str], texts: Sequence[str]) -> dict[str, BaseDistribution]:
-        key = tuple(names), tuple(texts)
-        if key not in self._known:
-            self._known[key] = {name: self._parse(text) for name, text in zip(names, texts, strict=True)}
-        return self._known[key]
-
-    def _parse(self, text: str) -> BaseDistribution:
-        if text not in self._parsed:
-            self._parsed[text] = json_to_distribution(text)
-        return self._parsed[text]
-
-
-def _trial(row: tuple, known: _Distributions) -> FrozenTrial:
+def _trial(row: tuple[Any, ...]) -> StoredTrial:
     trial_id, number, state, started, completed, names, params, texts, values, kinds, *rest = row
     steps, reports, report_kinds, user_keys, user, system_keys, system = rest
-    distributions = known.of(names or (), texts or ())
-    return FrozenTrial(
+    return StoredTrial(
+        trial_id=trial_id,
         number=number,
         state=TrialState[state],
-        value=None,
+        started_at=started,
+        completed_at=completed,
         values=None if values is None else _numbers(values, kinds),
-        datetime_start=started,
-        datetime_complete=completed,
-        params={
-            name: distribution.to_external_repr(value)
-            for (name, distribution), value in zip(distributions.items(), params or (), strict=True)
-        },
-        distributions=distributions,
+        names=names or (),
+        params=params or (),
+        distributions=texts or (),
         user_attrs=dict(zip(user_keys or (), map(json.loads, user or ()), strict=True)),
         system_attrs=dict(zip(system_keys or (), map(json.loads, system or ()), strict=True)),
-        intermediate_values=dict(zip(steps or (), _numbers(reports or [], report_kinds), strict=True)),
-        trial_id=trial_id,
+        reports=dict(zip(steps or (), _numbers(reports or [], report_kinds), strict=True)),
     )
 
 
-def _numbers(values: list[float | None], kinds: Sequence[str] | None) -> list[float]:
-    """Values with what Optuna stores as a word in their places; the words come in order."""
-    if kinds is None:
-        return values  # type: ignore[return-value]
-    words = iter(kinds)
+def _numbers(values: Sequence[float | None], kinds: Sequence[str] | None) -> list[float]:
+    """Put infinities and NaN in the places of NULL. Optuna stores them as words, which come in order."""
+    words = iter(kinds or ())
     return [INFINITIES[next(words)] if value is None else value for value in values]

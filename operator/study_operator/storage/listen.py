@@ -1,18 +1,22 @@
-"""Wakes the operator when a pod has reported: PostgreSQL's LISTEN on a connection of its own."""
+"""Wakes the operator when a pod has reported, by PostgreSQL's LISTEN on a connection of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 
 import psycopg2
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, connection
 
-from study_operator.storage.database import Database, StorageUnavailable
+from study_operator.backoff import delays
+from study_operator.storage.database import Database, StorageUnavailable, one_line
 
 CHANNEL = "study_operator"
+# Before a connection is opened again: the first and the longest delay. After a connection that has lasted, the first.
+_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, _LASTING_SECONDS = 0.5, 10.0, 10.0
 
 log = logging.getLogger(__name__)
 
@@ -20,40 +24,62 @@ log = logging.getLogger(__name__)
 async def listen(
     database: Database, executor: Executor, reported: Callable[[int], None], connected: Callable[[], None]
 ) -> None:
-    """Listens until it is cancelled; a lost connection is opened again.
+    """Listen until cancelled, and open a lost connection again.
+
+    A server, or a proxy in front of it, may accept each connection and drop it at once. So there is a pause after a
+    lost connection too, and the pauses grow until a connection has lasted.
 
     Args:
-        reported: called with the study_id of each report, in the event loop.
-        connected: called after each connection, the first too: reports may have been missed before it.
+        database: where to listen.
+        executor: where connections are opened.
+        reported: called in the event loop with the study_id of each report.
+        connected: called after each connection, the first too, because reports may have been missed before it.
     """
-    delay = 0.5
+    waits = delays(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
     while True:
         try:
             opened = await asyncio.get_running_loop().run_in_executor(executor, _open, database)
         except StorageUnavailable as error:
+            delay = next(waits)
             log.warning("cannot listen for reports, trying again in %.1f s: %s", delay, error)
             await asyncio.sleep(delay)
-            delay = min(delay * 2, 10.0)
             continue
-        delay = 0.5
+        begun = time.monotonic()
         connected()
         try:
             await _receive(opened, reported)
         except psycopg2.Error as error:
-            log.warning("lost the connection that listens for reports: %s", " ".join(str(error).split()))
+            log.warning("lost the connection that listens for reports: %s", one_line(error))
         finally:
             opened.close()
+        if time.monotonic() - begun > _LASTING_SECONDS:
+            waits = delays(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
+        await asyncio.sleep(next(waits))
 
 
 def _open(database: Database) -> connection:
+    """Return a connection that listens.
+
+    Raises:
+        StorageUnavailable: the database cannot be reached, or drops the connection.
+    """
     opened = database.connect()
-    opened.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
-    with opened.cursor() as cursor:
-        cursor.execute(f"LISTEN {CHANNEL}")
+    try:
+        opened.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+        with opened.cursor() as cursor:
+            cursor.execute(f"LISTEN {CHANNEL}")
+    except psycopg2.Error as error:
+        opened.close()
+        raise StorageUnavailable(one_line(error)) from None
     return opened
 
 
 async def _receive(opened: connection, reported: Callable[[int], None]) -> None:
+    """Call `reported` for each notification, until the connection is lost.
+
+    Raises:
+        psycopg2.Error: the connection is lost.
+    """
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     descriptor = opened.fileno()  # cannot be asked for any more once the connection is lost
@@ -61,7 +87,7 @@ async def _receive(opened: connection, reported: Callable[[int], None]) -> None:
     try:
         while True:
             opened.poll()  # raises when the server has gone
-            # Many reports of one study are one reason to look at it.
+            # Many reports of one study are one reason to reconcile it.
             for study_id in {int(notice.payload) for notice in opened.notifies if notice.payload.isdecimal()}:
                 reported(study_id)
             opened.notifies.clear()

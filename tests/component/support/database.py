@@ -16,14 +16,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 import optuna
 import psycopg2
-from optuna.trial import TrialState
+from mirror import Mirror
 from psycopg2.extensions import connection
 
-from study_operator.model.plan import Tell
-from study_operator.model.trial import Failure, Result, TrialRow
+from study_operator.model.actions import Tell
+from study_operator.model.trial import Failure, Result, TrialRow, TrialState
 from study_operator.settings import Settings
 from study_operator.storage.database import Database
-from study_operator.storage.mirror import Mirror
 from study_operator.storage.studies import Studies
 from study_operator.storage.trials import Trials
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 import psycopg2
-from inventory import PACKAGE
+from inventory import CLIENT, PACKAGE
 from kubernetes.aio import client
 from psycopg2.extensions import cursor
 
@@ -292,8 +292,8 @@ def resource_of(path: str) -> str:
 
 
 def _site_of_call(frame: FrameType) -> str:
-    """The function of the operator, outside cluster.py, that makes a call."""
-    return _site(frame, lambda path: path.name != "cluster.py")
+    """The function of the operator, outside kube/client.py, that makes a call."""
+    return _site(frame, lambda path: path != PACKAGE / CLIENT)
 
 
 def _site_of_transaction(frame: FrameType) -> str:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Container, Sequence
 from typing import Any
 
+from mirror import Mirror
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
@@ -13,7 +14,6 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from study_operator.storage.database import Database
-from study_operator.storage.mirror import Mirror
 
 
 class Mirrors(BaseStorage):

@@ -13,14 +13,13 @@ from database import TestDatabase, settings_for
 from waiting import until
 from world import World
 
-from study_operator.manager import Service
+from study_operator.manager import Manager
 
 
-class RunningService:
+class RunningManager:
     """One operator process that serves one namespace.
 
     Attributes:
-        service: the object under test.
         task: ends, or raises, when the process would.
     """
 
@@ -29,8 +28,26 @@ class RunningService:
             probe.bind(("", 0))
             self.port = probe.getsockname()[1]
         environment = {"WATCH_NAMESPACES": namespace, "HTTP_PORT": str(self.port), **settings}
-        self.service = Service(settings_for(database, **environment))
-        self.task = asyncio.create_task(self.service.run())
+        self._settings = settings_for(database, **environment)
+        self._connected: asyncio.Future[Manager] = asyncio.get_running_loop().create_future()
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        async with Manager.connect(self._settings) as manager:
+            self._connected.set_result(manager)
+            await manager.run()
+
+    @property
+    def manager(self) -> Manager:
+        """The object under test, once it has reached the API server."""
+        return self._connected.result()
+
+    def stop(self) -> None:
+        """Lets it end, as SIGTERM does."""
+        if self._connected.done():
+            self.manager.stop.set()
+        else:
+            self.task.cancel()
 
     async def get(self, path: str) -> tuple[int, str]:
         """Status and text of one of the probes."""
@@ -45,14 +62,14 @@ class RunningService:
 
 
 @asynccontextmanager
-async def running(world: World, **settings: str) -> AsyncIterator[RunningService]:
+async def running(world: World, **settings: str) -> AsyncIterator[RunningManager]:
     """The operator for the world's namespace and database; stopped at the end, and then without an error."""
-    running = RunningService(world.database, world.namespace, **settings)
+    running = RunningManager(world.database, world.namespace, **settings)
     try:
         yield running
         assert not running.task.done() or running.task.exception() is None
     finally:
-        running.service.stop.set()
+        running.stop()
         await asyncio.wait([running.task])
 
 

@@ -176,10 +176,10 @@ class World:
     def remembered(self, name: str = "study") -> list[tuple[int, str]] | None:
         """Number and state of every trial, as the operator has them in memory; None when it has none there."""
         live = self.reconciler._live.get(StudyKey(self.namespace, name))
-        if live is None or live._sampling is None:
+        if live is None or live.trials._optimizer is None:
             return None
-        trials = live._sampling._study.trials
-        first = live._sampling.memory.first  # those before it are of earlier studies
+        memory = live.trials._optimizer._memory
+        trials, first = memory.get_all_trials(memory.study_id), memory.first  # those before it are of earlier studies
         return [(trial.number - first, trial.state.name) for trial in trials[first:]]
 
     async def everything(self, name: str) -> Any:

@@ -23,6 +23,11 @@ class Clock:
         return self.now
 
 
+def longest(_: float, high: float) -> float:
+    """No jitter: delays are then known beforehand."""
+    return high
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -30,7 +35,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def queue(clock: Clock) -> WorkQueue[str]:
-    return WorkQueue(clock, first=0.5, most=30.0)
+    return WorkQueue(clock, first=0.5, most=30.0, uniform=longest)
 
 
 async def taken(queue: WorkQueue[str]) -> str | None:
@@ -226,6 +231,14 @@ async def test_each_failure_waits_longer_up_to_a_bound(queue):
     assert queue.retry("b") == 0.5
 
 
+async def test_two_replicas_do_not_try_again_at_the_same_moments(clock):
+    ours, theirs = WorkQueue[str](clock), WorkQueue[str](clock)
+    for bound in (0.5, 1, 2, 4, 8):
+        delays = {ours.retry("a"), theirs.retry("a")}
+        assert len(delays) == 2
+        assert all(bound / 2 <= delay <= bound for delay in delays)
+
+
 async def test_success_forgets_failures(queue):
     for _ in range(5):
         queue.retry("a")
@@ -302,7 +315,7 @@ class QueueAndModel(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.clock = Clock()
-        self.queue: WorkQueue[str] = WorkQueue(self.clock, first=0.5, most=30.0)
+        self.queue: WorkQueue[str] = WorkQueue(self.clock, first=0.5, most=30.0, uniform=longest)
         self.waiting: list[str] = []
         self.working: set[str] = set()
         self.again: list[str] = []

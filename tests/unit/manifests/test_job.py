@@ -13,12 +13,13 @@ from building import PARAMETERS, job_template, study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_operator.manifests.job import Reporting, job, secret, variable_name
+from study_operator.manifests.job import Reporting, job_manifest, secret, variable_name
 from study_operator.model.search_space import as_text
-from study_operator.model.study import Refused, Study, owner
+from study_operator.model.study import Refused, Study, owner_reference
 
 SEED = "a seed of at least thirty-two characters"
-URL = "postgresql://study_reporter:pw@db:5432/studies?connect_timeout=5"
+CA_PATH = "%2Fvar%2Frun%2Fsecrets%2Fstudy-operator.io%2Fca.crt"  # as settings.py quotes it
+URL = f"postgresql://study_reporter:pw@[::1]:5432,[::2]:5432/studies?connect_timeout=5&sslrootcert={CA_PATH}"
 CA = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 PARAMS = {"lr": 0.003, "layers": 2, "optimizer": "sgd"}
 
@@ -31,7 +32,7 @@ def job_of(template: dict[str, Any] | None = None, ca: str | None = None, **give
     """The Job of trial 31, whose id in the database is 1031; `params` or fields of the Study's spec may be given."""
     params = given.pop("params", PARAMS)
     of = study(jobTemplate=job_template() if template is None else template, **given)
-    return job(of, reporting_of(of, ca=ca), 31, 1031, params)
+    return job_manifest(of, reporting_of(of, ca=ca), 31, 1031, params)
 
 
 def pod_of(template: dict[str, Any], **given: Any) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def pod_template(pod: dict[str, Any], **spec: Any) -> dict[str, Any]:
 
 def test_a_job_is_the_template_and_what_makes_it_a_trial():
     of = study()
-    made = job(of, reporting_of(of), 31, 1031, PARAMS)
+    made = job_manifest(of, reporting_of(of), 31, 1031, PARAMS)
     assert {name: made[name] for name in ("apiVersion", "kind", "metadata")} == {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -58,7 +59,7 @@ def test_a_job_is_the_template_and_what_makes_it_a_trial():
             "namespace": "team-a",
             "labels": {"study-operator.io/study": "digits", "study-operator.io/trial": "31"},
             "annotations": {"study-operator.io/trial-id": "1031", "study-operator.io/generation": "3"},
-            "ownerReferences": [owner(of)],
+            "ownerReferences": [owner_reference(of)],
         },
     }
     spec = made["spec"]
@@ -75,7 +76,7 @@ def test_a_job_is_the_template_and_what_makes_it_a_trial():
 
 
 def test_the_owner_is_the_study_and_asks_for_no_right_to_its_finalizers():
-    assert owner(study()) == {
+    assert owner_reference(study()) == {
         "apiVersion": "study-operator.io/v1alpha1",
         "kind": "Study",
         "name": "digits",
@@ -160,7 +161,7 @@ def test_all_else_in_the_template_is_left_as_it_is():
 def test_the_name_tells_the_trial_and_the_attempt(number, attempt, name):
     of = study()
     assert of.job_name(number, attempt) == name
-    assert job(of, reporting_of(of), number, 7, PARAMS, name=name)["metadata"]["name"] == name
+    assert job_manifest(of, reporting_of(of), number, 7, PARAMS, name=name)["metadata"]["name"] == name
 
 
 @pytest.mark.parametrize(
@@ -180,10 +181,10 @@ def test_the_names_of_all_jobs_and_pods_fit(length, fields, indexed, allowed):
     if allowed == length:
         last = of.job_name(of.max_trials - 1, of.infrastructure_retries) + (f"-{indexed - 1}" if indexed else "")
         assert len(last) <= 63
-        job(of, reporting_of(of), 0, 0, PARAMS)
+        job_manifest(of, reporting_of(of), 0, 0, PARAMS)
         return
     with pytest.raises(Refused, match=f"give the Study a name of at most {allowed} characters") as refused:
-        job(of, reporting_of(of), 0, 0, PARAMS)
+        job_manifest(of, reporting_of(of), 0, 0, PARAMS)
     assert refused.value.reason == "NameTooLong"
 
 
@@ -220,6 +221,8 @@ def test_every_container_has_the_trials_environment():
         "STUDY_SEARCH_SPACE": json.dumps(PARAMETERS),
         "STUDY_OBJECTIVES": '["accuracy"]',
         "STUDY_CONSTRAINTS": "[]",
+        "STUDY_DIRECTIONS": '["maximize"]',
+        "STUDY_OPTUNA_NAME": of.optuna_name,
         "PARAM_lr": "0.003",
         "PARAM_layers": "2",
         "PARAM_optimizer": "sgd",
@@ -232,10 +235,10 @@ def test_the_trials_variables_come_before_the_users_own():
     own = [{"name": "LEARNING_RATE", "value": "$(PARAM_lr)"}, {"name": "A", "value": "b"}]
     (container,) = pod_of(job_template(env=own))["containers"]
     assert container["env"][-2:] == own
-    assert len(container["env"]) == 14 + 2
+    assert len(container["env"]) == 16 + 2
 
 
-def test_objectives_and_constraints_are_named_in_order():
+def test_objectives_constraints_and_directions_are_named_in_order():
     pod = pod_of(
         job_template(),
         objectives=[{"name": "loss", "direction": "Minimize"}, {"name": "acc", "direction": "Maximize"}],
@@ -244,6 +247,7 @@ def test_objectives_and_constraints_are_named_in_order():
     known = environment(pod["containers"][0])
     assert json.loads(known["STUDY_OBJECTIVES"]) == ["loss", "acc"]
     assert json.loads(known["STUDY_CONSTRAINTS"]) == ["latency_ms", "memory"]
+    assert json.loads(known["STUDY_DIRECTIONS"]) == ["minimize", "maximize"]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +295,7 @@ def check_choice(choice: str) -> None:
     parameters = [{"name": "c", "categorical": {"choices": [choice, "other"]}}]
     args, own = ["--c=$(PARAM_c)", "$(PARAM_lr)"], [{"name": "OWN", "value": "<$(PARAM_c)>"}]
     of = study(parameters=parameters, jobTemplate=job_template(args=args, env=own))
-    made = job(of, reporting_of(of), 0, 0, {"lr": 0.5, "c": choice})
+    made = job_manifest(of, reporting_of(of), 0, 0, {"lr": 0.5, "c": choice})
     (container,) = made["spec"]["template"]["spec"]["containers"]
     known = container_environment(container)
     assert known["PARAM_c"] == as_text(choice)
@@ -308,7 +312,7 @@ def test_with_a_ca_every_container_finds_it():
     template = pod_template({"initContainers": [{"name": "fetch", "image": "fetch:1"}], "volumes": None})
     of = study(jobTemplate=template)
     reporting = reporting_of(of, ca=CA)
-    pod = job(of, reporting, 0, 0, PARAMS)["spec"]["template"]["spec"]
+    pod = job_manifest(of, reporting, 0, 0, PARAMS)["spec"]["template"]["spec"]
     secret_name = reporting.secret_name(of)
     assert pod["volumes"] == [
         {
@@ -432,6 +436,8 @@ def test_a_template_that_contradicts_what_a_trial_is(template, words):
         "STUDY_SEARCH_SPACE",
         "STUDY_OBJECTIVES",
         "STUDY_CONSTRAINTS",
+        "STUDY_DIRECTIONS",
+        "STUDY_OPTUNA_NAME",
         "STUDY_CHECKPOINT_DIR",
         "STUDY_TRIAL_NUMBER",
         "STUDY_TRIAL_ID",
@@ -508,7 +514,7 @@ def test_the_secret_holds_address_and_key():
         "name": reporting.secret_name(of),
         "namespace": "team-a",
         "labels": {"study-operator.io/study": "digits"},
-        "ownerReferences": [owner(of)],
+        "ownerReferences": [owner_reference(of)],
     }
     assert (made["kind"], made["type"], made["immutable"]) == ("Secret", "Opaque", True)
     assert made["stringData"] == {"url": reporting.url, "key": reporting.key}
@@ -518,7 +524,7 @@ def test_the_secret_holds_address_and_key():
 def test_neither_key_nor_password_is_in_the_job():
     of = study()
     reporting = reporting_of(of, ca=CA)
-    text = json.dumps(job(of, reporting, 0, 0, PARAMS))
+    text = json.dumps(job_manifest(of, reporting, 0, 0, PARAMS))
     assert reporting.key not in text
     assert "pw" not in text
     assert SEED not in text

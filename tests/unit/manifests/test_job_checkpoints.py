@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 from building import COMPLETE, PRUNED, RUNNING, UID, WAITING, job_template, rows_of, study, trial_row
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study_operator.manifests.checkpoints import claim, claims_to_delete
-from study_operator.manifests.job import Reporting, job
-from study_operator.model.study import Refused, owner
+from study_operator.manifests.job import Reporting, job_manifest
+from study_operator.manifests.volumes import TRIAL_IMAGE_ID
+from study_operator.model.study import Refused, owner_reference
 
 SPEC = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
 TEMPLATE = {"claimTemplate": {"spec": SPEC}}
@@ -22,7 +24,7 @@ def pod_of(checkpoints=None, template=None, number=31, **fields):
     of = study(
         jobTemplate=template or job_template(), **({"checkpoints": checkpoints} if checkpoints else {}), **fields
     )
-    return job(of, Reporting("postgresql://x", "key"), number, 1031, {"lr": 0.1})["spec"]["template"]["spec"]
+    return job_manifest(of, Reporting("postgresql://x", "key"), number, 1031, {"lr": 0.1})["spec"]["template"]["spec"]
 
 
 def environment(container):
@@ -42,7 +44,7 @@ def test_a_trial_has_a_claim_of_its_own():
             "namespace": "team-a",
             "labels": {"team": "a", "study-operator.io/study": "digits", "study-operator.io/trial": "31"},
             "annotations": {"note": "x"},
-            "ownerReferences": [owner(of)],
+            "ownerReferences": [owner_reference(of)],
         },
         "spec": SPEC,
     }
@@ -67,7 +69,7 @@ def test_the_claim_is_in_every_container():
 def test_a_trial_has_the_same_claim_in_each_of_its_jobs():
     of = study(checkpoints=TEMPLATE)
     reporting = Reporting("postgresql://x", "key")
-    jobs = [job(of, reporting, 31, 1031, {"lr": 0.1}, name=of.job_name(31, attempt)) for attempt in range(2)]
+    jobs = [job_manifest(of, reporting, 31, 1031, {"lr": 0.1}, name=of.job_name(31, attempt)) for attempt in range(2)]
     first, second = (made["spec"]["template"]["spec"]["volumes"] for made in jobs)
     assert first == second
 
@@ -161,3 +163,8 @@ def test_a_claim_in_use_is_never_deleted(claims, states, active, best, keep):
     assert not any(states.get(number) in (RUNNING, WAITING) for number in deleted)
     if keep == "Best":
         assert not deleted & best
+
+
+def test_the_trial_image_runs_as_the_user_that_manifests_name():
+    dockerfile = (Path(__file__).resolve().parents[3] / "trial-image/Dockerfile").read_text()
+    assert f"\nUSER {TRIAL_IMAGE_ID}:{TRIAL_IMAGE_ID}\n" in dockerfile

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from building import study
 
-from study_operator.manifests.job import Reporting, job
+from study_operator.manifests.job import Reporting, job_manifest
 from study_operator.manifests.subdomain import headless_service
 from study_operator.model.job_state import gpus_of
-from study_operator.model.study import Refused, owner
+from study_operator.model.study import Refused, owner_reference
 
 
 def template(pod=None, containers=None, **spec):
@@ -21,7 +21,7 @@ INDEXED = {"completionMode": "Indexed", "completions": 2, "parallelism": 2}
 
 def job_of(**fields):
     of = study(**fields)
-    return job(of, Reporting("postgresql://x", "key"), 3, 1003, {"lr": 0.1})
+    return job_manifest(of, Reporting("postgresql://x", "key"), 3, 1003, {"lr": 0.1})
 
 
 def test_an_indexed_job_is_one_trial_all_pods_of_which_have_its_environment():
@@ -51,7 +51,7 @@ def test_pods_with_a_subdomain_get_a_service_of_that_name():
             "name": "workers",
             "namespace": "team-a",
             "labels": {"study-operator.io/study": "digits"},
-            "ownerReferences": [owner(of)],
+            "ownerReferences": [owner_reference(of)],
         },
         "spec": {
             "clusterIP": "None",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from building import job_template, study
 
-from study_operator.manifests.job import CA_DIRECTORY, Reporting, job
+from study_operator.manifests.job import Reporting, job_manifest
 from study_operator.model.study import Refused
 
 FILE = {"from": "File", "path": "/out/logs/metrics.jsonl"}
@@ -16,8 +16,8 @@ def pod_of(metrics=FILE, template=None, image=IMAGE, ca=None, pod=None, **fields
     template = template or job_template()
     template["spec"]["template"]["spec"].update(pod or {})
     of = study(metrics=metrics, jobTemplate=template, **fields)
-    reporting = Reporting("postgresql://x", "key", ca, image)
-    return job(of, reporting, 31, 1031, {"lr": 0.1})["spec"]["template"]["spec"]
+    reporting = Reporting("postgresql://x/y?sslrootcert=/the/ca/ca.crt", "key", ca, image)
+    return job_manifest(of, reporting, 31, 1031, {"lr": 0.1})["spec"]["template"]["spec"]
 
 
 def test_the_sidecar_starts_first_and_reads_what_the_program_writes():
@@ -71,7 +71,7 @@ def test_a_dollar_sign_in_the_path_is_only_that():
 
 def test_the_sidecar_finds_the_database_as_the_program_does():
     (sidecar,) = pod_of(ca="-----BEGIN CERTIFICATE-----")["initContainers"]
-    assert CA_DIRECTORY in [mount["mountPath"] for mount in sidecar["volumeMounts"]]
+    assert "/the/ca" in [mount["mountPath"] for mount in sidecar["volumeMounts"]]
 
 
 @pytest.mark.parametrize(

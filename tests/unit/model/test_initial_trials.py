@@ -7,9 +7,9 @@ from typing import Any
 import optuna
 import pytest
 from building import study
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 
-from study_operator.model.initial_trials import WISH_ATTR, impossible, initial_trials
+from study_operator.model.initial_trials import WISH_ATTR, initial_trials
 from study_operator.model.study import Refused, Study
 
 PARAMETERS = [
@@ -78,23 +78,3 @@ def test_the_attribute_is_the_one_that_optuna_writes():
     there.enqueue_trial({"x": 1})
     assert there.trials[0].system_attrs == {WISH_ATTR: {"x": 1}}
     assert there.trials[0].state is TrialState.WAITING
-
-
-def test_impossible_wishes_of_a_notebook_are_found():
-    def trial(trial_id: int, state: TrialState = TrialState.WAITING, **wish: Any) -> optuna.trial.FrozenTrial:
-        made = create_trial(state=state, value=0.0 if state is TrialState.COMPLETE else None)
-        made.system_attrs = {WISH_ATTR: wish}
-        made._trial_id = trial_id
-        return made
-
-    trials = [
-        trial(7, lr=0.5),
-        trial(8, lr=5),
-        trial(9, momentum=0.5),  # as in Optuna: used if the sampler chooses a parent that has it
-        trial(10, rate=1),
-        trial(11, TrialState.COMPLETE, lr=5),
-        create_trial(state=TrialState.WAITING),
-    ]
-    found = impossible(study_with().space, trials)
-    assert set(found) == {8, 10}
-    assert found[8] == "lr is 5; it must be a number from 0.001 to 1.0"

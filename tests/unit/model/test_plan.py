@@ -1,4 +1,4 @@
-"""What is done next for one study: a table for each rule, then the same rules over whatever may be observed."""
+"""What is done next for one study: tables under the names of the rules, then whatever may be observed."""
 
 from __future__ import annotations
 
@@ -24,26 +24,20 @@ from building import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study_operator.model.job_state import JobPhase
-from study_operator.model.plan import (
-    PRUNED_GRACE,
-    PRUNED_KILL_SECONDS,
+from study_operator.model.actions import (
     Ask,
     CreateJob,
     FindCause,
-    Observed,
-    Plan,
     RemoveFinishedJob,
     RunAgain,
     StopJob,
-    Stuck,
     Tell,
-    outcome,
-    over,
-    plan,
-    tell_result,
-    verdict,
 )
+from study_operator.model.job_state import JobPhase
+from study_operator.model.observed import Observed, Stuck
+from study_operator.model.outcome import outcome, over
+from study_operator.model.plan import PRUNED_GRACE, PRUNED_KILL_SECONDS, Plan, plan
+from study_operator.model.rules import RULES, Case, decide, tell_result, verdict
 from study_operator.model.study import Constraint
 from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Result
 
@@ -66,7 +60,63 @@ def without_ask(observed: Observed) -> list:
     return [action for action in actions(observed) if not isinstance(action, Ask)]
 
 
-# 1. A stored result is told, whatever else is true.
+# The plan as a whole
+
+
+def test_all_actions_of_a_kind_come_together_and_the_kinds_in_the_order_of_doing():
+    rows = [trial_row(n, result=None if n % 2 else result(0.5)) for n in range(16)]
+    jobs = [job_state(n, FAILED if n % 2 else COMPLETED) for n in range(16)]
+    found = plan(observe(*rows, jobs=jobs, spec={"parallelism": 16}))
+    assert found.tells == tuple(Tell(row, COMPLETE, (0.5,)) for row in rows[::2])
+    assert found.causes == tuple(FindCause(row, job) for row, job in zip(rows[1::2], jobs[1::2], strict=True))
+    assert found.actions == (*found.tells, *found.causes, Ask(8))
+
+
+def test_the_actions_are_in_the_order_of_the_fields():
+    row, job = trial_row(0), job_state(0)
+    kinds = {
+        "tells": (Tell(row, PRUNED),),
+        "causes": (FindCause(row, job),),
+        "reruns": (RunAgain(row),),
+        "stops": (StopJob(job),),
+        "creations": (CreateJob(row),),
+        "ask": Ask(1),
+        "removals": (RemoveFinishedJob(job),),
+    }
+    assert [field.name for field in dataclasses.fields(Plan)] == [*kinds, "reconcile_after"]
+    found = Plan(**kinds)
+    assert found.actions == tuple(one if name == "ask" else one[0] for name, one in kinds.items())
+    assert Plan(reconcile_after=timedelta(1)).actions == ()
+
+
+SUSPENDED = {"suspend": True, "suspendPolicy": "Terminate"}
+PRINTS = {"metrics": {"from": "Stdout", "stepName": "epoch"}}
+STUCK = {"stuck": {"digits-0": Stuck(Failure("Unschedulable", kind=FailureClass.INFRASTRUCTURE))}}
+
+
+@pytest.mark.parametrize(
+    ("row", "job", "about", "answering"),
+    [
+        ({"result": result(0.5)}, FAILED, {"prune": frozenset({0})}, "has_result job_failed result_missing given_up"),
+        ({}, FAILED, {"spec": PRINTS}, "output_unread job_failed result_missing"),
+        ({}, FAILED, BROKEN, "job_failed result_missing study_over"),
+        ({}, COMPLETED, {**BROKEN, "prune": frozenset({0})}, "result_missing study_over given_up"),
+        ({}, None, {**BROKEN, "launched": frozenset({"digits-0"})}, "study_over job_missing job_not_created"),
+        ({"reports": True}, None, {"prune": frozenset({0})}, "job_missing job_not_created given_up"),
+        ({}, None, {"spec": SUSPENDED}, "job_not_created suspended"),
+        ({}, ACTIVE, {"spec": SUSPENDED, "prune": frozenset({0})}, "given_up suspended"),
+        ({}, ACTIVE, {"spec": SUSPENDED, **STUCK}, "suspended stuck"),
+    ],
+)
+def test_the_first_rule_that_answers_wins(row, job, about, answering):
+    observed = observe(trial_row(0, **row), jobs=[job_state(0, job)] if job else [], **about)
+    case = Case(observed.rows.open[0], observed.jobs.get("digits-0"), observed, over(observed) is not None)
+    answers = {rule.__name__: answer for rule in RULES if (answer := rule(case)) is not None}
+    assert list(answers) == answering.split()
+    assert decide(case) == next(iter(answers.values()))
+
+
+# has_result
 
 
 @pytest.mark.parametrize(
@@ -102,7 +152,7 @@ def test_a_stored_result_is_told_whatever_else_is_true(stored, state, values, re
     assert (told.failure and told.failure.reason) == reason
 
 
-# 2. A trial that the pruner gave up is told PRUNED at once, and its Job is deleted after a grace period.
+# given_up, and what becomes of the Jobs of trials that have ended
 
 
 def test_a_trial_given_up_is_told_and_its_job_left_alone_for_now():
@@ -111,7 +161,7 @@ def test_a_trial_given_up_is_told_and_its_job_left_alone_for_now():
 
 
 @pytest.mark.parametrize(
-    ("after", "ended", "look_again"),
+    ("after", "ended", "reconcile_after"),
     [
         (timedelta(0), False, PRUNED_GRACE),
         (timedelta(seconds=2), False, PRUNED_GRACE - timedelta(seconds=2)),
@@ -119,10 +169,10 @@ def test_a_trial_given_up_is_told_and_its_job_left_alone_for_now():
         (timedelta(hours=1), True, None),
     ],
 )
-def test_the_job_of_a_pruned_trial_is_deleted_after_a_grace_period_and_its_pod_soon(after, ended, look_again):
+def test_the_job_of_a_pruned_trial_is_deleted_after_a_grace_period_and_its_pod_soon(after, ended, reconcile_after):
     row, job = trial_row(0, PRUNED, completed_at=NOW - after), job_state(0)
     found = plan(observe(row, jobs=[job], spec={"maxTrials": 1}))
-    assert (found.actions, found.look_again) == ((StopJob(job, PRUNED_KILL_SECONDS),) if ended else (), look_again)
+    assert found == Plan(stops=(StopJob(job, PRUNED_KILL_SECONDS),) if ended else (), reconcile_after=reconcile_after)
 
 
 def test_grace_and_kill_leave_time_to_notice_within_ten_seconds():
@@ -134,10 +184,10 @@ def test_the_job_of_a_failed_trial_is_deleted_at_once():
     assert actions(observe(trial_row(0, FAIL), jobs=[job], spec={"maxTrials": 1})) == [StopJob(job)]
 
 
-def test_the_next_look_is_when_the_first_grace_period_ends():
+def test_the_next_reconciliation_is_when_the_first_grace_period_ends():
     rows = [trial_row(n, PRUNED, completed_at=NOW - timedelta(seconds=n)) for n in range(3)]
     found = plan(observe(*rows, jobs=[job_state(n) for n in range(3)]))
-    assert found.look_again == PRUNED_GRACE - timedelta(seconds=2)
+    assert found.reconcile_after == PRUNED_GRACE - timedelta(seconds=2)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +210,7 @@ def test_a_job_without_a_row_is_deleted(row):
     assert StopJob(job) in actions(observed)
 
 
-# 3. A trial whose Job has failed, ended without a value or vanished is told FAIL.
+# job_failed, result_missing, job_missing
 
 
 def test_a_failed_job_fails_its_trial_and_why_is_to_be_found_out():
@@ -188,7 +238,7 @@ def test_an_ended_job_counts_for_more_than_the_pruner():
     assert without_ask(observe(row, jobs=[job], prune=frozenset({0}))) == [FindCause(row, job)]
 
 
-# 4. A trial that never had a Job gets it.
+# job_not_created, and trials that no rule is about
 
 
 def test_a_trial_that_never_had_a_job_gets_it():
@@ -210,7 +260,7 @@ def test_somebody_elses_trial_is_left_alone(stored):
     assert without_ask(observe(trial_row(0, job=None, result=stored, reports=True), prune=frozenset({0}))) == []
 
 
-# 5. Free slots are filled while trials are left to start.
+# Free slots
 
 
 @pytest.mark.parametrize(
@@ -271,7 +321,7 @@ def test_a_study_that_has_failed_ends_what_runs():
     assert found == [Tell(rows[0], FAIL, failure=failure), Tell(rows[3], COMPLETE, (0.5,)), StopJob(jobs[0])]
 
 
-# 6. How a study ends.
+# outcome
 
 
 @pytest.mark.parametrize(
@@ -318,7 +368,7 @@ def test_a_study_goes_on(observed):
     assert outcome(observed) is None
 
 
-# 7. Why a study is over before its trials are used up, and what becomes of those that run.
+# over, study_over
 
 BEST = BestTrial(5, (0.97,), {}, "digits-5")
 GOAL = {"objectives": [{"name": "accuracy", "direction": "Maximize", "goal": 0.95}]}
@@ -363,7 +413,7 @@ def test_a_deadline_without_one_result_is_a_failure_and_is_looked_at_when_it_com
     end = outcome(observe(counts={PRUNED: 3}, spec=spec, about=clock))
     assert (end.succeeded, end.reason) == (False, "DeadlineExceeded")
     soon = {"clock": Clock(NOW - timedelta(seconds=59))}
-    assert plan(observe(counts={PRUNED: 3}, spec=spec, about=soon)).look_again == timedelta(seconds=1)
+    assert plan(observe(counts={PRUNED: 3}, spec=spec, about=soon)).reconcile_after == timedelta(seconds=1)
 
 
 def test_trials_that_the_study_ended_are_no_failures():
@@ -371,7 +421,7 @@ def test_trials_that_the_study_ended_are_no_failures():
     assert over(observe(counts={FAIL: 11, COMPLETE: 1}, about=about)) is None
 
 
-# 8. Suspension and scaling.
+# suspended, and scaling
 
 
 @pytest.mark.parametrize("spec", [{"suspend": True}, {"parallelism": 0}, {"suspend": True, "parallelism": 4}])
@@ -397,7 +447,7 @@ def test_trials_that_wait_to_run_again_come_before_new_ones_and_within_the_slots
     assert actions(observe(*rows, spec={"parallelism": 4})) == [*(CreateJob(row) for row in rows), Ask(1)]
 
 
-# 9. The cluster's failures and the program's.
+# verdict, stuck
 
 LOST = Failure("EvictionByEvictionAPI", "evicted", kind=FailureClass.INFRASTRUCTURE)
 
@@ -435,7 +485,7 @@ def test_a_job_that_a_queue_manager_suspends_is_left_alone_and_keeps_its_slot():
     assert actions(observe(trial_row(0), jobs=[job_state(0, suspended=True)])) == []
 
 
-# 10. Results that do not count as they stand.
+# has_result, output_unread: results that do not count as they stand
 
 
 def test_a_provisional_result_counts_only_when_the_program_has_ended_well():
@@ -490,7 +540,7 @@ def test_a_study_of_infeasible_trials_has_not_succeeded():
     assert "100 were infeasible" in end.message
 
 
-# 11. Finished Jobs are kept as CronJob keeps them.
+# Finished Jobs are kept as CronJob keeps them
 
 
 def test_the_latest_finished_jobs_are_kept_and_the_best_trials():
@@ -513,12 +563,14 @@ def test_jobs_that_are_not_to_be_kept_stay_for_a_while_but_no_more_of_them_than_
     spec = {"successfulJobsHistoryLimit": 1, "parallelism": 3, "maxTrials": 9}
     jobs = [finished(0, 330), finished(1, 301), finished(2, 299), finished(3, 260), finished(4, 10)]
     found = plan(observe(jobs=jobs, counts={COMPLETE: 9}, spec=spec))
-    assert (found.actions, found.look_again) == (
+    assert (found.actions, found.reconcile_after) == (
         (RemoveFinishedJob(jobs[0]), RemoveFinishedJob(jobs[1])),
         timedelta(seconds=1),
     )
     found = plan(observe(jobs=jobs[2:], counts={COMPLETE: 9}, spec=spec))
-    assert (found.actions, found.look_again) == ((), timedelta(seconds=40)), "of both that are left, the later one's"
+    assert (found.actions, found.reconcile_after) == ((), timedelta(seconds=40)), (
+        "of both that are left, the later one's"
+    )
     many = [finished(number, 10 - number) for number in range(8)]
     found = plan(observe(jobs=many, counts={COMPLETE: 9}, spec=spec))
     assert found.actions == tuple(RemoveFinishedJob(job) for job in many[:4])
@@ -695,7 +747,7 @@ def test_what_is_done_does_not_depend_on_the_order_of_what_is_seen(observed):
     rows = dataclasses.replace(observed.rows, open=dict(reversed(observed.rows.open.items())))
     turned = dataclasses.replace(observed, rows=rows, jobs=dict(reversed(observed.jobs.items())))
     one, other = plan(observed), plan(turned)
-    assert one.look_again == other.look_again
+    assert one.reconcile_after == other.reconcile_after
     assert sorted(map(repr, one.actions)) == sorted(map(repr, other.actions))
 
 
@@ -708,7 +760,7 @@ def test_a_study_that_has_ended_has_nothing_left_to_do(observed):
 
 def test_an_end_is_told_of_a_study_of_any_parallelism():
     ended = Observed(study(parallelism=8), rows_of(counts={COMPLETE: 100}), {}, NOW)
-    assert plan(ended) == Plan(())
+    assert plan(ended) == Plan()
 
 
 # What a notebook enqueued

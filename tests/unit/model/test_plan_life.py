@@ -11,21 +11,20 @@ from building import FAIL, NOW, PRUNED, RUNNING, WAITING, job_state, study, tria
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study_operator.model.job_state import JobPhase, JobState
-from study_operator.model.plan import (
+from study_operator.model.actions import (
     Ask,
     CreateJob,
     FindCause,
-    Observed,
-    Outcome,
     RemoveFinishedJob,
     RunAgain,
     StopJob,
     Tell,
-    outcome,
-    plan,
-    verdict,
 )
+from study_operator.model.job_state import JobPhase, JobState
+from study_operator.model.observed import Observed
+from study_operator.model.outcome import Outcome, outcome
+from study_operator.model.plan import plan
+from study_operator.model.rules import verdict
 from study_operator.model.study import Study
 from study_operator.model.trial import Failure, FailureClass, Result, Rows, TrialRow
 

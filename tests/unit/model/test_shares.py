@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study_operator.model.shares import group_key, lock_key, owner, share
+from study_operator.model.study import StudyKey
 
 MEMBERS = st.sets(st.integers(1, 2**31 - 1), min_size=1, max_size=12)
-STUDIES = st.sets(st.tuples(st.text(max_size=8), st.text(max_size=8)), max_size=40)
+STUDIES = st.sets(st.builds(StudyKey, st.text(max_size=8), st.text(max_size=8)), max_size=40)
 
 
 @given(MEMBERS, STUDIES)
@@ -29,12 +30,12 @@ def test_a_member_that_comes_or_goes_moves_only_its_own_share(members, another, 
 
 
 def test_without_members_nobody_serves():
-    assert owner([], ("team", "digits")) is None
+    assert owner([], StudyKey("team", "digits")) is None
 
 
 def test_the_spread_over_members_is_even():
     members = [7, 1_000_003, 2**31 - 1]
-    counts = Counter(owner(members, (f"team-{i % 7}", f"study-{i}")) for i in range(6000))
+    counts = Counter(owner(members, StudyKey(f"team-{i % 7}", f"study-{i}")) for i in range(6000))
     # 2,000 each; a standard deviation is 37.
     assert set(counts) == set(members)
     assert all(1850 < count < 2150 for count in counts.values())

@@ -29,7 +29,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study_operator.model.job_state import JobPhase
-from study_operator.model.plan import Observed, Outcome
+from study_operator.model.observed import Observed
+from study_operator.model.outcome import Outcome
 from study_operator.model.status import (
     Condition,
     Situation,

@@ -8,12 +8,12 @@ from typing import Any
 
 import optuna
 import pytest
-from building import COMPLETE, FAIL, study
+from building import study
 from hyperopt_sampler import _expression, _from_hyperopt, _to_hyperopt
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from sampled import ask, sampling_with, tell
+from sampled import COMPLETE, FAIL, ask, sampling_with, tell
 
 from study_operator.model.study import Study
 from study_operator.optimizer.plugins import build
@@ -121,7 +121,7 @@ def test_several_objectives_are_refused_in_words():
     of = study(sampler={"class": CLASS}, parameters=SPACE, objectives=objectives)
     sampling = sampling_with(build(of, 1, [CLASS]), of)
     with pytest.raises(ValueError, match=r"^hyperopt optimises one objective; "):
-        sampling.ask()
+        ask(sampling)
 
 
 FLOATS = st.tuples(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6)).map(lambda ends: FloatDistribution(ends[0], sum(ends)))

@@ -1,0 +1,65 @@
+"""What is known about one study at one moment: all that decisions are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from study_operator.model.job_state import JobPhase, JobState
+from study_operator.model.study import Study
+from study_operator.model.trial import Failure, Rows, TrialRow
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """Why a Job's pod has not started.
+
+    Attributes:
+        failure: the reason, in the scheduler's or the kubelet's words.
+        counts: whether this counts as a failure of the infrastructure. It does not if the user may have corrected the
+            reason since.
+    """
+
+    failure: Failure
+    counts: bool = True
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One study at one moment. Jobs are listed before rows are read: a finished Job has its result in the rows, if
+    there is one.
+
+    Attributes:
+        study: the Study as it is written now.
+        rows: the study's trials.
+        jobs: the study's Jobs, by name.
+        now: the time of the database's clock, aware, UTC.
+        launched: names of the Jobs that this process has created or seen.
+        prune: numbers of the trials that the pruner has given up.
+        exhausted: whether the sampler has nothing more to suggest.
+        converged: whether more trials are not expected to help.
+        launching: whether new trials may be started.
+        drained: the Jobs whose output has been read to its end, by name, where trials report by what they print. The
+            value says why a part could not be read; it is empty if all was read.
+        impossible: waiting trials that cannot be run, each with the reason.
+        stuck: the Jobs whose pods have waited too long, by name.
+    """
+
+    study: Study
+    rows: Rows
+    jobs: Mapping[str, JobState]
+    now: datetime
+    launched: frozenset[str] = frozenset()
+    prune: frozenset[int] = frozenset()
+    exhausted: bool = False
+    converged: bool = False
+    launching: bool = True
+    drained: Mapping[str, str] = field(default_factory=dict)
+    impossible: tuple[tuple[TrialRow, str], ...] = ()
+    stuck: Mapping[str, Stuck] = field(default_factory=dict)
+
+    @property
+    def active(self) -> list[JobState]:
+        """The Jobs that have not ended."""
+        return [job for job in self.jobs.values() if job.phase is JobPhase.ACTIVE]

@@ -1,0 +1,199 @@
+"""Decide about one running trial.
+
+`RULES` lists the rules in the order of their precedence. `decide` returns what the first rule that answers says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from study_operator.model.actions import Answer, CreateJob, FindCause, RunAgain, Tell, Wait
+from study_operator.model.job_state import JobPhase, JobState
+from study_operator.model.observed import Observed
+from study_operator.model.study import Constraint, Study
+from study_operator.model.trial import Failure, FailureClass, TrialRow, TrialState
+
+
+@dataclass(frozen=True)
+class Case:
+    """One running trial, as the rules see it.
+
+    Attributes:
+        row: the trial. It is RUNNING, and the operator runs it.
+        job: its Job; None if Kubernetes has no Job of that name.
+        observed: its study.
+        over: whether the study is over, see the function `over`.
+    """
+
+    row: TrialRow
+    job: JobState | None
+    observed: Observed
+    over: bool
+
+    @property
+    def ended_job(self) -> JobState | None:
+        """The Job, if it has completed or failed."""
+        return self.job if self.job is not None and self.job.phase is not JobPhase.ACTIVE else None
+
+    @property
+    def launched(self) -> bool:
+        """Whether the Job is there, or this process knows that it was."""
+        return self.job is not None or self.row.job in self.observed.launched
+
+
+def has_result(case: Case) -> Tell | None:
+    """Tell the result that the trial has stored. A stored result is never lost, whatever else is true.
+
+    A provisional result counts only if the Job has completed.
+    """
+    result, job = case.row.result, case.job
+    if result is None or (result.provisional and not (job is not None and job.phase is JobPhase.COMPLETE)):
+        return None
+    return tell_result(case.row, case.observed.study.constraints)
+
+
+def output_unread(case: Case) -> Wait | None:
+    """Wait until the output of an ended Job has been read, if trials report by what they print.
+
+    Its last lines may hold the result.
+    """
+    if case.ended_job is None or case.observed.study.metrics.source != "Stdout":
+        return None
+    return None if case.ended_job.name in case.observed.drained else Wait()
+
+
+def job_failed(case: Case) -> FindCause | None:
+    """Find out why the Job has failed. The cause decides whether the trial fails or runs again (`verdict`)."""
+    job = case.ended_job
+    return FindCause(case.row, job) if job is not None and job.phase is JobPhase.FAILED else None
+
+
+def result_missing(case: Case) -> Tell | None:
+    """Fail a trial whose program has ended well and left no result: the study cannot learn from it."""
+    job, study = case.ended_job, case.observed.study
+    if job is None:
+        return None
+    message = "the program ended without a final value: let it call finish(), or `study-trial finish VALUE`"
+    if study.metrics.source != "Sdk":
+        names = ", ".join(objective.name for objective in study.objectives)
+        message = f"the program ended without a value of {names} where spec.metrics says that it reports"
+        if why := case.observed.drained.get(job.name):
+            message = f"no last value of {names} is known: {why}"
+    return Tell(case.row, TrialState.FAIL, failure=Failure("MetricMissing", message, exit_code=0), job=job)
+
+
+def study_over(case: Case) -> Tell | None:
+    """End a trial of a study that is over, because its result is not needed any more.
+
+    With activeTrialsPolicy Wait this ends only trials that have no Job yet.
+    """
+    if not case.over or (case.observed.study.active_trials_policy != "Terminate" and case.launched):
+        return None
+    failure = Failure("StudyEnded", "the study ended before the trial did", kind=FailureClass.TERMINATED)
+    return Tell(case.row, TrialState.FAIL, failure=failure)
+
+
+def job_missing(case: Case) -> Tell | None:
+    """Fail a trial whose Job was deleted: a user has ended the trial.
+
+    The Job was there if this process has seen it, or if the trial has reported in its first attempt. Reports of a later
+    attempt prove nothing, because they may be those of the attempt before.
+    """
+    if case.job is not None or not (case.launched or (case.row.reports and case.row.attempt == 0)):
+        return None
+    message = f"Job {case.row.job} was deleted before the trial had ended"
+    return Tell(case.row, TrialState.FAIL, failure=Failure("JobMissing", message))
+
+
+def job_not_created(case: Case) -> CreateJob | None:
+    """Create the Job of a trial that has none yet, as soon as a slot is free.
+
+    The operator stopped between storing the trial and creating its Job, or the trial is to run again.
+    """
+    return CreateJob(case.row) if case.job is None else None
+
+
+def given_up(case: Case) -> Tell | None:
+    """Tell PRUNED if the pruner has given the trial up. Its Job may end by itself for PRUNED_GRACE."""
+    return Tell(case.row, TrialState.PRUNED) if case.row.number in case.observed.prune else None
+
+
+def suspended(case: Case) -> RunAgain | None:
+    """Run the trial again later if the study is suspended with suspendPolicy Terminate: its Job stops now."""
+    study = case.observed.study
+    return RunAgain(case.row) if study.suspend and study.suspend_policy == "Terminate" else None
+
+
+def stuck(case: Case) -> Tell | RunAgain | None:
+    """Give a trial another Job if its pod has waited too long to start.
+
+    This counts as a failure of the infrastructure, unless an edit of the Study may have removed the cause.
+    """
+    found = case.observed.stuck.get(case.job.name) if case.job is not None else None
+    if case.job is None or found is None:
+        return None
+    return verdict(case.observed.study, case.row, case.job, found.failure) if found.counts else RunAgain(case.row)
+
+
+# What to do about a running trial: the first rule that answers wins. If none does, the trial goes on.
+RULES: tuple[Callable[[Case], Answer | None], ...] = (
+    has_result,
+    output_unread,
+    job_failed,
+    result_missing,
+    study_over,
+    job_missing,
+    job_not_created,
+    given_up,
+    suspended,
+    stuck,
+)
+
+
+def decide(case: Case) -> Answer | None:
+    """Return the answer of the first rule that has one; None if the trial goes on."""
+    return next((answer for rule in RULES if (answer := rule(case)) is not None), None)
+
+
+def verdict(study: Study, row: TrialRow, job: JobState, failure: Failure) -> Tell | RunAgain:
+    """Return what to do about a trial whose Job has failed.
+
+    The trial runs again after a failure of the infrastructure, up to infrastructureRetries times.
+    """
+    if failure.kind is FailureClass.INFEASIBLE:
+        return Tell(row, TrialState.PRUNED, failure=failure, job=job)
+    if failure.kind is FailureClass.INFRASTRUCTURE and row.retries < study.infrastructure_retries:
+        return RunAgain(row, failure)
+    return Tell(row, TrialState.FAIL, failure=failure, job=job)
+
+
+def tell_result(row: TrialRow, constraints: Sequence[Constraint]) -> Tell:
+    """Return the end of a trial that has stored its result.
+
+    Args:
+        row: a trial with a result.
+        constraints: those of the Study. Their values came with the result.
+    """
+    result = row.result
+    assert result is not None
+    if result.infeasible is not None:
+        failure = Failure("Infeasible", result.infeasible, kind=FailureClass.INFEASIBLE)
+        return Tell(row, TrialState.PRUNED, failure=failure)
+    if result.pruned:
+        return Tell(row, TrialState.PRUNED, result.values or None)
+    if any(math.isnan(value) for value in result.values):
+        return Tell(row, TrialState.FAIL, failure=Failure("InvalidValue", "the final value is NaN"))
+    if missing := [constraint.name for constraint in constraints if constraint.name not in result.constraints]:
+        message = (
+            f"no value of {', '.join(missing)} came with the result: let the program report it as spec.metrics says"
+        )
+        return Tell(row, TrialState.FAIL, failure=Failure("ConstraintMissing", message))
+    violations = {c.name: c.violation(result.constraints[c.name]) for c in constraints}
+    broken = [c for c in constraints if not violations[c.name] <= 0]
+    violated = None
+    if broken:
+        words = (f"{c.name} is {result.constraints[c.name]:g}, {c.limit}" for c in broken)
+        violated = Failure("ConstraintViolated", "; ".join(words), kind=FailureClass.INFEASIBLE)
+    return Tell(row, TrialState.COMPLETE, result.values, violated, constraints=violations)

@@ -1,0 +1,95 @@
+"""Whether a Study can be run as it is written: what the operator can say itself, and what only the API server can."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from study_operator import optimizer
+from study_operator.kube.client import ApiError, Cluster
+from study_operator.manifests.job import job_manifest
+from study_operator.model import log_lines
+from study_operator.model.initial_trials import initial_trials
+from study_operator.model.search_space import example_params
+from study_operator.model.status import Condition, accepted, refused
+from study_operator.model.study import Refused
+from study_operator.pool import BlockingPool
+from study_operator.reconcile import dependents
+from study_operator.reconcile.live_study import LiveStudy
+
+# A Job that the API server refused is shown to it again after this time, because quotas and policies change.
+REFUSED_AGAIN_SECONDS = 60.0
+_REFUSALS = (400, 403, 422)  # HTTP statuses that say something about the object that was sent
+
+
+class Judgement(NamedTuple):
+    """The condition Accepted, and in how many seconds to judge again; None: when the Study changes."""
+
+    condition: Condition
+    again: float | None = None
+
+
+class Acceptance:
+    """Judges Studies, each generation once.
+
+    Args:
+        pool: where samplers are built. A plug-in is imported then, and a plug-in may import PyTorch.
+        sampler_classes: those that Studies may name.
+    """
+
+    def __init__(self, cluster: Cluster, pool: BlockingPool, sampler_classes: Collection[str]) -> None:
+        self._cluster, self._pool, self._sampler_classes = cluster, pool, sampler_classes
+
+    async def judge(self, live: LiveStudy, manifest: dict[str, Any]) -> Judgement:
+        """Judge a Study. Only the API server can judge the Job template: it is sent there once for each generation, as
+        a dry run.
+
+        Args:
+            manifest: the Study as it was read; its status tells what was accepted before.
+
+        Raises:
+            ApiError: the API server did not answer as it must.
+        """
+        study = live.study
+        if live.known.accepted_generation == study.generation:
+            return Judgement(accepted())  # building a sampler anew takes a second for a grid of a million cells
+        try:
+            await self._pool.run(optimizer.check, study, self._sampler_classes)
+            log_lines.build(study)
+            initial_trials(study)
+            example = job_manifest(study, live.reporting, 0, 0, example_params(study.space))
+        except Refused as refusal:
+            return Judgement(refused(refusal.reason, refusal.message))
+        if not accepted_before(manifest):
+            example["metadata"]["name"] = f"{study.name}-dry-run"
+            try:
+                await self._cluster.create_job(example, dry_run=True)
+            except ApiError as error:
+                return _refused_by(error, "JobTemplateRefused", "the Job")
+            try:
+                await dependents.try_claim(self._cluster, study)
+            except ApiError as error:
+                return _refused_by(error, "CheckpointsRefused", "a trial's claim")
+        live.known.accepted_generation = study.generation
+        return Judgement(accepted())
+
+
+def _refused_by(error: ApiError, reason: str, what: str) -> Judgement:
+    """Return what the API server's refusal means for the Study.
+
+    Raises:
+        ApiError: the error, if it says nothing about the object.
+    """
+    if error.status not in _REFUSALS:
+        raise error
+    return Judgement(refused(reason, f"the API server refuses {what}: {error.message}"), REFUSED_AGAIN_SECONDS)
+
+
+def accepted_before(manifest: dict[str, Any]) -> bool:
+    """Return whether the API server has accepted this very generation, according to the status."""
+    return any(
+        condition["type"] == "Accepted"
+        and condition["status"] == "True"
+        and condition.get("observedGeneration") == manifest["metadata"]["generation"]
+        for condition in (manifest.get("status") or {}).get("conditions") or ()
+    )

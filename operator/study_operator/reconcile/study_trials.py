@@ -1,0 +1,314 @@
+"""One study's trials: its rows in PostgreSQL, and the optimizer over them in memory, kept in step.
+
+The rows are the truth. Whenever it is not known whether memory says the same, the optimizer is dropped, and loaded from
+the rows when it is needed again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from study_operator.metrics import SUGGEST
+from study_operator.model.actions import RunAgain, Tell
+from study_operator.model.batch import Batch, Full, NotStored, StaleHistory
+from study_operator.model.history import Outlook
+from study_operator.model.study import Study
+from study_operator.model.trial import BestTrial, Clock, Rows, TrialRow, TrialState
+from study_operator.model.warm_start import WarmStarted
+from study_operator.optimizer import StudyOptimizer, is_finite, pareto_front
+from study_operator.storage import history
+from study_operator.storage.batch_writer import store, store_most
+from study_operator.storage.database import Database
+from study_operator.storage.initial_trials import InitialTrials
+from study_operator.storage.studies import Studies
+from study_operator.storage.trials import Trials
+
+FRONT_SHOWN = 20  # trials of a Pareto front that the status shows
+_ATTEMPTS = 5  # to store suggestions while other programs write to the study
+
+log = logging.getLogger(__name__)
+
+
+class StudyTrials:
+    """The trials of one Study. Its methods block: call them from the blocking pool, one at a time.
+
+    Args:
+        study: as the Study is now; `update` replaces it.
+        key_hash: SHA-256 of the key that the study's pods report with.
+        sampler_classes: those that Studies may name.
+
+    Attributes:
+        prune: numbers of the trials that the pruner gave up and whose end has not been told yet.
+        warm_started: what came of each earlier study that it begins with, once that is known.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        key_hash: bytes,
+        database: Database,
+        studies: Studies,
+        trials: Trials,
+        initial_trials: InitialTrials,
+        sampler_classes: Collection[str],
+    ) -> None:
+        self._study, self._key_hash, self._sampler_classes = study, key_hash, sampler_classes
+        self._database, self._studies, self._rows, self._initial_trials = database, studies, trials, initial_trials
+        self.prune: set[int] = set()
+        self.warm_started: tuple[WarmStarted, ...] = ()
+        self._study_id: int | None = None
+        self._ensured_policy: str | None = None
+        self._optimizer: StudyOptimizer | None = None
+        self._front: tuple[int, list[BestTrial], int] = (0, [], 0)  # COMPLETE trials, Pareto front's beginning and size
+        self._best: list[int] = []
+
+    @property
+    def study_id(self) -> int:
+        """Optuna's id of the study. Exists from the first `observe` on."""
+        if self._study_id is None:
+            raise RuntimeError("the study has no rows yet: observe it first")
+        return self._study_id
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether `study_id` exists."""
+        return self._study_id is not None
+
+    def update(self, study: Study) -> None:
+        """Take over an edit of the Study. What depends on the spec is built anew when it is needed."""
+        before = self._study
+        if (study.pruner, study.convergence, study.initial_trials) != (
+            before.pruner,
+            before.convergence,
+            before.initial_trials,
+        ):
+            self._optimizer = None
+        self._study = study
+
+    def drop(self) -> None:
+        """Forget what came from the database: a write may or may not have happened."""
+        self._optimizer = None
+        self._ensured_policy = None
+        self.prune.clear()
+
+    # Reading
+
+    def observe(self, jobs: Collection[int], *, launching: bool, end: str | None) -> tuple[Rows, Outlook]:
+        """Read the study's rows, and show the pruner what its pods have reported.
+
+        Args:
+            jobs: numbers of the trials whose rows are wanted although they may have ended.
+            launching: whether trials may be started. If not, the sampler may be one that cannot be built.
+            end: the reason with which the study has ended, as the status has it, None if it has not. No history is
+                loaded just to look at an ended study.
+
+        Raises:
+            Refused: the Study names initial trials or earlier studies that do not exist, or other ones than before.
+            StorageUnavailable: the database does not answer.
+            StorageError: the database refuses it.
+        """
+        self._ensure()
+        rows = self._with_front(self._rows.observe(self.study_id, list(jobs)))
+        if rows.changed and self._optimizer is None:
+            history.forget_changes(self._database, self.study_id)  # so that they do not pile up
+        running = [row for row in rows.open.values() if row.state is TrialState.RUNNING and row.job]
+        # Only the history tells whether a search space is exhausted, or the study has converged.
+        must_know = is_finite(self._study.sampler.name) or self._study.convergence is not None
+        ended = rows.total >= self._study.max_trials or (end is not None and not must_know)
+        if not launching or (ended and not running):
+            self._optimizer = None  # hundreds of finished studies must not keep their histories in memory
+            if launching:
+                return rows, Outlook()
+            # Without a sampler nothing new can be found out: an ended study stays as it is.
+            return rows, Outlook(end == "SearchSpaceExhausted", end == "Converged")
+        optimizer = self._loaded(rows)
+        self._show_pruner(optimizer, running)
+        outlook = optimizer.outlook()
+        if (outlook.exhausted or outlook.converged) and not running:
+            self._optimizer = None
+        return rows, outlook
+
+    def reread(self, jobs: Collection[int]) -> Rows:
+        """Read the rows again, without what pods have reported since `observe`."""
+        return self._with_front(self._rows.observe(self.study_id, list(jobs)))
+
+    def best(self, rows: Rows) -> list[int]:
+        """Return the numbers of the trials that are best now: one or, with several objectives, the Pareto front."""
+        if len(self._study.objectives) == 1:
+            return [rows.best.number] if rows.best else []
+        return self._best
+
+    # Writing
+
+    def keep_time(self, idle: bool, now: datetime) -> Clock:
+        """Stop the study's clock, or let it go on."""
+        (self._studies.pause if idle else self._studies.resume)(self.study_id, now)
+        return self._rows.clock(self.study_id)
+
+    def start(self, count: int) -> list[TrialRow]:
+        """Ask the sampler for trials, and store them together.
+
+        Args:
+            count: how many at the most.
+
+        Returns:
+            Those that were stored; none when no more may be started.
+
+        Raises:
+            StaleHistory: other programs write to the study all the time.
+            StorageUnavailable, StorageError: as `observe`.
+            Exception: the sampler's own.
+        """
+        for _ in range(_ATTEMPTS):
+            optimizer = self._optimizer or self._load()
+            outlook = optimizer.outlook()
+            if outlook.impossible:  # enqueued since this reconciliation began; the next one ends it
+                row, why = outlook.impossible[0]
+                raise StaleHistory(f"trial {row.number} was enqueued: {why}")
+            if outlook.exhausted or outlook.converged:
+                return []
+            begun = time.perf_counter()
+            try:
+                started = self._store(optimizer, optimizer.suggest(count, self._study.max_trials))
+            except StaleHistory as error:
+                log.info("reading what others have written to the study: %s", error)
+                self._catch_up(optimizer)
+                continue
+            except Full:
+                return []
+            took = (time.perf_counter() - begun) / len(started)
+            for _ in started:
+                SUGGEST.observe(took)
+            return started
+        raise StaleHistory("other programs keep adding trials to this study; the next attempt comes in a moment")
+
+    def run_again(self, again: RunAgain) -> bool:
+        """Let a trial run again under another Job. Return False if it has ended, or if a result has just arrived."""
+        row = again.row
+        job = self._study.job_name(row.number, row.attempt + 1)
+        optimizer = self._optimizer_of([row.trial_id])
+        if optimizer is None:
+            return self._rows.run_again(self.study_id, again, job)
+        try:
+            self._store(optimizer, optimizer.run_again(again, job))
+        except NotStored:
+            self._optimizer = None
+            return False
+        return True
+
+    def tell(self, tells: Sequence[Tell]) -> list[bool]:
+        """End trials, many in one transaction.
+
+        Returns:
+            For each whether it was ended; False when it had ended already, or when a result has just arrived.
+        """
+        for told in tells:
+            self.prune.discard(told.row.number)
+        optimizer = self._optimizer_of(told.row.trial_id for told in tells)
+        if optimizer is None:
+            return self._rows.tell(self.study_id, tells)
+        # Without a pruner, none of the reports has been read.
+        pruned = [told.row.trial_id for told in tells if told.state is TrialState.PRUNED]
+        optimizer.see(self._rows.reports(optimizer.last_seen(pruned)))
+        done = store_most(tells, lambda some: self._store(optimizer, optimizer.tell(some)))
+        if not all(done):
+            self._optimizer = None
+        return done
+
+    def _store(self, optimizer: StudyOptimizer, batch: Batch) -> list[TrialRow]:
+        """Store a batch of the optimizer's. Return the trials that it has started.
+
+        Raises:
+            NotStored: nothing has changed, in the database and in memory.
+        """
+        try:
+            stored = store(self._database, self.study_id, batch)
+        except NotStored:
+            optimizer.rollback()
+            raise
+        except BaseException:
+            self._optimizer = None  # it may be stored, or not
+            raise
+        return optimizer.commit(stored)
+
+    # The optimizer in memory
+
+    def _optimizer_of(self, trial_ids: Iterable[int]) -> StudyOptimizer | None:
+        """Return the optimizer if there is one that knows these trials; it has to be kept in step with the rows."""
+        if self._optimizer is not None and not self._optimizer.knows(trial_ids):
+            self._optimizer = None
+        return self._optimizer
+
+    def _loaded(self, rows: Rows) -> StudyOptimizer:
+        if self._optimizer is not None and rows.changed:
+            self._catch_up(self._optimizer)
+        # Trials that no trigger has noted down: the triggers do not exist, or were switched off.
+        if self._optimizer is None or self._optimizer.size < sum(rows.counts.values()):
+            return self._load()
+        return self._optimizer
+
+    def _catch_up(self, optimizer: StudyOptimizer) -> None:
+        """Take account of what other programs have written to the study."""
+        self._optimizer = None  # unless this comes to its end
+        try:
+            optimizer.update(history.take_changes(self._database, self.study_id))
+        except StaleHistory as error:
+            log.info("loading the study's history again: %s", error)
+            return
+        self._optimizer = optimizer
+
+    def _load(self) -> StudyOptimizer:
+        self._initial_trials.enqueue(self._study, self.study_id)
+        earlier, self.warm_started = self._initial_trials.load(self._study, self.study_id)
+        rows = history.load(self._database, self.study_id)
+        self._optimizer = StudyOptimizer(self._study, rows, earlier, self._sampler_classes)
+        return self._optimizer
+
+    def _show_pruner(self, optimizer: StudyOptimizer, running: Collection[TrialRow]) -> None:
+        numbers = {row.trial_id: row.number for row in running if row.number not in self.prune}
+        verdicts = optimizer.judge(self._rows.reports(optimizer.last_reports(numbers)), numbers)
+        self.prune.update(numbers[trial_id] for trial_id in verdicts.prune)
+        if verdicts.notes is None:
+            return
+        try:
+            self._store(optimizer, verdicts.notes)
+        except NotStored as error:
+            log.info("loading the study's history again: %s", error)
+            self._optimizer = None
+
+    # Rows
+
+    def _ensure(self) -> None:
+        """Create the study's rows, and keep its key and deletion policy as they should be."""
+        study = self._study
+        if self._ensured_policy != study.deletion_policy:
+            self._study_id = self._studies.ensure(
+                study.optuna_name,
+                study.directions,
+                study.namespace,
+                study.name,
+                study.uid,
+                study.deletion_policy,
+                self._key_hash,
+                metric_names=[objective.name for objective in study.objectives],
+            )
+            self._ensured_policy = study.deletion_policy
+
+    def _with_front(self, rows: Rows) -> Rows:
+        """Add the Pareto front of a study with several objectives. It is computed anew when a trial has completed."""
+        if len(self._study.objectives) == 1:
+            return rows
+        complete = rows.count(TrialState.COMPLETE)
+        if complete != self._front[0]:
+            points = self._rows.points(self.study_id)
+            front = pareto_front(points.items(), self._study.directions)
+            # Checkpoints of all trials of the front may have to be kept; otherwise only those that are shown are read.
+            read = self._rows.complete_trials(front if self._study.checkpoints else front[:FRONT_SHOWN])
+            self._front = complete, read[:FRONT_SHOWN], len(front)
+            self._best = [trial.number for trial in read]
+        _, shown, size = self._front
+        return replace(rows, best=None, front=tuple(shown), front_size=size)
