@@ -43,7 +43,9 @@ LANES = (
     ),
     (
         Step("local cluster and installation", (sys.executable, "hack/demo.py", "--only-install")),
-        Step("end-to-end tests", (*E2E, "-n", "4", "--dist", "loadfile", "-m", f"{SHORT} and not apart and not alone")),
+        Step(
+            "end-to-end tests", (*E2E, "-n", "4", "--dist", "worksteal", "-m", f"{SHORT} and not apart and not alone")
+        ),
         Step("end-to-end tests, apart", (*E2E, "-n", "4", "--dist", "loadfile", "-m", f"{SHORT} and apart")),
         Step("end-to-end tests, alone", (*E2E, "-m", f"{SHORT} and alone")),
     ),
