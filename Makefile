@@ -2,10 +2,10 @@
 PYTHON ?= python3
 CACHE  := $(or $(STUDY_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/study-operator)
 # A virtual environment for each set of dependencies, outside the checkout: a fresh clone finds it again.
-VENV   := $(CACHE)/venv-$(shell cat pyproject.toml requirements/constraints.txt | sha256sum | cut -c1-12)
+VENV   := $(CACHE)/venv-$(shell sha256sum requirements/constraints.txt | cut -c1-12)
 PYTEST := PYTHONPATH=$(CURDIR)/operator:$(CURDIR)/trial-image $(VENV)/bin/python -m pytest
 
-.PHONY: help demo test test-faults test-variants test-unit lint cluster-up cluster-down cluster-status
+.PHONY: help demo test test-faults test-variants test-unit lint lint-ruff lint-types lint-imports lint-licenses lint-audit dev cluster-up cluster-down cluster-status
 .PHONY: bench bench-report bench-start bench-turnaround bench-trials bench-idle bench-storm bench-scale bench-growth bench-plots bench-suggest bench-sizing simulate
 .DEFAULT_GOAL := help
 
@@ -15,11 +15,8 @@ help: ## this list
 demo: ## local cluster, helm install, and the digits study to its best trial
 	@$(PYTHON) hack/demo.py
 
-# Component tests mostly wait for one another's servers, so several run at once; the real cluster is one for all.
-test: $(VENV)/ready lint ## everything: unit, component and end-to-end tests
-	@$(PYTHON) hack/local-cluster up
-	@$(PYTEST) -n 4 tests/unit tests/component
-	@$(PYTEST) -m "not variants and not faults" tests/e2e
+test: $(VENV)/ready ## everything: lint, then unit and component tests; beside them the end-to-end tests
+	@$(VENV)/bin/python hack/run_tests.py
 
 # The long forms; `make test` has a short form of each.
 test-faults: $(VENV)/ready ## everything is killed, cut off, filled up and upgraded; see docs/guarantees.md
@@ -31,15 +28,33 @@ test-variants: $(VENV)/ready ## the operator's images with PyTorch, BoTorch and 
 	@$(PYTHON) hack/local-cluster up
 	@$(PYTEST) -m variants tests/e2e/test_variants.py
 
-test-unit: $(VENV)/ready ## unit tests alone, in seconds
+test-unit: $(VENV)/ready ## unit tests alone, in a minute or two
 	@$(PYTEST) tests/unit
 
-lint: $(VENV)/ready ## ruff, the import contracts, licences and known vulnerabilities of what is used
+lint: lint-audit lint-ruff lint-types lint-imports lint-licenses ## ruff, mypy, the import contracts, licences and known vulnerabilities
+
+lint-ruff: $(VENV)/ready
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+
+lint-types: $(VENV)/ready
+	@$(VENV)/bin/mypy
+
+lint-imports: $(VENV)/ready
 	@PYTHONPATH=operator:trial-image $(VENV)/bin/lint-imports --no-cache
+
+lint-licenses: $(VENV)/ready
 	@$(VENV)/bin/python hack/dependencies.py licenses
+
+lint-audit: $(VENV)/ready
 	@$(VENV)/bin/python hack/dependencies.py audit
+
+dev: ## .venv for your editor, with both packages, and ruff and mypy before each commit
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check -r requirements/constraints.txt
+	@.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --editable . --editable trial-image
+	@.venv/bin/pre-commit install
+	@echo "ready: let your editor use .venv/bin/python; CONTRIBUTING.md says how to go on"
 
 cluster-up: ## start the local Kubernetes
 	@$(PYTHON) hack/local-cluster up
@@ -98,6 +113,7 @@ simulate: $(VENV)/ready ## 100,000 trials, 10,000 at once, on several replicas: 
 $(VENV)/ready:
 	@echo "installing Python dependencies into $(VENV)"
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { apt-get update -qq && apt-get install -y -qq python3-venv; }
+	@$(PYTHON) -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || { apt-get update -qq && apt-get install -y -qq libgomp1; } # LightGBM's
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements/constraints.txt
 	@touch $@

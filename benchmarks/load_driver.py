@@ -26,7 +26,7 @@ import psycopg2
 from load import NAMESPACE, PODS, Api
 from workload import LENGTH, REPORTS, SPREAD, length_of, value_of
 
-from study_trial.messages import Writer
+from study_trial._messages import Writer
 
 THREADS = 8
 SUBMIT = "SELECT study_operator.submit(%s, %s)"

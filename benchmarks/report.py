@@ -44,8 +44,8 @@ from study_operator.storage.database import Database
 from study_operator.storage.listen import CHANNEL
 from study_operator.storage.migrate import migrate
 from study_operator.storage.studies import Studies
-from study_trial.connection import Call, Connection
-from study_trial.messages import Writer
+from study_trial._connection import Call, Connection
+from study_trial._messages import Writer
 
 KEY = secrets.token_hex(32)  # of the study, as long as a real one
 SUBMIT = "SELECT study_operator.submit(%s, %s)"

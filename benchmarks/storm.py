@@ -46,8 +46,8 @@ from postgres_server import PostgresServer
 
 from study_operator.settings import Settings
 from study_operator.storage.migrate import migrate
-from study_trial.connection import Call, Connection
-from study_trial.delivery import Delivery
+from study_trial._connection import Call, Connection
+from study_trial._delivery import Delivery
 
 WARM = 5  # trials that end before the storm, for Median to compare with
 HOPELESS = 5  # every so many-th trial

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,19 @@ from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from report import Place, database
 
-sys.path += [str(ROOT / "tests/component/support"), str(ROOT / "tests/support")]
-from mirror import Mirror  # the operator's own memory, history and batches as one storage
+sys.path.append(str(ROOT / "tests/support"))
+from building import study
 
-from study_operator.model.batch import Batch, Stored
+from study_operator.model.actions import Tell
+from study_operator.model.batch import Batch
+from study_operator.model.study import Study
+from study_operator.model.trial import TrialRow, TrialState
+from study_operator.optimizer import StudyOptimizer
+from study_operator.optimizer.frozen import frozen
+from study_operator.optimizer.memory import Memory
 from study_operator.optimizer.tpe import TPE
+from study_operator.storage import history
+from study_operator.storage.batch_writer import store
 from study_operator.storage.database import Database
 from study_operator.storage.studies import Studies
 
@@ -64,19 +73,6 @@ _FILL = """
 _COMMITTED = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
 
 Rows = list[dict[str, Any]]
-
-
-class Timed(Mirror):
-    """Notes how long storing takes."""
-
-    storing = 0.0
-
-    def store(self, batch: Batch) -> Stored:
-        before = time.perf_counter()
-        try:
-            return super().store(batch)
-        finally:
-            self.storing += time.perf_counter() - before
 
 
 class Way:
@@ -107,27 +103,37 @@ class Way:
 
 
 class MirrorWay(Way):
-    """As the operator does it."""
+    """As the operator does it: the optimizer suggests, the batch is stored, and the optimizer is told so.
 
-    def __init__(self, study: optuna.Study, mirror: Timed) -> None:
-        super().__init__(study)
-        self.mirror = mirror
+    Attributes:
+        storing: seconds that storing took since this was last set to 0.
+    """
+
+    def __init__(self, opened: Database, study_id: int, of: Study) -> None:
+        self._database, self._study_id = opened, study_id
+        read = history.load(opened, study_id)
+        named = replace(read, study=replace(read.study, name=of.optuna_name))
+        self._optimizer = StudyOptimizer(of, named, (), ())
+        self.storing = 0.0
 
     def committed(self) -> int:
-        with self.mirror._database.transaction() as cursor:
+        with self._database.transaction() as cursor:
             cursor.execute("SELECT pg_stat_force_next_flush()")
-        with closing(self.mirror._database.connect()) as opened, opened.cursor() as cursor:
+        with closing(self._database.connect()) as opened, opened.cursor() as cursor:
             cursor.execute(_COMMITTED)
             return cursor.fetchone()[0]
 
     def _ask(self) -> None:
-        with self.mirror.batch() as batch:
-            provisional = self.study.ask(SPACE)._trial_id
-        self._told = batch.ids[provisional]
+        (self._row,) = self._store(self._optimizer.suggest(1, 10**9))
 
     def _tell(self) -> None:
-        with self.mirror.batch():
-            self.study.tell(self.mirror.get_trial(self._told).number, 5.0)
+        self._store(self._optimizer.tell([Tell(self._row, TrialState.COMPLETE, (5.0,))]))
+
+    def _store(self, batch: Batch) -> list[TrialRow]:
+        before = time.perf_counter()
+        stored = store(self._database, self._study_id, batch)
+        self.storing += time.perf_counter() - before
+        return self._optimizer.commit(stored)
 
 
 def _timed(work: Callable[[], None]) -> tuple[float, float]:
@@ -158,13 +164,20 @@ def _rdb(place: Place) -> RDBStorage:
 
 
 def _ways(place: Place, name: str, study_id: int, peer: str | None) -> dict[str, Way]:
-    mirror = Timed(Database(place.superuser), study_id)
+    opened = Database(place.superuser)
+    of = study(
+        name=name.partition("/")[2],
+        namespace="team",
+        objectives=[{"name": "loss", "direction": "Minimize"}],
+        parameters=[{"name": parameter, "float": {"low": 0, "high": 1}} for parameter in SPACE],
+        sampler={"name": "TPE", "seed": 1, "options": _OPTIONS},
+    )
     memory = InMemoryStorage()
     there = memory.create_new_study([StudyDirection.MINIMIZE], name)
-    for trial in mirror.get_all_trials(study_id):
+    for trial in frozen(history.load(opened, study_id).trials):
         memory.create_new_trial(there, trial)
     ways: dict[str, Way] = {
-        "mirror": MirrorWay(optuna.Study(name, mirror, TPE(seed=1, **_OPTIONS)), mirror),
+        "mirror": MirrorWay(opened, study_id, of),
         "in memory": Way(optuna.Study(name, memory, TPE(seed=1, **_OPTIONS))),
     }
     if peer is not None:  # in a study of its own: its trials would be news to the mirror
@@ -188,9 +201,9 @@ def suggestions(place: Place, finished: int, running: int, repetitions: int, pee
     gc.collect()
     for repetition in range(repetitions + 2):
         for way, each in ways.items():
-            mirror.mirror.storing = 0.0
+            mirror.storing = 0.0
             asked = each.ask()
-            stored, told = mirror.mirror.storing, each.tell()
+            stored, told = mirror.storing, each.tell()
             if repetition < 2:  # caches are filled by the first ones
                 continue
             took[way].append(asked)
@@ -251,9 +264,9 @@ def _load(dsn: str, study_id: int) -> tuple[float, float, float]:
     with opened.transaction() as cursor:
         cursor.execute("SELECT 1")
     before, begun = _memory("VmRSS"), time.perf_counter()
-    mirror = Mirror(opened, study_id)
+    loaded = Memory(study_id, "study", [StudyDirection.MINIMIZE], frozen(history.load(opened, study_id).trials))
     seconds = time.perf_counter() - begun
-    assert mirror.size
+    assert loaded.size
     return seconds, _memory("VmRSS") - before, _memory("VmHWM") - before
 
 

@@ -13,6 +13,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from packaging.utils import canonicalize_name
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONSTRAINTS = REPOSITORY / "requirements/constraints.txt"
 LICENSES = REPOSITORY / "requirements/licenses.md"
+DISTRIBUTIONS = (REPOSITORY / "pyproject.toml", REPOSITORY / "trial-image/pyproject.toml")
 
 # Licences under which a library may be used by, and shipped in images with, a program under Apache-2.0. LGPL and MPL
 # libraries are used unchanged, as packages of their own.
@@ -46,14 +48,11 @@ def pinned() -> dict[str, str]:
 
 
 def shipped(names: set[str]) -> set[str]:
-    """Those of some packages (canonical names) that the operator's or the trial's image has: what the operator's extra
-    and the base dependencies need, and what those need in turn."""
-    text = (REPOSITORY / "pyproject.toml").read_text()
-    base = re.search(r'^dependencies = \["(.*)"\]', text, re.MULTILINE)
-    extra = re.search(r"^operator = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)
-    assert base, "pyproject.toml has dependencies"
-    assert extra, "pyproject.toml has an extra `operator`"
-    todo = [base[1], *re.findall(r'"(.+?)"', extra[1])]
+    """Return those of some packages (canonical names) that the operator's or the trial's image has: the dependencies
+    of both distributions, and what those need in turn."""
+    todo: list[str] = []
+    for file in DISTRIBUTIONS:
+        todo += tomllib.loads(file.read_text())["project"]["dependencies"]
     found: set[str] = set()
     while todo:
         needed = Requirement(todo.pop())

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from common import Problem, run, say
+from common import Problem, cache_dir, locked, run, say
 
 POSTGRES_BIN = Path("/usr/lib/postgresql/15/bin")
 
@@ -51,7 +51,18 @@ def ensure(needed: Iterable[str]) -> None:
 
     Raises Problem when a package is missing and this is not root on a machine with apt-get.
     """
-    missing = sorted({_PACKAGE_OF[name] for name in needed if not shutil.which(name)})
+    needed = tuple(needed)
+    if _missing(needed):
+        # apt-get fails while another one runs, and test processes come here side by side.
+        with locked(cache_dir() / ".packages.lock"):
+            _install(_missing(needed))
+
+
+def _missing(needed: Iterable[str]) -> list[str]:
+    return sorted({_PACKAGE_OF[name] for name in needed if not shutil.which(name)})
+
+
+def _install(missing: list[str]) -> None:
     if not missing:
         return
     names = " ".join(missing)

@@ -135,7 +135,7 @@ def _autocommit(url: str):
 @pytest.fixture(scope="module")
 def own_database() -> Iterator[tuple[PostgresServer, TestDatabase]]:
     """A migrated database on a server that the tests may stop, restart and freeze."""
-    server = PostgresServer()
+    server = PostgresServer(fsync="off")  # processes are killed, the machine never
     try:
         server.start()
         database = TestDatabase(server.url(), "postgres")

@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
 from world import Manifest, World, job_template
 
 from study_operator.kube.client import ApiError
 from study_operator.manifests.job import Reporting, job_manifest
 from study_operator.model.job_state import JobState, job_state
 from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, Study, parse
-from study_operator.model.trial import Rows, TrialRow
+from study_operator.model.trial import Rows, TrialRow, TrialState
 from study_operator.reconcile import dependents
 from study_operator.settings import TRIAL_CA_DIRECTORY
 

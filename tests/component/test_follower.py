@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from faults import Faults, Wrong
 from logserver import Fault, LogServer, as_given_out
-from optuna.trial import TrialState
 from waiting import until
 from world import World, container_status, job_template
 
 from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.study import STUDY_LABEL, Study, parse
-from study_operator.model.trial import TrialRow
+from study_operator.model.trial import TrialRow, TrialState
 from study_operator.podlogs import follower, tail
 from study_operator.podlogs.follower import Follower
 from study_operator.podlogs.stream import PodLogs

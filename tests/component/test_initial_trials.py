@@ -69,7 +69,7 @@ class Place:
         made, study_id = self.study(number, warmStart={"studies": list(names)}, **spec)
         trials, came = self.beginnings.load(made, study_id)
         assert [one.study for one in came] == list(names)
-        return [trial.value for trial in trials], [(one.taken, one.left, one.message) for one in came]
+        return [trial.values[0] for trial in trials], [(one.taken, one.left, one.message) for one in came]
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_pruned_and_failed_trials(place, database):
         {"name": "y", "int": {"low": 0, "high": 0}},
     ])  # fmt: skip
     (taken,), (came,) = place.beginnings.load(made, study_id)
-    assert (taken.state, taken.intermediate_values) == (TrialState.PRUNED, {2: 0.25})
+    assert (taken.state, taken.reports) == (TrialState.PRUNED, {2: 0.25})
     assert (came.taken, came.left, came.message) == (1, 1, "1 failed")
 
 

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from database import KEY, TestDatabase, TrialPod, settings_for
-from optuna.trial import TrialState
 
 from study_operator.model.log_position import Position
+from study_operator.model.trial import TrialState
 from study_operator.storage.database import Database
-from study_operator.storage.output import Batch, Output, Stored
+from study_operator.storage.output import Output, OutputBatch, OutputStored
 from study_operator.storage.queries import facts_of
 
 FIRST, SECOND = Position(5, 1, 5), Position(9, 2, 9, 0, 1)
@@ -42,7 +42,7 @@ def test_reports_are_those_that_pods_would_have_stored(database, output):
     values = [(3, math.nan), (1, math.inf), (2, -math.inf), (7, 0.1 + 0.2), (8, 5e-324), (7, 99.0)]
     for step, value in values:
         TrialPod(database, KEY, theirs).call("report", step, value)
-    assert output.store(ours, "pod", None, FIRST, Batch(values)) is Stored.DONE
+    assert output.store(ours, "pod", None, FIRST, OutputBatch(values)) is OutputStored.DONE
     columns = "step, intermediate_value, intermediate_value_type::text"
     stored = [
         database.query(
@@ -58,14 +58,14 @@ def test_reports_are_those_that_pods_would_have_stored(database, output):
 def test_of_two_readers_of_one_log_one_stores(database, output):
     trial_id = database.running_trial()
     assert output.position(trial_id, "pod") is None
-    assert output.store(trial_id, "pod", None, FIRST, Batch([(0, 1.0)])) is Stored.DONE
-    assert output.store(trial_id, "pod", None, SECOND, Batch([(1, 1.0)], {}, 1, "bad")) is Stored.STALE
+    assert output.store(trial_id, "pod", None, FIRST, OutputBatch([(0, 1.0)])) is OutputStored.DONE
+    assert output.store(trial_id, "pod", None, SECOND, OutputBatch([(1, 1.0)], {}, 1, "bad")) is OutputStored.STALE
     assert output.position(trial_id, "pod") == FIRST
     with ThreadPoolExecutor(8) as threads:
-        batches = [Batch([(10 + i, 1.0)], {"score": float(i)}, 1, f"bad {i}") for i in range(8)]
+        batches = [OutputBatch([(10 + i, 1.0)], {"score": float(i)}, 1, f"bad {i}") for i in range(8)]
         done = list(threads.map(lambda batch: output.store(trial_id, "pod", FIRST, SECOND, batch), batches))
     assert sorted(answer.name for answer in done) == ["DONE"] + ["STALE"] * 7
-    winner = done.index(Stored.DONE)
+    winner = done.index(OutputStored.DONE)
     assert output.position(trial_id, "pod") == SECOND
     assert reports(database, trial_id) == [(0, "1.0"), (10 + winner, "1.0")]
     assert bad(database, trial_id) == (1, f"bad {winner}")
@@ -73,20 +73,20 @@ def test_of_two_readers_of_one_log_one_stores(database, output):
 
 def test_an_ended_trial_takes_nothing_more(database, output):
     trial_id = database.running_trial()
-    output.store(trial_id, "pod", None, FIRST, Batch([(0, 1.0)], {"score": 1.0}))
+    output.store(trial_id, "pod", None, FIRST, OutputBatch([(0, 1.0)], {"score": 1.0}))
     database.tell(trial_id, TrialState.PRUNED, None)
-    assert output.store(trial_id, "pod", FIRST, SECOND, Batch([(1, 1.0)], {}, 1, "bad")) is Stored.ENDED
+    assert output.store(trial_id, "pod", FIRST, SECOND, OutputBatch([(1, 1.0)], {}, 1, "bad")) is OutputStored.ENDED
     assert output.finish(trial_id, ["score"], []) == ()
     assert reports(database, trial_id) == [(0, "1.0")]
     assert bad(database, trial_id) == (0, "")
     assert results(database) == []
-    assert output.store(987654, "pod", None, FIRST, Batch([(1, 1.0)])) is Stored.ENDED
+    assert output.store(987654, "pod", None, FIRST, OutputBatch([(1, 1.0)])) is OutputStored.ENDED
 
 
 def test_a_batch_and_its_position_are_stored_both_or_neither(database, output):
     trial_id = database.running_trial()
-    output.store(trial_id, "pod", None, FIRST, Batch([(0, 1.0)]))
-    too_large = Batch([(1, 1.0), (2**40, 1.0)], {}, 1, "bad")
+    output.store(trial_id, "pod", None, FIRST, OutputBatch([(0, 1.0)]))
+    too_large = OutputBatch([(1, 1.0), (2**40, 1.0)], {}, 1, "bad")
     with pytest.raises(Exception, match="integer out of range"):
         output.store(trial_id, "pod", FIRST, SECOND, too_large)
     assert output.position(trial_id, "pod") == FIRST
@@ -97,15 +97,15 @@ def test_a_batch_and_its_position_are_stored_both_or_neither(database, output):
 def test_the_result_is_the_last_of_each_value_over_all_pods(database, output):
     trial_id = database.running_trial(directions=2)
     assert output.finish(trial_id, ["score", "cost"], ["latency"]) == ("score", "cost")
-    output.store(trial_id, "b", None, FIRST, Batch(values={"score": 0.5, "latency": 43.0}))
-    output.store(trial_id, "b", FIRST, SECOND, Batch(values={"score": 0.7}))
+    output.store(trial_id, "b", None, FIRST, OutputBatch(values={"score": 0.5, "latency": 43.0}))
+    output.store(trial_id, "b", FIRST, SECOND, OutputBatch(values={"score": 0.7}))
     assert output.finish(trial_id, ["score", "cost"], ["latency", "size"]) == ("cost",)
     assert results(database) == []
-    output.store(trial_id, "a", None, FIRST, Batch(values={"cost": math.inf, "latency": 44.0}))
+    output.store(trial_id, "a", None, FIRST, OutputBatch(values={"cost": math.inf, "latency": 44.0}))
     assert output.finish(trial_id, ["score", "cost"], ["latency", "size"]) == ()
     expected = [(trial_id, [0.7, math.inf], False, {"latency": 44.0}, None)]
     assert results(database) == expected
-    output.store(trial_id, "a", FIRST, SECOND, Batch(values={"cost": 1.0}))
+    output.store(trial_id, "a", FIRST, SECOND, OutputBatch(values={"cost": 1.0}))
     assert output.finish(trial_id, ["score", "cost"], ["latency"]) == ()
     assert results(database) == expected, "stored once"
 
@@ -113,17 +113,17 @@ def test_the_result_is_the_last_of_each_value_over_all_pods(database, output):
 def test_bad_lines_are_summed_over_a_study_and_the_latest_is_shown(database, output):
     one, two = database.running_trial(), database.running_trial()
     other = database.running_trial(study_name="team/other")
-    output.store(two, "pod", None, FIRST, Batch(bad=2, last_bad="second"))
-    output.store(one, "pod", None, FIRST, Batch(bad=1, last_bad="first"))
+    output.store(two, "pod", None, FIRST, OutputBatch(bad=2, last_bad="second"))
+    output.store(one, "pod", None, FIRST, OutputBatch(bad=1, last_bad="first"))
     assert bad(database, one) == (3, "first")
-    output.store(two, "pod", FIRST, SECOND, Batch(bad=3, last_bad="third"))
+    output.store(two, "pod", FIRST, SECOND, OutputBatch(bad=3, last_bad="third"))
     assert bad(database, one) == (6, "third")
     assert bad(database, other) == (0, "")
 
 
 def test_positions_go_with_the_study(database, output):
     trial_id = database.running_trial()
-    output.store(trial_id, "pod", None, FIRST, Batch([(0, 1.0)], {"score": 1.0}, 1, "bad"))
+    output.store(trial_id, "pod", None, FIRST, OutputBatch([(0, 1.0)], {"score": 1.0}, 1, "bad"))
     database.query("DELETE FROM trial_intermediate_values")
     database.query("DELETE FROM trial_system_attributes")
     database.query("DELETE FROM trials")

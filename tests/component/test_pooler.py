@@ -17,11 +17,11 @@ from trial_pod import Pod
 import study_trial
 from study_operator.storage.migrate import migrate
 from study_operator.storage.reporter import Guard
-from study_trial.channels import PodChannel
-from study_trial.connection import Connection
-from study_trial.delivery import Delivery
-from study_trial.search_space import StudySpace
-from study_trial.trial import Trial
+from study_trial._channels import PodChannel
+from study_trial._connection import Connection
+from study_trial._delivery import Delivery
+from study_trial._search_space import StudySpace
+from study_trial._trial import Trial
 
 NO_TLS = {"client_tls_sslmode": "disable", "server_tls_sslmode": "disable"}
 

@@ -399,8 +399,8 @@ LIFTED = "; ".join(f"SET {name} = 0" for name in reporter.LIMITS)
     ids=["idle in transaction", "holds a trial's row", "cursor", "notifications not taken", "idle"],
 )
 def test_a_session_that_lifts_its_limits_is_ended(guarded, monkeypatch, what, why):
-    monkeypatch.setattr(reporter, "LONGEST_TRANSACTION", 1)
-    monkeypatch.setattr(reporter, "LONGEST_IDLE", 1)
+    monkeypatch.setattr(reporter, "LONGEST_TRANSACTION_SECONDS", 1)
+    monkeypatch.setattr(reporter, "LONGEST_IDLE_SECONDS", 1)
     pod = TrialPod(guarded.database, KEY, guarded.database.running_trial())
     message = pod.message("should_stop")
     guard = Guard(guarded.settings())
@@ -457,7 +457,7 @@ def test_what_a_pod_does_to_the_shared_login_is_noticed_and_made_good(guarded, l
 
 
 def test_a_login_with_createrole_can_end_sessions(fresh, monkeypatch):
-    monkeypatch.setattr(reporter, "LONGEST_TRANSACTION", 1)
+    monkeypatch.setattr(reporter, "LONGEST_TRANSACTION_SECONDS", 1)
     fresh.create_role(fresh.operator, "CREATEROLE")
     fresh.execute("ALTER DATABASE {} OWNER TO {}", sql.Identifier(fresh.database.name), sql.Identifier(fresh.operator))
     settings = fresh.settings(fresh.operator)

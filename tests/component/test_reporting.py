@@ -11,8 +11,8 @@ from pathlib import Path
 import psycopg2
 import pytest
 from database import ANOTHER_KEY, KEY, TestDatabase, TrialPod, settings_for
-from optuna.trial import TrialState
 
+from study_operator.model.trial import TrialState
 from study_operator.storage.migrate import REPORTING_SCHEMA, migrate
 
 SCHEMAS = Path(__file__).parent / "support/schemas"

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
 from tensorboardX import SummaryWriter
 from trial_pod import Pod
 from waiting import wait_until
+
+from study_operator.model.trial import TrialState
 
 
 @pytest.fixture

@@ -11,13 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 import optuna
 import pytest
 from database import KEY, TestDatabase, TrialPod, settings_for
-from optuna.trial import TrialState
 from waiting import until
 from world import World, params_of
 
 from study_operator.model.batch import Batch, Stored
 from study_operator.model.study import parse
-from study_operator.model.trial import Failure, Report
+from study_operator.model.trial import Failure, Report, TrialState
 from study_operator.reconcile import study_trials
 from study_operator.storage import batch_writer
 from study_operator.storage.database import Database, StorageUnavailable

@@ -16,12 +16,12 @@ import pytest
 from database import ANOTHER_KEY, KEY, REPORTER_PASSWORD, TestDatabase, prove
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.trial import TrialState
 from trial_pod import PARAMS, Pod, write_script
 
 import study_trial
-from study_trial.connection import Call, Connection, UnavailableError
-from study_trial.messages import Writer
+from study_operator.model.trial import TrialState
+from study_trial._connection import Call, Connection, UnavailableError
+from study_trial._messages import Writer
 
 REPORTER_SESSIONS = "FROM pg_stat_activity WHERE usename = 'study_reporter' AND datname = current_database()"
 
@@ -140,7 +140,7 @@ def test_an_objective_that_fails_finishes_nothing(pod, tmp_path):
 
 
 def test_an_infeasible_trial(pod, tmp_path):
-    script = write_script(tmp_path, 'def objective(trial):\n    trial.infeasible(MemoryError("OOM at 512"))\n')
+    script = write_script(tmp_path, 'def objective(trial):\n    trial.mark_infeasible(MemoryError("OOM at 512"))\n')
     done = pod.command("run", script)
     assert (done.returncode, done.stderr, pod.result()) == (0, "", ([], False))
     assert pod.extras() == ({}, "OOM at 512", False)

@@ -12,6 +12,8 @@ from e2e import KEEP_JOBS, TRAIN, Cluster, eventually
 from node import kill_daemon, local_cluster
 from operator_process import OperatorProcess
 
+pytestmark = pytest.mark.alone
+
 STEPS, TRIALS = 10, 8
 ETCD = "http://127.0.0.1:2379"
 

@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e import KEEP_JOBS, SYSTEM, TRAIN, Cluster, eventually, kill, processes_of
+from e2e import KEEP_JOBS, TRAIN, Cluster, eventually, kill, processes_of
 from node import dropped
 
 STEPS, TRIALS = 20, 8
-DATABASE = f"{SYSTEM}-database"
 WAITING = "waiting for the database; trials that run go on, and report when it is back"
+
+
+pytestmark = pytest.mark.apart
+
+
+@pytest.fixture
+def cluster(own_cluster: Cluster) -> Cluster:
+    return own_cluster
 
 
 @pytest.fixture
@@ -25,7 +32,7 @@ def study(cluster: Cluster) -> str:
 
 def _pod(cluster: Cluster, component: str) -> dict[str, Any]:
     label = f"app.kubernetes.io/component={component}"
-    return cluster.get("pods", "-l", label, namespace=SYSTEM)["items"][0]
+    return cluster.get("pods", labels=label, namespace=cluster.system)["items"][0]
 
 
 def _says_so(cluster: Cluster, study: str, seconds: float = 90) -> str:
@@ -40,7 +47,7 @@ def _says_so(cluster: Cluster, study: str, seconds: float = 90) -> str:
 
 @pytest.mark.parametrize("seconds", [10, pytest.param(300, marks=pytest.mark.faults)])
 def test_a_database_that_is_stopped(cluster: Cluster, study: str, seconds: float):
-    cluster.kubectl("scale", "statefulset", DATABASE, "--replicas=0", namespace=SYSTEM)
+    cluster.kubectl("scale", "statefulset", f"{cluster.system}-database", "--replicas=0", namespace=cluster.system)
     try:
         stopped = time.monotonic()
         _says_so(cluster, study)
@@ -52,7 +59,7 @@ def test_a_database_that_is_stopped(cluster: Cluster, study: str, seconds: float
         )
         assert WAITING in cluster.kubectl("describe", "study", study)
     finally:
-        cluster.kubectl("scale", "statefulset", DATABASE, "--replicas=1", namespace=SYSTEM)
+        cluster.kubectl("scale", "statefulset", f"{cluster.system}-database", "--replicas=1", namespace=cluster.system)
     cluster.wait(study, seconds=400)
     cluster.assert_whole(study, TRIALS, STEPS)
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from e2e import KEEP_JOBS, TRAIN, Cluster, eventually
 from node import local_cluster
-from operator_process import OperatorProcess, scaled
+from operator_process import OperatorProcess
+
+pytestmark = pytest.mark.apart
 
 STEPS, TRIALS = 5, 12
 USER = 999  # of the image
@@ -67,11 +69,13 @@ def _fill(disk: Path) -> Path:
     return filler
 
 
-def test_a_database_whose_disk_is_full(cluster: Cluster, database: str, disk: Path, tmp_path: Path):
+def test_a_database_whose_disk_is_full(
+    cluster: Cluster, nobody_serves: None, database: str, disk: Path, tmp_path: Path
+):
     address = database.partition("@")[2].partition(":")[0]
     settings = {"DATABASE_URL": database, "DATABASE_PASSWORD": "", "REPORTER_HOST": address}
     settings["WATCH_NAMESPACES"] = cluster.namespace  # other Studies have their rows in the other database
-    with scaled(0), OperatorProcess(tmp_path, settings) as operator:
+    with OperatorProcess(tmp_path, settings) as operator:
         operator.run("migrate")
         operator.start()
         cluster.apply("full", TRAIN.format(steps=STEPS, sleep=0.2), maxTrials=TRIALS, parallelism=3, **KEEP_JOBS)

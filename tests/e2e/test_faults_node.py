@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from e2e import KEEP_JOBS, SYSTEM, TRAIN, Cluster, eventually, kill, processes_of
 from node import kill_daemon, local_cluster
-from operator_process import OperatorProcess, scaled
+from operator_process import OperatorProcess, operator_away
 
 # The node controller waits for a silent kubelet for 50 s.
 pytestmark = pytest.mark.faults
@@ -27,7 +27,7 @@ def test_a_node_is_lost(cluster: Cluster, tmp_path: Path):
         {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 3}
         for taint in ("unreachable", "not-ready")
     ]
-    with scaled(0), OperatorProcess(tmp_path, {"DATABASE_URL": url}) as operator:
+    with operator_away(), OperatorProcess(tmp_path, {"DATABASE_URL": url}) as operator:
         operator.start()
         script = TRAIN.format(steps=STEPS, sleep=0.25)
         manifest = cluster.manifest("lost", script, maxTrials=4, parallelism=2, maxFailedTrials=0, **KEEP_JOBS)

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +15,16 @@ from e2e import KEEP_JOBS, TRAIN, Cluster, eventually
 from node import wrong_clock
 from operator_process import OperatorProcess
 
+pytestmark = pytest.mark.apart
+
 STEPS = 8
+
+
+@pytest.fixture
+def operator(own_database: dict[str, str], tmp_path: Path) -> Iterator[OperatorProcess]:
+    """An operator outside the cluster, not started yet, that serves the test's namespace alone."""
+    with OperatorProcess(tmp_path, own_database) as process:
+        yield process
 
 
 @pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.faults)])
@@ -43,12 +53,11 @@ def _skew(ahead: bool) -> float:
     return 3600.0 if ahead else -min(3600.0, time.time() - certificate.stat().st_mtime - 60)
 
 
-@pytest.mark.usefixtures("nobody_serves")
 @pytest.mark.parametrize("ahead", [True, False], ids=["ahead", "behind"])
-def test_an_operator_whose_clock_is_wrong(cluster: Cluster, tmp_path: Path, ahead: bool):
+def test_an_operator_whose_clock_is_wrong(cluster: Cluster, own_database: dict[str, str], tmp_path: Path, ahead: bool):
     """Deadlines are those of the database's and the API server's clocks, from which their beginnings are."""
     skew = _skew(ahead)
-    with OperatorProcess(tmp_path, wrong_clock(skew)) as operator:
+    with OperatorProcess(tmp_path, own_database | wrong_clock(skew)) as operator:
         operator.start()
         script = TRAIN.format(steps=STEPS, sleep=0.3)
         limits = {"activeDeadlineSeconds": 900, "pendingDeadlineSeconds": 600}

@@ -23,13 +23,13 @@ def _apply(cluster: Cluster, example: str, **spec: Any) -> str:
     return manifest["metadata"]["name"]
 
 
-def _of_trial(number: int) -> tuple[str, str]:
-    return "-l", f"study-operator.io/trial={number}"
+def _of_trial(number: int) -> str:
+    return f"study-operator.io/trial={number}"
 
 
 def _pods(cluster: Cluster, number: int) -> list[dict[str, Any]]:
     """The pods of a trial that are not being deleted."""
-    found = cluster.get("pods", *_of_trial(number))["items"]
+    found = cluster.get("pods", labels=_of_trial(number))["items"]
     return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
 
@@ -118,7 +118,7 @@ def test_a_suspended_job_is_queued_and_goes_on_when_it_is_resumed(cluster):
         cluster.kubectl("patch", "job", job, "--type=merge", "-p", f'{{"spec": {{"suspend": {value}}}}}')
 
     suspend("true")  # as Kueue does when it takes the quota back
-    eventually(lambda: not cluster.get("pods", *_of_trial(0))["items"], "the Job controller has ended the pod")
+    eventually(lambda: not cluster.get("pods", labels=_of_trial(0))["items"], "the Job controller has ended the pod")
     eventually(lambda: cluster.status(name)["trials"].get("queued") == 1, "the trial is queued")
     assert cluster.status(name)["trials"]["running"] == 0
     assert cluster.rows(name) == [(0, "RUNNING")]
@@ -181,6 +181,6 @@ def test_a_pruned_trial_that_ignores_everything_is_ended_within_ten_seconds(clus
     pruned = time.monotonic()
     # It would take 300 seconds. On a machine that is not overloaded it takes 10 at the most, which the plan's own times
     # leave room for (tests/unit/test_plan.py); here the limit is a safety net.
-    eventually(lambda: not cluster.get("pods", *_of_trial(1))["items"], "its pod is gone", 60)
+    eventually(lambda: not cluster.get("pods", labels=_of_trial(1))["items"], "its pod is gone", 60)
     print(f"gone {time.monotonic() - pruned:.1f} s after it was pruned")
     cluster.wait("stubborn")

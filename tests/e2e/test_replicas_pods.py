@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from e2e import SYSTEM, TRAIN, Cluster, eventually, kill, processes_of
+from e2e import TRAIN, Cluster, eventually, kill, processes_of
+from release import upgrade
 
-CHART = Path(__file__).resolve().parents[2] / "helm/study-operator"
-OPERATORS = ("--selector", "app.kubernetes.io/component=operator")
-DATABASE = f"{SYSTEM}-database"
+OPERATORS = "app.kubernetes.io/component=operator"
 TRIALS, STEPS = 12, 4
+VALUES = ("replicas=2",)
+
+pytestmark = pytest.mark.apart
 
 
-def helm_upgrade(*values: str) -> None:
-    """What `helm upgrade` makes of the release with other values; returns when every pod is ready."""
-    command = ["helm", "upgrade", SYSTEM, str(CHART), "--namespace", SYSTEM, "--reuse-values", "--wait"]
-    settings = [word for value in values for word in ("--set", value)]
-    done = subprocess.run([*command, "--timeout", "5m", *settings], capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _two_replicas(installed: dict[str, str]) -> Iterator[None]:
-    helm_upgrade("replicas=2")
-    yield
-    helm_upgrade("replicas=1", "operator.podAnnotations.updated=null")
+@pytest.fixture
+def cluster(own_cluster: Cluster) -> Cluster:
+    return own_cluster
 
 
 def operators(cluster: Cluster) -> dict[str, str]:
     """The UIDs of the operator's pods that are ready and not about to end, by name."""
     return {
         pod["metadata"]["name"]: pod["metadata"]["uid"]
-        for pod in cluster.get("pods", *OPERATORS, namespace=SYSTEM)["items"]
+        for pod in cluster.get("pods", labels=OPERATORS, namespace=cluster.system)["items"]
         if "deletionTimestamp" not in pod["metadata"]
         and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions") or ())
     }
@@ -45,7 +34,7 @@ def serving(cluster: Cluster, name: str) -> str:
     """The pod whose log has told about a study last."""
 
     def told(pod: str) -> str:
-        log = cluster.kubectl("logs", pod, "-c", "operator", namespace=SYSTEM)
+        log = cluster.kubectl("logs", pod, "-c", "operator", namespace=cluster.system)
         lines = [line for line in log.splitlines() if f"namespace={cluster.namespace} study={name} " in line]
         return lines[-1] if lines else ""
 
@@ -82,10 +71,10 @@ def test_a_study_goes_on_when_the_pod_that_serves_it_is_killed(cluster: Cluster)
 def test_a_rolling_update_during_a_study(cluster: Cluster):
     before = eventually(lambda: pods if len(pods := operators(cluster)) == 2 else None, "both are ready")
     start(cluster, "updated")
-    helm_upgrade(f"operator.podAnnotations.updated={cluster.namespace}")
+    upgrade(cluster.system, f"operator.podAnnotations.updated={cluster.namespace}")
     assert not set(before) & set(operators(cluster)), "all pods are new"
     assert_whole(cluster, "updated")
-    logs = cluster.kubectl("logs", *OPERATORS, "-c", "operator", "--tail=-1", namespace=SYSTEM)
+    logs = cluster.kubectl("logs", f"--selector={OPERATORS}", "-c", "operator", "--tail=-1", namespace=cluster.system)
     lines = [line for line in logs.splitlines() if f"namespace={cluster.namespace} " in line]
     assert not [line for line in lines if "taken over" in line], "the studies were handed over"
 
@@ -94,18 +83,18 @@ def test_an_outage_of_the_database_is_told(cluster: Cluster):
     """Neither replica can know that the other one is without it too; their readiness tells."""
     eventually(lambda: len(operators(cluster)) == 2, "both are ready")
     start(cluster, "outage")
-    cluster.kubectl("scale", "statefulset", DATABASE, "--replicas=0", namespace=SYSTEM)
+    cluster.kubectl("scale", "statefulset", f"{cluster.system}-database", "--replicas=0", namespace=cluster.system)
     try:
         eventually(lambda: cluster.condition("outage", "StorageReady").get("status") == "False", "the study says so")
     finally:
-        cluster.kubectl("scale", "statefulset", DATABASE, "--replicas=1", namespace=SYSTEM)
+        cluster.kubectl("scale", "statefulset", f"{cluster.system}-database", "--replicas=1", namespace=cluster.system)
     assert_whole(cluster, "outage")
 
 
 def test_a_node_may_be_drained_of_one_replica_at_a_time(cluster: Cluster):
-    budget = json.loads(cluster.kubectl("get", "pdb", SYSTEM, "-o", "json", namespace=SYSTEM))
+    budget = json.loads(cluster.kubectl("get", "pdb", cluster.system, "-o", "json", namespace=cluster.system))
     assert budget["spec"]["maxUnavailable"] == 1
     eventually(
-        lambda: cluster.get("pdb", SYSTEM, namespace=SYSTEM)["status"].get("disruptionsAllowed") == 1,
+        lambda: cluster.get("pdb", cluster.system, namespace=cluster.system)["status"].get("disruptionsAllowed") == 1,
         "one of the two may go",
     )

@@ -11,7 +11,7 @@ from e2e import SYSTEM, TRAIN, Cluster, eventually
 
 def _events(cluster: Cluster, name: str) -> dict[str, str]:
     selector = f"involvedObject.kind=Study,involvedObject.name={name}"
-    items = cluster.get("events", "--field-selector", selector)["items"]
+    items = cluster.get("events", fields=selector)["items"]
     return {event["reason"]: event["message"] for event in items}
 
 
@@ -182,7 +182,7 @@ def test_nothing_secret_is_in_the_open(cluster):
     assert not [word for word in words if word in visible]
 
 
-def test_helm_test(installed):
-    done = subprocess.run(["helm", "test", SYSTEM, "-n", SYSTEM], capture_output=True, text=True, timeout=300)
+def test_helm_test(release):
+    done = subprocess.run(["helm", "test", release, "-n", release], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Phase:          Succeeded" in done.stdout

@@ -1,4 +1,4 @@
-"""From the release before to this one, back and forth, with trials that run all the time. See docs/upgrade.md."""
+"""From earlier releases to this one, back and forth, with trials that run all the time. See docs/upgrade.md."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import yaml
 from e2e import KEEP_JOBS, TRAIN, Cluster, eventually, kubectl
-from operator_process import scaled
+from operator_process import operator_away
 
 pytestmark = pytest.mark.faults
 
 ROOT = Path(__file__).resolve().parents[2]
-PREVIOUS = "7169e8a"  # 0.1.0
+COMMITS = {"0.1.0": "7169e8a", "0.2.0": "96bc407"}
 CRD = "studies.study-operator.io"
 RELEASE = "study-operator"
 STEPS = 40
@@ -28,13 +28,11 @@ IMAGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def previous(installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkout of the release before."""
-    directory = tmp_path_factory.mktemp("previous")
-    archive = subprocess.run(["git", "archive", PREVIOUS], cwd=ROOT, capture_output=True)
+def checkout_of(version: str, directory: Path) -> Path:
+    """An earlier release's files."""
+    archive = subprocess.run(["git", "archive", COMMITS[version]], cwd=ROOT, capture_output=True)
     if archive.returncode != 0:
-        pytest.skip(f"the release before, commit {PREVIOUS}, is not in this checkout: `git fetch --unshallow`")
+        pytest.skip(f"{version}, commit {COMMITS[version]}, is not in this checkout: `git fetch --unshallow`")
     subprocess.run(["tar", "-x"], input=archive.stdout, cwd=directory, check=True)
     return directory
 
@@ -43,7 +41,7 @@ def previous(installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 def as_before(cluster: Cluster) -> Iterator[None]:
     """The cluster's own operator is away, and finds its CRD again afterwards."""
     crd = json.loads(kubectl("get", "crd", CRD, "-o", "json"))
-    with scaled(0):
+    with operator_away():
         try:
             yield
         finally:
@@ -97,7 +95,7 @@ class Release:
 
     def pods(self) -> list[dict[str, Any]]:
         label = "app.kubernetes.io/component=operator"
-        return [p for p in self._cluster.get("pods", "-l", label)["items"] if "deletionTimestamp" not in p["metadata"]]
+        return [p for p in self._cluster.get("pods", labels=label)["items"] if "deletionTimestamp" not in p["metadata"]]
 
     def refusals(self) -> str:
         """What operators that do not get beyond their first step say."""
@@ -114,23 +112,11 @@ def _ended(cluster: Cluster) -> int:
 
 
 def test_an_upgrade_and_a_rollback_under_a_running_study(
-    cluster: Cluster, previous: Path, as_before: None, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, as_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     release = Release(cluster)
-    spec = yaml.safe_load((previous / "crds/study.yaml").read_text())["spec"]
-    owner = {"meta.helm.sh/release-name": RELEASE, "meta.helm.sh/release-namespace": cluster.namespace}
-    _replace_crd(spec, {"app.kubernetes.io/managed-by": "Helm"}, owner)
-    old_images = release.upgrade(previous)
-    monkeypatch.setattr(cluster, "sql", release.sql)
+    before = _running_under("0.1.0", release, cluster, tmp_path, monkeypatch)
     assert release.schema() == 2
-
-    # Its trials run in the image, and with the client, of the release before, whatever the operator is.
-    container = {"image": old_images["study-trial"]}
-    script = TRAIN.format(steps=STEPS, sleep=0.5)
-    cluster.apply("long", script, maxTrials=100, parallelism=3, container=container, **KEEP_JOBS)
-    eventually(lambda: _ended(cluster) >= 1, "a trial has ended under the release before")
-    eventually(lambda: cluster.status("long")["trials"]["running"] == 3, "others run")
-    before = _ended(cluster)
     release.upgrade(ROOT)
     assert release.schema() == 3
     new_spec = yaml.safe_load((ROOT / "crds/study.yaml").read_text())["spec"]
@@ -162,6 +148,48 @@ def test_an_upgrade_and_a_rollback_under_a_running_study(
     cluster.kubectl("patch", "study", "long", "--type=merge", "-p", json.dumps({"spec": {"maxTrials": total}}))
     cluster.wait("long", seconds=400)
     cluster.assert_whole("long", total, STEPS)
+
+
+def test_an_upgrade_from_0_2_and_back_under_a_running_study(
+    cluster: Cluster, as_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Both versions have the same tables, so that there is nothing to do by hand on the way back."""
+    release = Release(cluster)
+    before = _running_under("0.2.0", release, cluster, tmp_path, monkeypatch)
+    assert release.schema() == 3
+    release.upgrade(ROOT)
+    assert release.schema() == 3
+    eventually(lambda: _ended(cluster) >= before + 4, "trials go on under this release", 240)
+    eventually(lambda: cluster.status("long")["trials"]["running"] == 3, "the next three run")
+    ended = _ended(cluster)
+    _helm("rollback", RELEASE, "1", "-n", cluster.namespace, "--wait", "--timeout", "5m")
+    eventually(lambda: _ended(cluster) >= ended + 4, "trials go on under the release before", 240)
+    _helm("rollback", RELEASE, "2", "-n", cluster.namespace, "--wait", "--timeout", "5m")
+    total = cluster.status("long")["trials"]["total"] + 3
+    cluster.kubectl("patch", "study", "long", "--type=merge", "-p", json.dumps({"spec": {"maxTrials": total}}))
+    cluster.wait("long", seconds=400)
+    cluster.assert_whole("long", total, STEPS)
+
+
+def _running_under(
+    version: str, release: Release, cluster: Cluster, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """Installs an earlier release, and lets a study run under it. Returns how many of its trials have ended.
+
+    Its trials run in the image, and with the client, of that release, whatever the operator is later.
+    """
+    earlier = checkout_of(version, directory)
+    spec = yaml.safe_load((earlier / "crds/study.yaml").read_text())["spec"]
+    owner = {"meta.helm.sh/release-name": RELEASE, "meta.helm.sh/release-namespace": cluster.namespace}
+    _replace_crd(spec, {"app.kubernetes.io/managed-by": "Helm"}, owner)
+    images = release.upgrade(earlier)
+    monkeypatch.setattr(cluster, "sql", release.sql)
+    container = {"image": images["study-trial"]}
+    script = TRAIN.format(steps=STEPS, sleep=0.5)
+    cluster.apply("long", script, maxTrials=100, parallelism=3, container=container, **KEEP_JOBS)
+    eventually(lambda: _ended(cluster) >= 1, f"a trial has ended under {version}")
+    eventually(lambda: cluster.status("long")["trials"]["running"] == 3, "others run")
+    return _ended(cluster)
 
 
 def _results(cluster: Cluster) -> int:

@@ -7,12 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from crd_schema import defaulted
-from optuna.trial import TrialState
 
 from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.observed import Observed
 from study_operator.model.study import Study, parse
-from study_operator.model.trial import BestTrial, Failure, Result, Rows, TrialRow
+from study_operator.model.trial import BestTrial, Failure, Result, Rows, TrialRow, TrialState
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 UID = "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed"

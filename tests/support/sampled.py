@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from building import WAITING
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -15,11 +14,14 @@ from standalone import Standalone
 
 from study_operator.model.batch import Batch, Stored
 from study_operator.model.study import Study
-from study_operator.optimizer.convergence import build_judge
+from study_operator.optimizer.convergence import build_convergence_test
 from study_operator.optimizer.pruners import build_pruner
 from study_operator.optimizer.samplers import build_sampler
 from study_operator.optimizer.sampling import Sampling, ancestors
 
+# Optuna's own states: samplers see nothing else.
+RUNNING, WAITING = TrialState.RUNNING, TrialState.WAITING
+COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 # What the database makes of trial numbers: ids of its own, with gaps.
 FIRST_ID = 1000
 
@@ -63,7 +65,7 @@ def sampling_of(of: Study, trials: Iterable[FrozenTrial] = (), **given: Any) -> 
 def sampling_with(sampler: Any, of: Study, trials: Iterable[FrozenTrial] = (), **given: Any) -> Sampling:
     rows = Rows(of, trials, given.get("attrs", {}))
     rows.put_first(ancestors(sampler, given.get("warm", ())))
-    return Sampling(of, sampler, given.get("pruner"), rows, given.get("replay", ()), build_judge(of))
+    return Sampling(of, sampler, given.get("pruner"), rows, given.get("replay", ()), build_convergence_test(of))
 
 
 def ask(sampling: Sampling) -> Suggestion:

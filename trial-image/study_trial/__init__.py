@@ -1,4 +1,6 @@
-"""Lets a training script be a trial of a Study: parameters in, reports out. Needs psycopg2 and nothing else.
+"""Makes a training script a trial of a Study: parameters in, reports out. Needs psycopg2 and nothing else.
+
+This module is the whole public interface. The modules whose names begin with an underscore may change at any time.
 
     import study_trial
 
@@ -14,9 +16,10 @@
     study_trial.run(objective)
 
 Outside a cluster the same script runs with given or default parameters and prints its reports.
+docs/training-script.md is the guide.
 """
 
-from study_trial.errors import (
+from study_trial._errors import (
     InactiveParameterError,
     InvalidValueError,
     RefusedError,
@@ -29,10 +32,11 @@ from study_trial.errors import (
     TrialPruned,
     UndeliveredError,
     UnknownParameterError,
+    UnsupportedError,
     WrongKeyError,
 )
-from study_trial.search_space import Params
-from study_trial.trial import Trial, checkpoint_dir, current, run
+from study_trial._search_space import Params
+from study_trial._trial import Trial, checkpoint_dir, current, run
 
 __all__ = [
     "InactiveParameterError",
@@ -49,6 +53,7 @@ __all__ = [
     "TrialPruned",
     "UndeliveredError",
     "UnknownParameterError",
+    "UnsupportedError",
     "WrongKeyError",
     "checkpoint_dir",
     "current",

@@ -180,6 +180,8 @@ def _environment(
         "STUDY_SEARCH_SPACE": json.dumps(list(study.parameters)),
         "STUDY_OBJECTIVES": json.dumps([objective.name for objective in study.objectives]),
         "STUDY_CONSTRAINTS": json.dumps([constraint.name for constraint in study.constraints]),
+        "STUDY_DIRECTIONS": json.dumps([direction.lower() for direction in study.directions]),
+        "STUDY_OPTUNA_NAME": study.optuna_name,
         **({"STUDY_CHECKPOINT_DIR": study.checkpoints.mount_path} if study.checkpoints else {}),
         **{f"PARAM_{variable_name(name)}": as_text(value) for name, value in params.items()},
     }

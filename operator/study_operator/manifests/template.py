@@ -18,6 +18,8 @@ _RESERVED = (
     "STUDY_SEARCH_SPACE",
     "STUDY_OBJECTIVES",
     "STUDY_CONSTRAINTS",
+    "STUDY_DIRECTIONS",
+    "STUDY_OPTUNA_NAME",
     "STUDY_CHECKPOINT_DIR",
 )
 # The parts that the operator reads or extends and that the Study's schema leaves open. The API server checks the rest.

@@ -118,6 +118,8 @@ def _distribution(parameter: Mapping[str, Any]) -> BaseDistribution:
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError("low and high must be finite numbers")
         step = None if bounds.get("step") is None else float(bounds["step"])
+        if step is not None and not math.isfinite(step):  # Optuna takes it where low and high are equal
+            raise ValueError("step must be a finite number")
         try:
             return FloatDistribution(low, high, log=bounds.get("log", False), step=step)
         except decimal.InvalidOperation:  # there are more steps than Optuna can count

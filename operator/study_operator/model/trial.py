@@ -30,11 +30,14 @@ class TrialState(IntEnum):
 
 @dataclass(frozen=True)
 class Result:
-    """Final values as the pod sent them, one per objective; `pruned` when the script ended the trial early.
+    """What a trial's pod has sent in the end.
 
-    `constraints` are the values that the Study's constraints limit, by name. `infeasible` is why the script calls its
-    parameters infeasible; there are no values then. A `provisional` result, which somebody else read off the program's
-    output, holds only if the program ends well.
+    Attributes:
+        values: the final values, one per objective; empty if the parameters are infeasible.
+        pruned: whether the script ended the trial early.
+        constraints: the values that the Study's constraints limit, by name.
+        infeasible: why the script calls its parameters infeasible; None if it does not.
+        provisional: whether this was read from the program's output. It then holds only if the program ends well.
     """
 
     values: tuple[float, ...]
@@ -48,10 +51,16 @@ class Result:
 class TrialRow:
     """A trial as the database has it.
 
-    `job` is the name of its Job, None for a trial that somebody else (a notebook) runs: such a trial is counted
-    and otherwise left alone. One that runs again has a Job of another name. `retries` tells how often it has run again
-    because the infrastructure failed. Where it has no Job, `params` are what one is made from, and `reports` tells
-    whether it has reported at least once; elsewhere they are empty and False.
+    Attributes:
+        trial_id, number: as the database has them.
+        state: Optuna's.
+        params: its parameters, if it was read as a trial without a Job, which needs them; else empty.
+        job: the name of its Job; another one after each attempt. None for a trial that another program runs, such as a
+            notebook: that trial is counted, and otherwise left alone.
+        completed_at: when it ended, aware, UTC; None while it has not.
+        result: what its pod has sent in the end; None if nothing.
+        reports: whether it has reported at least once, if it was read as a trial without a Job; else False.
+        retries: how often it has run again because the infrastructure failed.
     """
 
     trial_id: int
@@ -59,31 +68,38 @@ class TrialRow:
     state: TrialState
     params: dict[str, Any]
     job: str | None
-    completed_at: datetime | None = None  # UTC, aware
+    completed_at: datetime | None = None
     result: Result | None = None
     reports: bool = False
     retries: int = 0
 
     @property
     def has_final(self) -> bool:
-        """Whether a result has come that holds by itself."""
+        """Whether a result has come that is not provisional."""
         return self.result is not None and not self.result.provisional
 
     @property
     def attempt(self) -> int:
-        """How often the trial has been run again, for whatever reason; it is part of its Job's name."""
+        """How often the trial has been run again, for whatever reason. It is part of the Job's name."""
         return attempt_of(self.job or "")
 
 
 def attempt_of(job: str) -> int:
-    """The attempt that a Job's name speaks of: 2 for digits-7-r2, 0 for digits-7."""
+    """Return the attempt that is part of a Job's name: 2 for digits-7-r2, 0 for digits-7."""
     found = re.search(r"-r([0-9]+)$", job)
     return int(found[1]) if found else 0
 
 
 @dataclass(frozen=True)
 class BestTrial:
-    """The best COMPLETE trial: number, final values and parameters."""
+    """A COMPLETE trial that is the best, or one of the best.
+
+    Attributes:
+        number: the trial's.
+        values: its final values, one per objective.
+        params: its parameters by name.
+        job: the name of its Job; None if another program has run it.
+    """
 
     number: int
     values: tuple[float, ...]
@@ -102,8 +118,15 @@ class FailureClass(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a trial failed: a reason in CamelCase, the exit code where a container ended, a sentence, and the
-    last line that it logged."""
+    """Why a trial failed, or is infeasible.
+
+    Attributes:
+        reason: CamelCase.
+        message: a sentence; may be empty.
+        exit_code: of the container that ended; None if none did.
+        last_log_line: the last line that the program logged; may be empty.
+        kind: whose fault it is.
+    """
 
     reason: str
     message: str = ""
@@ -112,11 +135,12 @@ class Failure:
     kind: FailureClass = FailureClass.PROGRAM
 
     def detail(self) -> str:
-        """Message and last log line in one text, either of which may be missing."""
+        """Return message and last log line in one text. Either may be missing."""
         last = f"last log line: {self.last_log_line}" if self.last_log_line else ""
         return "; ".join(part for part in (self.message, last) if part)
 
     def sentence(self) -> str:
+        """Return everything in one text."""
         head = self.reason if self.exit_code is None else f"{self.reason}, exit code {self.exit_code}"
         return ": ".join(part for part in (head, self.detail()) if part)
 
@@ -125,14 +149,18 @@ class Failure:
 class Clock:
     """How long a study has been active: from its first trial on, less the time in which it was suspended or had ended.
 
-    `paused_at` is when it last stopped being active, None while it is; `paused_seconds` are all earlier pauses.
+    Attributes:
+        started_at: when its first trial began, aware, UTC; None before.
+        paused_at: when it last stopped being active, aware, UTC; None while it is active.
+        paused_seconds: how long all earlier pauses took.
     """
 
-    started_at: datetime | None = None  # UTC, aware
+    started_at: datetime | None = None
     paused_at: datetime | None = None
     paused_seconds: float = 0.0
 
     def active_seconds(self, now: datetime) -> float:
+        """Return for how many seconds the study has been active by now."""
         if self.started_at is None:
             return 0.0
         return max(((self.paused_at or now) - self.started_at).total_seconds() - self.paused_seconds, 0.0)
@@ -140,19 +168,28 @@ class Clock:
 
 @dataclass(frozen=True)
 class Rows:
-    """A study's trials, in one snapshot: how many there are by state, and the open ones whole.
+    """A study's trials, in one snapshot.
 
-    `open` holds, by number, every RUNNING trial and every other one that was asked for because it still has a Job.
-    `incidents` counts what went wrong by class: failures, the cluster's after which a trial ran again among them, and
-    trials that are infeasible, of which `broken` are COMPLETE and broke a constraint. `front` is the beginning of the
-    Pareto front of a study with several objectives, `front_size` the size of the whole. `changed` tells whether
-    somebody else than the operator has written to the study.
+    Attributes:
+        counts: how many trials there are, by state.
+        open: by number, every RUNNING trial, and every other one that was asked for because it still has a Job.
+        best: the best trial of a study with one objective; None while there is none.
+        recent_failures: trial number and reason of the latest failures, the latest first.
+        incidents: how many failures and infeasible trials there were, by class. Failures of the infrastructure after
+            which the trial ran again are among them.
+        broken: how many COMPLETE trials broke a constraint; they are among the infeasible ones.
+        front: the beginning of the Pareto front of a study with several objectives.
+        front_size: the size of the whole front.
+        clock: how long the study has been active.
+        bad_reports: how many lines of programs' outputs could not be read.
+        last_bad_report: the latest of them.
+        changed: whether another program than the operator has written to the study.
     """
 
     counts: Mapping[TrialState, int]
     open: dict[int, TrialRow]
     best: BestTrial | None = None
-    recent_failures: tuple[tuple[int, Failure], ...] = ()  # (trial number, why), the latest first
+    recent_failures: tuple[tuple[int, Failure], ...] = ()
     incidents: Mapping[FailureClass, int] = field(default_factory=dict)
     broken: int = 0
     front: tuple[BestTrial, ...] = ()
@@ -202,7 +239,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Report:
-    """One intermediate value, in the order in which it was stored for its trial."""
+    """One intermediate value.
+
+    Attributes:
+        report_id: grows in the order in which a trial's reports were stored.
+        trial_id: the trial's.
+        step: the step that was reported; unique within the trial.
+        value: the value; may be infinite or NaN.
+    """
 
     report_id: int
     trial_id: int
@@ -211,5 +255,5 @@ class Report:
 
 
 def constraint_attrs(violations: Mapping[str, float]) -> dict[str, float]:
-    """By how much a trial violates each constraint, as Optuna's samplers look it up among its system attributes."""
+    """Return by how much a trial violates each constraint, as system attributes that Optuna's samplers look up."""
     return {f"constraints:{name}": violation for name, violation in violations.items()}

@@ -1,4 +1,4 @@
-"""Which finished trials of earlier studies a new one may begin with, and why others not."""
+"""Decide which finished trials of earlier studies a new study may begin with, and say why it may not use others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ MOST_TRIALS = 10_000
 
 @dataclass(frozen=True)
 class WarmStarted:
-    """What came of one study: how many of its finished trials were taken and left, and why they were left."""
+    """What came of one earlier study.
+
+    Attributes:
+        study: its name in Optuna.
+        taken: how many of its finished trials were taken.
+        left: how many were left.
+        message: why they were left.
+    """
 
     study: str
     taken: int
@@ -51,7 +58,7 @@ class Source:
 
 
 def take(study: Study, source: Source, most: int = MOST_TRIALS) -> tuple[list[StoredTrial], WarmStarted]:
-    """The source's trials that could be this study's, the latest ones if there are more than `most`.
+    """Take the source's trials that could be this study's; the latest ones if there are more than `most`.
 
     Returns:
         Those trials, in order of number, with the constraints of this study and no other attributes; and what came of
@@ -79,7 +86,7 @@ def take(study: Study, source: Source, most: int = MOST_TRIALS) -> tuple[list[St
 
 
 def _other_objectives(study: Study, source: Source) -> str:
-    """Why no value of the source says anything about this study's objectives; empty when they do."""
+    """Return why no value of the source says anything about this study's objectives; empty if they do."""
     names = [objective.name for objective in study.objectives]
     if list(source.directions) == study.directions and list(source.metric_names or names) == names:
         return ""
@@ -94,7 +101,7 @@ def _shown(names: Sequence[str] | None, directions: Sequence[str]) -> str:
 
 
 def _misfit(study: Study, trial: FrozenTrial, constraints: Mapping[str, float]) -> str:
-    """Why a trial could not be one of this study, in words that follow a number; empty when it could."""
+    """Return why a trial could not be one of this study, in words that follow a number; empty if it could."""
     if trial.state is OptunaState.PRUNED:
         if len(study.objectives) > 1:
             return "stopped early"

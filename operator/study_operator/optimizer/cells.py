@@ -1,6 +1,7 @@
-"""Search spaces with an end: the values of each parameter, and the combinations that can be active together.
+"""Finite search spaces: the values of each parameter, and the combinations of values that can be active together.
 
-A combination, or cell, has values of active parameters only, so that two that differ in an inactive one are the same.
+Such a combination is a cell. It has values of active parameters only. So combinations that differ only in an inactive
+parameter are the same cell.
 """
 
 from __future__ import annotations
@@ -18,18 +19,19 @@ from optuna.distributions import (
 
 from study_operator.model.search_space import Space
 
-# In the place of a parameter's value where it is not active.
+# Stands in a cell for the value of a parameter that is not active.
 ABSENT = object()
 
 
 def axes(space: Space, most: int = 1_000_000) -> dict[str, list[Any]]:
-    """Every value of every parameter.
+    """Return every value of every parameter, by the parameter's name.
 
     Args:
+        space: the search space.
         most: how many cells the space may have.
 
     Raises:
-        ValueError: naming a parameter that has no end of values, or the number of cells when there are too many.
+        ValueError: when a parameter has infinitely many values, or the space has more cells than `most`.
     """
     if count(space) > most:
         raise ValueError(f"the grid has more than {most:,} cells; write larger steps or fewer choices")
@@ -37,13 +39,13 @@ def axes(space: Space, most: int = 1_000_000) -> dict[str, list[Any]]:
 
 
 def count(space: Space) -> int:
-    """How many cells there are, found without making them.
+    """Return how many cells there are, without making them.
 
     Raises:
-        ValueError: naming a parameter that has no end of values.
+        ValueError: when a parameter has infinitely many values.
     """
-    below: dict[str, int] = {}  # the combinations of a parameter and all below it; children come after their parent
-    for name in reversed(space.distributions):
+    below: dict[str, int] = {}  # by name, how many combinations the parameter and all parameters below it have
+    for name in reversed(list(space.distributions)):  # children come after their parent in the space
         deciding = space.deciding(name)
         below[name] = _size(name, space.distributions[name]) - len(deciding)
         for value in deciding:
@@ -59,7 +61,11 @@ def count(space: Space) -> int:
 
 
 def cells(space: Space) -> list[tuple[Any, ...]]:
-    """Every cell: the parameters' values in the order of the space, ABSENT for one that is not active."""
+    """Return every cell: the parameters' values in the order of the space, ABSENT for a parameter that is not active.
+
+    Raises:
+        ValueError: as `axes`.
+    """
     values = axes(space)
     places = {name: place for place, name in enumerate(space.distributions)}
     found: list[tuple[Any, ...]] = [()]
@@ -78,8 +84,17 @@ def cells(space: Space) -> list[tuple[Any, ...]]:
 def cell_of(
     space: Space, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
 ) -> tuple[Any, ...] | None:
-    """The cell that a trial has, as `cells` has it; None when its parameters, their order or their ranges are not those
-    of the space, or a value lies between two of it."""
+    """Return the cell of a trial, as `cells` has it.
+
+    Args:
+        space: the search space.
+        params: the trial's parameters, by name.
+        distributions: the trial's distributions, by name.
+
+    Returns:
+        The cell. None when the trial's parameters, their order or their distributions are not those of the space, or
+        when a value lies between two values of the space.
+    """
     found = []
     for name, distribution in space.distributions.items():
         if not space.active(name, params):
@@ -93,6 +108,7 @@ def cell_of(
 
 
 def _values(distribution: BaseDistribution) -> list[Any]:
+    """Return all values of a distribution that has finitely many, the lowest or first choice first."""
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     if isinstance(distribution, IntDistribution):
@@ -102,18 +118,25 @@ def _values(distribution: BaseDistribution) -> list[Any]:
 
 
 def _nth(distribution: FloatDistribution, n: int) -> float:
-    # In decimal, as Optuna does it: 0.3, not 3 * 0.1, which is 0.30000000000000004 and above a high of 0.3.
+    """Return the value n steps above the lowest."""
+    # In decimal, as Optuna does it. In binary 3 * 0.1 is 0.30000000000000004, which is above a high of 0.3.
     return float(Decimal(str(distribution.low)) + n * Decimal(str(distribution.step)))
 
 
 def _on_grid(distribution: BaseDistribution, value: Any) -> bool:
+    """Return whether a value is one of those that the distribution can have."""
     if isinstance(distribution, FloatDistribution):
         assert distribution.step is not None
         return bool(_nth(distribution, round((value - distribution.low) / distribution.step)) == value)
-    return True  # its storage has made it a choice, or a whole number of steps
+    return True  # Optuna's storage accepts nothing but a choice, or a whole number of steps
 
 
 def _size(name: str, distribution: BaseDistribution) -> int:
+    """Return how many values a distribution has.
+
+    Raises:
+        ValueError: when it has infinitely many; the message has the parameter's `name`.
+    """
     if isinstance(distribution, CategoricalDistribution):
         return len(distribution.choices)
     if isinstance(distribution, IntDistribution):
@@ -121,5 +144,5 @@ def _size(name: str, distribution: BaseDistribution) -> int:
     assert isinstance(distribution, FloatDistribution)
     if distribution.step is None:
         raise ValueError(f"parameter {name!r} has no end of values; give its float a step, or list choices")
-    # Optuna has made high - low a multiple of step, up to rounding.
+    # high - low is a multiple of step up to rounding, because Optuna has adjusted high.
     return round((distribution.high - distribution.low) / distribution.step) + 1

@@ -1,4 +1,4 @@
-"""When more trials are not expected to help: Optuna's terminator, with the options that a Study may give."""
+"""Tests whether a study has converged: Optuna's terminator, with the evaluators and options that a Study may name."""
 
 from __future__ import annotations
 
@@ -32,17 +32,33 @@ _RESERVED = ("seed",)
 
 
 @dataclass(frozen=True)
-class Judge:
-    """What `optuna.terminator.Terminator` decides, less its copies of the whole history: a study has converged when the
-    room for improvement is smaller than the error that is to be expected anyway."""
+class ConvergenceTest:
+    """Test whether a study has converged: more trials are not expected to help.
+
+    The decision is that of `optuna.terminator.Terminator`, without its copies of the whole history: the room for
+    improvement is smaller than the error to be expected anyway.
+
+    Attributes:
+        improvement: estimates how much further trials can improve the best value.
+        error: estimates the error of the best value.
+        min_trials: how many feasible COMPLETE trials there must be at least.
+        infinite: whether infinite values count. A Gaussian process cannot be fitted to them.
+    """
 
     improvement: BaseImprovementEvaluator
     error: BaseErrorEvaluator
     min_trials: int
-    infinite: bool  # a Gaussian process cannot be fitted to infinite values
+    infinite: bool
 
     def __call__(self, trials: Iterable[FrozenTrial], direction: StudyDirection) -> bool:
-        """Whether these trials have converged. Infeasible ones say nothing: the best of them is not worth having."""
+        """Return whether these trials have converged.
+
+        Infeasible trials do not count, because the user has no use for the best of them.
+
+        Args:
+            trials: the study's trials, in any state.
+            direction: the direction of the only objective.
+        """
         feasible = [
             trial
             for trial in trials
@@ -55,11 +71,12 @@ class Judge:
         return self.improvement.evaluate(feasible, direction) < self.error.evaluate(feasible, direction)
 
 
-def build_judge(study: Study) -> Judge | None:
-    """What says whether the study has converged, None when nothing asks.
+def build_convergence_test(study: Study) -> ConvergenceTest | None:
+    """Build the study's convergence test, None when spec.convergence is missing.
 
     Raises:
-        Refused: when the evaluator or an option is not one that can be used; the message names those that can.
+        Refused: when there is no such evaluator, when it needs PyTorch and that is not installed, or when an option is
+            unknown or has an impossible value. The message names what can be used.
     """
     convergence = study.convergence
     if convergence is None:
@@ -77,13 +94,16 @@ def build_judge(study: Study) -> Judge | None:
             warnings.simplefilter("ignore", ExperimentalWarning)
             improvement = cls(**options)
             error = _error(improvement, convergence.error)
-            return Judge(improvement, error, convergence.min_trials, infinite=cls is BestValueStagnationEvaluator)
+            infinite = cls is BestValueStagnationEvaluator
+            return ConvergenceTest(improvement, error, convergence.min_trials, infinite)
     except (ValueError, TypeError) as refusal:
         raise Refused("InvalidConvergenceOptions", f"spec.convergence: {refusal}") from None
 
 
 def _error(improvement: BaseImprovementEvaluator, error: float | None) -> BaseErrorEvaluator:
+    """Return the error evaluator that belongs to an improvement evaluator; `error` is the Study's own number."""
     if isinstance(improvement, EMMREvaluator):
-        return MedianErrorEvaluator(improvement)  # as the authors of EMMR do it, see Optuna's documentation of both
-    # The stagnation evaluator tells how many trials are left: none of them when it is below 0.
+        # As the authors of EMMR combine them; see Optuna's documentation of both.
+        return MedianErrorEvaluator(improvement)
+    # The stagnation evaluator returns how many more trials without improvement are allowed, below 0 when it is over.
     return StaticErrorEvaluator(0.0 if error is None else error)

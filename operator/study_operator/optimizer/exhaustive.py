@@ -1,12 +1,16 @@
-"""The samplers that try every combination once: Optuna's own, over conditional search spaces and with a known end."""
+"""The samplers that try every cell of a finite search space once.
+
+They are Optuna's, for conditional search spaces too, and they know how many cells there are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, Protocol
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BruteForceSampler, GridSampler
+from optuna.samplers._brute_force import _TreeNode
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
@@ -16,12 +20,21 @@ from study_operator.optimizer.cells import axes, cell_of, cells, count
 
 
 class Grid(GridSampler):
-    """Optuna's, which goes through a list of cells in random order, with three differences: the list has each
-    combination of active parameters once, a cell is never given out again while another trial has it, and nothing ends
-    `optimize` after the last cell (that fails for trials made by `enqueue_trial`).
+    """Suggest all cells in random order, as Optuna's GridSampler does, with three differences.
+
+    - The list of cells has each combination of active parameters once.
+    - A cell that a trial has is not given out again as long as there are others.
+    - Nothing ends `optimize` after the last cell. Optuna's code for that fails for trials made by `enqueue_trial`.
+
+    Args:
+        space: the search space.
+        seed: decides the order of the cells. It must stay the same, because trials store the place of their cell.
+
+    Attributes:
+        size: how many cells there are.
 
     Raises:
-        ValueError: when the space has no end or too many cells.
+        ValueError: when a parameter has infinitely many values, or there are too many cells.
     """
 
     def __init__(self, space: Space, seed: int | None = None) -> None:
@@ -34,14 +47,17 @@ class Grid(GridSampler):
             self._param_names = list(space.distributions)
             self._all_grids = cells(space)
             self._n_min_trials = len(self._all_grids)
-            self._rng.rng.shuffle(self._all_grids)
+            # The order in which Optuna shuffles a list of this length: rows of running studies depend on it.
+            order = self._rng.rng.permutation(len(self._all_grids))
+            self._all_grids = [self._all_grids[place] for place in order]
         self.size = len(self._all_grids)
 
     def cell(self, trial: FrozenTrial) -> Hashable:
-        """What a trial takes of the grid; None for one that somebody has enqueued."""
+        """Return the number of the trial's cell, None for a trial that a user has enqueued."""
         return trial.system_attrs.get("grid_id")
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Give the trial the first cell that no trial has. Repeat a cell when all have been given out."""
         if WISH_ATTR in trial.system_attrs:
             return
         given_out = {self.cell(other) for other in study._storage.get_all_trials(study._study_id, deepcopy=False)}
@@ -52,33 +68,53 @@ class Grid(GridSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
+        """Return the parameter's value in the trial's cell."""
         if "grid_id" in trial.system_attrs:
             return super().sample_independent(study, trial, param_name, param_distribution)
-        values = self._search_space[param_name]  # somebody has enqueued a trial and left this one open
+        values = self._search_space[param_name]  # the trial was enqueued without this parameter
         return values[self._rng.rng.randint(len(values))]
 
     def after_trial(self, *_: Any) -> None:
-        pass
+        """Do nothing, where Optuna's class would end `optimize`."""
+
+
+class _PopulateTree(Protocol):
+    """The signature of Optuna's `BruteForceSampler._populate_tree`."""
+
+    def __call__(self, tree: _TreeNode, trials: list[FrozenTrial], params: dict[str, Any]) -> None: ...
 
 
 class BruteForce(BruteForceSampler):
-    """Optuna's, which finds in the trials what has been tried. Trials that are none of this space, such as one that a
-    notebook added with other parameters, are overlooked; Optuna's own ends with an exception on them. Nothing ends
-    `optimize` after the last cell.
+    """Suggest each cell once, as Optuna's BruteForceSampler does: it finds out from the trials which have been tried.
+
+    There are two differences. Trials that do not fit the search space are ignored, such as a notebook's with other
+    parameters; Optuna's class raises an exception because of them. And nothing ends `optimize` after the last cell.
+
+    Args:
+        space: the search space.
+        seed: decides the order of the cells.
+        avoid_premature_stop: as Optuna's.
+
+    Attributes:
+        size: how many cells there are.
 
     Raises:
-        ValueError: when the space has no end or too many cells: it holds them in memory, more or less.
+        ValueError: when a parameter has infinitely many values, or there are too many cells to hold in memory.
     """
+
+    # Optuna's static method, which needs the search space here. Optuna calls it on `self`, so an attribute replaces it.
+    _populate_tree: _PopulateTree
 
     def __init__(self, space: Space, seed: int | None = None, avoid_premature_stop: bool = False) -> None:
         super().__init__(seed, avoid_premature_stop)
         axes(space)
         self._space = space
-        self._cells: dict[int, Hashable] = {}  # by number, of trials whose parameters do not change any more
+        self._cells: dict[int, Hashable] = {}  # by number, of trials whose parameters will not change
+        self._populate_tree = self._populate_tree_of_space
         self.size = count(space)
 
     def cell(self, trial: FrozenTrial) -> Hashable:
-        """The combination that a trial tries; None when it is not one of this space."""
+        """Return the cell that a trial tries, None when the trial does not fit the search space."""
         if trial.number in self._cells:
             return self._cells[trial.number]
         cell = cell_of(self._space, trial.params, trial.distributions)
@@ -86,8 +122,9 @@ class BruteForce(BruteForceSampler):
             self._cells[trial.number] = cell
         return cell
 
-    def _populate_tree(self, tree: Any, trials: list[FrozenTrial], params: dict[str, Any]) -> None:
-        super()._populate_tree(tree, [trial for trial in trials if self.cell(trial) is not None], params)
+    def _populate_tree_of_space(self, tree: _TreeNode, trials: list[FrozenTrial], params: dict[str, Any]) -> None:
+        """Do what Optuna's `_populate_tree` does, without the trials that do not fit the search space."""
+        BruteForceSampler._populate_tree(tree, [trial for trial in trials if self.cell(trial) is not None], params)
 
     def after_trial(self, *_: Any) -> None:
-        pass
+        """Do nothing, where Optuna's class would end `optimize`."""

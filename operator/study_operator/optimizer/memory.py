@@ -467,12 +467,12 @@ def _plain(state: TrialState) -> plain.TrialState:
 
 
 def _now() -> datetime:
-    """As Optuna keeps times: naive, and UTC here."""
+    """Return the time as Optuna keeps it: naive, and UTC here."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _copied(trial: FrozenTrial) -> FrozenTrial:
-    """A shallow copy; copy.copy takes ten times as long."""
+    """Return a shallow copy; copy.copy takes ten times as long."""
     own = object.__new__(FrozenTrial)
     own.__dict__.update(trial.__dict__)
     return own

@@ -1,4 +1,4 @@
-"""Options of samplers and pruners, checked against the Optuna class's own signature before it is ever built."""
+"""Checks options of samplers, pruners and evaluators against the signature of their class, before one is built."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ _JSON_TYPES = (*_VALUES, type(None))
 
 
 def valid_options(cls: type, reserved: Collection[str] = ()) -> dict[str, Any]:
-    """The options that a Study may give for an Optuna class: those of its arguments that JSON can express, less
-    those that the operator itself sets.
+    """Return the options that a Study may give for a class: the arguments of its constructor that JSON can express.
+
+    Args:
+        cls: the class of a sampler, a pruner or an evaluator.
+        reserved: arguments that are no options, because the operator itself sets them.
 
     Returns:
         The type of each argument by name.
@@ -32,32 +35,44 @@ def valid_options(cls: type, reserved: Collection[str] = ()) -> dict[str, Any]:
 
 @functools.cache
 def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
-    """Of its constructor. To read them takes longer than all else that is done for a Study before its first trial."""
+    """Return the parameters of a class's constructor.
+
+    They are cached, because reading them takes longer than everything else that is done for a Study before its first
+    trial.
+    """
     return inspect.signature(cls).parameters
 
 
-def _resolve(annotation: Any, cls: type) -> Any:
-    """The type that an annotation names. Optuna imports some types for type checkers alone: callables, arrays and
-    other samplers, none of which JSON can express; such an annotation is None here."""
+def _resolve(annotation: Any, cls: type[object]) -> Any:
+    """Return the type that an annotation names, None when it cannot be found.
+
+    Optuna imports some types only for type checkers. Those are callables, arrays and other samplers, which JSON cannot
+    express.
+    """
     if not isinstance(annotation, str):
         return annotation
     try:
-        return eval(annotation, vars(sys.modules[cls.__init__.__module__]))  # Optuna's source, or an allowed plug-in's
-    except Exception:  # NameError, or what operators and subscripts do to names that are not there as they are meant
+        # The text is part of Optuna's source, or of an allowed plug-in's.
+        return eval(annotation, vars(sys.modules[cls.__init__.__module__]))
+    except Exception:  # NameError, or any error of an operator or subscript in the annotation
         return None
 
 
 def check_options(
     kind: str, cls: type, options: Mapping[str, Any], reserved: Collection[str] = (), also: Collection[str] = ()
 ) -> None:
-    """Checks names and types of options, and that none is missing.
+    """Check the names and types of options, and that no required option is missing.
 
     Args:
-        kind: how to call it in a message, such as "sampler TPE".
-        also: options that the caller checks.
+        kind: what messages call the class, such as "sampler TPE".
+        cls: the class that the options are for.
+        options: the options by name, as the Study gives them.
+        reserved: arguments that are no options, because the operator itself sets them.
+        also: options that the caller checks itself.
 
     Raises:
-        ValueError: naming the option, what it may be, or which options there are.
+        ValueError: when an option is unknown, has the wrong type, or is missing. The message names the option, and
+            the options that there are or the values that it may have.
     """
     valid = valid_options(cls, (*reserved, *also))
     for name, value in options.items():
@@ -74,13 +89,16 @@ def check_options(
 
 
 def check_nested(kind: str, option: str, value: Any, fields: Collection[str]) -> None:
-    """Checks that an option is an object such as `{name: TPE, options: {...}}`.
+    """Check that an option is an object such as `{name: TPE, options: {...}}`.
 
     Args:
-        fields: what it may have beside `name`.
+        kind: what messages call the class that the option is for, such as "sampler PartialFixed".
+        option: the option's name.
+        value: the option's value, as the Study gives it.
+        fields: the fields that the object may have beside `name`.
 
     Raises:
-        ValueError: saying what to write.
+        ValueError: when it is no such object. The message says what to write.
     """
     example = "{" + ", ".join(["name: ...", *(f"{field}: ..." for field in fields)]) + "}"
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
@@ -93,10 +111,12 @@ def check_nested(kind: str, option: str, value: Any, fields: Collection[str]) ->
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the only type."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a value out of JSON has a type. A bool is no number, though Python says so."""
     for member in _members(hint):
         if get_origin(member) is Literal:
             if value in get_args(member):
@@ -113,8 +133,9 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _describe(hint: Any) -> str:
+    """Return what a value of a type is, for a sentence: "a number or null"."""
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    words = []
+    words: list[str] = []
     for member in _members(hint):
         if get_origin(member) is Literal:
             words.extend(repr(choice) for choice in get_args(member))
@@ -124,7 +145,7 @@ def _describe(hint: Any) -> str:
 
 
 def torch_missing(what: str) -> str | None:
-    """A sentence on what needs PyTorch when it is not installed, None when it is."""
+    """Return why `what` cannot be used without PyTorch, as a sentence; None when PyTorch is installed."""
     if importlib.util.find_spec("torch") is not None:
         return None
     return (

@@ -1,4 +1,4 @@
-"""The trials of a study with several objectives that no other one beats."""
+"""The Pareto front: the trials of a study with several objectives that no other trial beats."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from operator import le
 
 
 def front(points: Iterable[tuple[int, Sequence[float]]], directions: Sequence[str]) -> list[int]:
-    """The Pareto front, as Optuna's `Study.best_trials` has it.
+    """Return the Pareto front, as Optuna's `Study.best_trials` has it.
 
-    A trial beats another one when it is at least as good in every objective and better in one; of equal trials none
-    beats the other. In order of the objectives, no trial is beaten by a later one, so that each is compared
-    with those that are on the front already: O(n log n) and n times the size of the front.
+    A trial beats another one when it is at least as good in every objective and better in one. Equal trials do not beat
+    each other. Trials are sorted by their values, so no trial is beaten by a later one, and each is compared only with
+    those that are on the front already. For n trials that takes O(n log n), and n times the size of the front.
 
     Args:
-        points: number and values of each feasible complete trial, none of them NaN.
+        points: number and values of each feasible COMPLETE trial. No value is NaN.
         directions: MINIMIZE or MAXIMIZE, one per objective.
 
     Returns:
-        The numbers of its trials, best in the first objective first; equal ones in order of number.
+        The numbers of the trials on the front, the best in the first objective first. Equal trials are in the order of
+        their numbers.
     """
     signs = [-1.0 if direction == "MAXIMIZE" else 1.0 for direction in directions]
     losses = sorted(

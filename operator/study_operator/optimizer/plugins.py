@@ -1,7 +1,7 @@
 """Samplers that are not Optuna's own: classes that the platform engineer has allowed and installed in the image.
 
-A plug-in runs inside the operator, with its rights. So nothing that a tenant writes is imported, and no attribute of a
-module looked at, unless the whole text equals an entry of the list: names are compared, never interpreted.
+A plug-in runs inside the operator, with the operator's rights. So the operator imports a module, or reads an attribute
+of one, only if the whole text that a user wrote equals an entry of the list. Names are compared, never interpreted.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ log = logging.getLogger(__name__)
 
 
 def build(study: Study, seed: int | None, allowed: Collection[str]) -> BaseSampler:
-    """The sampler of a Study that names a class.
+    """Build the sampler of a Study that names a class.
 
     Args:
-        seed: given to the class if it takes one.
+        study: the Study.
+        seed: the seed for the class, None for a class without one.
         allowed: the classes that may be used, each as package.module:Class.
 
     Raises:
-        Refused: when the class is not in the list, is not installed, is no sampler, or does not take the options.
+        Refused: when the class is not in the list, cannot be loaded, is no sampler, takes no seed, or does not take
+            the options.
     """
     name = study.sampler.cls
     if name is None or name not in allowed:
@@ -45,7 +47,7 @@ def build(study: Study, seed: int | None, allowed: Collection[str]) -> BaseSampl
         arguments = _arguments(name, cls, study.sampler.options, seed)
     except ValueError as error:
         raise Refused("InvalidSamplerOptions", f"spec.sampler: {error}") from None
-    except Exception as error:  # of reading its signature
+    except Exception as error:  # reading the signature has failed
         raise _unusable(name, error) from None
     try:
         return cls(**arguments)
@@ -56,10 +58,15 @@ def build(study: Study, seed: int | None, allowed: Collection[str]) -> BaseSampl
 
 
 def _load(name: str) -> type[BaseSampler]:
+    """Import an allowed class.
+
+    Raises:
+        Refused: when it cannot be imported, or is no sampler.
+    """
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:  # whatever a module may do while it is imported
+    except (Exception, SystemExit) as error:  # importing a module may raise anything
         raise _unusable(name, error) from None
     if not (isinstance(found, type) and issubclass(found, BaseSampler)):
         raise Refused(
@@ -71,6 +78,7 @@ def _load(name: str) -> type[BaseSampler]:
 
 
 def _unusable(name: str, error: BaseException) -> Refused:
+    """Log why a class cannot be used, and return the refusal for the user."""
     log.warning("sampler class %s cannot be used", name, exc_info=error)
     return Refused(
         "SamplerNotInstalled",
@@ -80,13 +88,14 @@ def _unusable(name: str, error: BaseException) -> Refused:
 
 
 def _arguments(name: str, cls: type, options: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
-    """The options and the seed as keyword arguments.
+    """Return the options and the seed as keyword arguments.
 
-    Options are checked as those of Optuna's samplers. An argument without an annotation takes anything, and so does
-    `**kwargs` under any name.
+    Options are checked like those of Optuna's samplers. An argument without an annotation takes any value, and
+    `**kwargs` takes any name and value.
 
     Raises:
-        ValueError: naming the option, what it may be, or which options there are.
+        ValueError: when the class takes no seed and there is one, or when an option is unknown, has the wrong type, or
+            is missing.
     """
     parameters = inspect.signature(cls).parameters
     named = {key: p for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
@@ -105,6 +114,6 @@ def _arguments(name: str, cls: type, options: Mapping[str, Any], seed: int | Non
 
 
 def _words(error: BaseException) -> str:
-    """An error as a short sentence: its kind, and the first line of what it says."""
+    """Return an error as a short sentence: its class, and the first line of its message."""
     said = str(error).strip().partition("\n")[0][:300]
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -1,4 +1,4 @@
-"""Pruners by name: Optuna's own classes, with the options that a Study may give."""
+"""Builds pruners by name: Optuna's own classes, with the options that a Study may give."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ _WRAPPED = "wrapped_pruner"
 
 
 def build_pruner(study: Study) -> BasePruner | None:
-    """The study's pruner, None when it has none.
+    """Build the study's pruner, None when the Study has none.
 
     Raises:
-        Refused: when the name or an option is not one that can be used; the message names those that can.
+        Refused: when there is no such pruner, or an option is unknown or has an impossible value. The message names
+            what can be used.
     """
     if study.pruner is None:
         return None
@@ -50,6 +51,7 @@ def build_pruner(study: Study) -> BasePruner | None:
 
 
 def _build(name: str, options: Mapping[str, Any], where: str) -> BasePruner:
+    """Build a pruner. `where` is the place of the options in the Study, for messages."""
     cls = _CLASSES.get(name)
     if cls is None:
         raise Refused("UnknownPruner", f"there is no pruner {name!r}; write one of {', '.join(_CLASSES)}")
@@ -57,7 +59,7 @@ def _build(name: str, options: Mapping[str, Any], where: str) -> BasePruner:
         arguments = dict(options)
         check_options(f"pruner {name}", cls, options, also=(_WRAPPED,) if cls is PatientPruner else ())
         if cls is PatientPruner:
-            # Without another pruner it stops a trial for its own values alone, and Optuna wants to be told so.
+            # Optuna requires this argument. None: judge a trial by its own values alone.
             wrapped = arguments[_WRAPPED] = arguments.get(_WRAPPED)
             if wrapped is not None:
                 check_nested(f"pruner {name}", _WRAPPED, wrapped, ("options",))
@@ -73,25 +75,35 @@ def _build(name: str, options: Mapping[str, Any], where: str) -> BasePruner:
 def _check_hyperband(
     min_resource: int = 1, max_resource: int | str = "auto", reduction_factor: int = 3, bootstrap_count: int = 0
 ) -> None:
-    """Optuna builds Hyperband's races, and objects to them, only when a trial has reported: too late to say so."""
+    """Check Hyperband's options, which Optuna checks too late: when the first trial has reported.
+
+    Raises:
+        ValueError: when an option has an impossible value, or the options contradict each other.
+    """
     SuccessiveHalvingPruner(min_resource, reduction_factor, bootstrap_count=bootstrap_count)
     if isinstance(max_resource, int) and max_resource < min_resource:
         raise ValueError(f"max_resource is {max_resource}; it must be at least min_resource, which is {min_resource}")
 
 
 def compares(pruner: BasePruner) -> bool:
-    """Whether a pruner compares a report with the other trials as they are now. Successive halving has a book of what
-    there was at the time; Threshold, and Patient alone, look at nothing but the trial's own values."""
+    """Return whether a pruner compares a report with the other trials as they are now.
+
+    Successive halving and Hyperband do not: they note each trial's value when it reaches a rung, and compare these.
+    Threshold, and Patient without another pruner, use the trial's own values only.
+    """
     if isinstance(pruner, PatientPruner):
         return pruner._wrapped_pruner is not None and compares(pruner._wrapped_pruner)
-    return isinstance(pruner, PercentilePruner | WilcoxonPruner)  # Median is a Percentile
+    return isinstance(pruner, PercentilePruner | WilcoxonPruner)  # MedianPruner is a PercentilePruner
 
 
 class OwnTrials(optuna.Study):
-    """A study without its first trials, those that came from other studies: for pruners, which compare trials of one.
+    """Show a pruner a study without its first trials, which came from other studies (warmStart).
+
+    A pruner compares trials of one study only.
 
     Args:
-        first: the number of the first one that is shown.
+        study: the whole study.
+        first: the number of the first trial to show.
     """
 
     def __init__(self, study: optuna.Study, first: int) -> None:
@@ -105,10 +117,15 @@ class OwnTrials(optuna.Study):
 
     @property
     def best_trial(self) -> FrozenTrial:
+        """Return the best feasible COMPLETE trial.
+
+        Raises:
+            ValueError: when there is none, as Optuna's property does.
+        """
         feasible = [
             trial
             for trial in self._get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             if all(value <= 0 for value in trial.constraints.values())
         ]
         sign = -1 if self.direction is StudyDirection.MAXIMIZE else 1
-        return min(feasible, key=lambda trial: sign * trial.values[0])  # ValueError when there is none, as Optuna's
+        return min(feasible, key=lambda trial: sign * trial.values[0])

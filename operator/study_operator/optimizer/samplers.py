@@ -1,4 +1,4 @@
-"""Samplers by name: Optuna's own classes, with the options that a Study may give."""
+"""Builds samplers by name: Optuna's own classes, with the options that a Study may give."""
 
 from __future__ import annotations
 
@@ -34,16 +34,27 @@ from study_operator.optimizer.tpe import TPE
 
 @dataclass(frozen=True)
 class _Kind:
-    """A sampler: the class whose options a Study may give, and what it can do."""
+    """What the operator knows about a sampler.
+
+    Attributes:
+        cls: Optuna's class, whose options a Study may give.
+        one_sequence: whether the seed names one sequence, and Optuna stores the position in it. The seed of such a
+            sampler must stay the same after a restart.
+        conditions: whether it can handle conditional parameters.
+        many_objectives: whether it can handle several objectives.
+        numbers: how many float and int parameters it needs.
+        finite: whether it needs a finite search space, and exhausts it.
+        of_space: builds the operator's own subclass, given the search space; None for Optuna's class.
+        torch: whether it needs PyTorch.
+    """
 
     cls: type[BaseSampler]
-    # True where the seed names one sequence whose position Optuna stores: it must stay the same after a restart.
     one_sequence: bool = False
     conditions: bool = True
     many_objectives: bool = True
-    numbers: int = 0  # how many float and int parameters it needs
+    numbers: int = 0
     finite: bool = False
-    of_space: Callable[..., BaseSampler] | None = None  # a subclass that is given the search space
+    of_space: Callable[..., BaseSampler] | None = None
     torch: bool = False
 
 
@@ -65,21 +76,23 @@ _BASE, _FIXED = "base_sampler", "fixed_params"
 
 
 def is_finite(name: str) -> bool:
-    """Return whether the sampler of this name comes to an end: it suggests every point of the search space once."""
+    """Return whether a sampler of this name exhausts a finite search space. False for an unknown name."""
     return name in _KINDS and _KINDS[name].finite
 
 
 def build_sampler(study: Study, started: int, allowed: Collection[str] = ()) -> BaseSampler:
-    """The study's sampler.
+    """Build the study's sampler.
 
     Args:
-        started: how many trials there are. A sampler that begins anew with the same seed would repeat its first
-            suggestions, so that after a restart the seed is derived from the spec's and this number.
-        allowed: the classes that a Study may name, as package.module:Class.
+        study: the Study.
+        started: how many trials there are. A sampler that starts again with the same seed would repeat its first
+            suggestions. So after a restart the seed is derived from the spec's seed and this number.
+        allowed: the classes that a Study may name in spec.sampler.class, each as package.module:Class.
 
     Raises:
-        Refused: when the name, the class or an option is not one that can be used, or when the sampler cannot do with
-            the search space or with several objectives; the message names what can.
+        Refused: when there is no such sampler, its class is not allowed or not installed, an option is unknown or has
+            an impossible value, or the sampler cannot handle the search space or several objectives. The message names
+            what can be used.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -89,6 +102,15 @@ def build_sampler(study: Study, started: int, allowed: Collection[str] = ()) -> 
 
 
 def _build(study: Study, sampler: Algorithm, started: int, where: str, fixed: Collection[str] = ()) -> BaseSampler:
+    """Build one of Optuna's samplers.
+
+    Args:
+        study: the Study.
+        sampler: the name, the options and the seed, from spec.sampler or from an option of another sampler.
+        started: as in `build_sampler`.
+        where: the place of the sampler in the Study, for messages.
+        fixed: parameters that another sampler fixes.
+    """
     name, options = sampler.name, sampler.options
     kind = _KINDS.get(name)
     if kind is None:
@@ -109,8 +131,12 @@ def _build(study: Study, sampler: Algorithm, started: int, where: str, fixed: Co
 
 
 def _defaults(study: Study, cls: type[BaseSampler], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What Optuna 5 does by itself, set here because the quality of parallel studies rests on it; and for conditional
-    parameters `group`, without which those are sampled one by one."""
+    """Return the options that the operator sets where the Study does not.
+
+    For TPE these are `multivariate` and `constant_liar`, as Optuna 5 sets them by itself. They are repeated here
+    because the quality of parallel studies depends on them. For conditional parameters `group` is set too, because
+    without it they are sampled one by one.
+    """
     if cls is not TPESampler:
         return {}
     multivariate = options.get("multivariate", len(study.objectives) == 1)
@@ -119,6 +145,11 @@ def _defaults(study: Study, cls: type[BaseSampler], options: Mapping[str, Any]) 
 
 
 def _check_able(study: Study, name: str, kind: _Kind, where: str, fixed: Collection[str]) -> None:
+    """Check that a sampler can handle the search space, without the fixed parameters, and the objectives.
+
+    Raises:
+        Refused: when it cannot.
+    """
     if study.space.conditional and not kind.conditions:
         able = _words(other for other, known in _KINDS.items() if known.conditions and other != "PartialFixed")
         raise Refused(
@@ -139,10 +170,11 @@ def _check_able(study: Study, name: str, kind: _Kind, where: str, fixed: Collect
 
 
 def _partial_fixed(study: Study, sampler: Algorithm, started: int, where: str) -> BaseSampler:
-    """Some parameters fixed, the others left to another sampler.
+    """Build a sampler that fixes some parameters and leaves the others to another sampler.
 
     Raises:
-        ValueError: naming what is wrong with its options.
+        ValueError: when an option is unknown, missing or impossible, or the other sampler cannot be used here.
+        Refused: when the other sampler cannot be built.
     """
     kind, options = "sampler PartialFixed", sampler.options
     check_options(kind, PartialFixedSampler, options, _RESERVED, also=(_BASE, _FIXED))
@@ -170,11 +202,13 @@ def _partial_fixed(study: Study, sampler: Algorithm, started: int, where: str) -
 
 
 def _words(names: Iterable[str]) -> str:
+    """Return names as a list for a sentence: "A, B or C"."""
     *most, last = names
     return f"{', '.join(most)} or {last}"
 
 
 def _seed(study: Study, sampler: Algorithm, one_sequence: bool, started: int) -> int | None:
+    """Return the seed to build a sampler with, None for a random one; see `build_sampler` and `_Kind.one_sequence`."""
     seed = sampler.seed
     if one_sequence:
         return _derive(study.uid) if seed is None else seed
@@ -182,5 +216,5 @@ def _seed(study: Study, sampler: Algorithm, one_sequence: bool, started: int) ->
 
 
 def _derive(text: str) -> int:
-    """A seed of 32 bits, what NumPy's generators take."""
+    """Return a seed of 32 bits, which NumPy's generators take, that depends on the text only."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

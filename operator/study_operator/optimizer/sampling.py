@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study_operator.model.study import Study
 from study_operator.model.trial import Report
-from study_operator.optimizer.convergence import Judge
+from study_operator.optimizer.convergence import ConvergenceTest
 from study_operator.optimizer.exhaustive import BruteForce, Grid
 from study_operator.optimizer.memory import Memory
 from study_operator.optimizer.pruners import OwnTrials, compares
@@ -26,7 +26,7 @@ class Sampling:
     Args:
         memory: the study's trials.
         replay: trial_ids whose reports will be given to `feed` from the first one on.
-        judge: the convergence test; None without one.
+        convergence: the convergence test; None without one.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class Sampling:
         pruner: BasePruner | None,
         memory: Memory,
         replay: Iterable[int] = (),
-        judge: Judge | None = None,
+        convergence: ConvergenceTest | None = None,
     ) -> None:
         self.memory, self._space = memory, study.space
         self._study = optuna.Study(study.optuna_name, memory, sampler, pruner or NopPruner())
-        self._pruner, self._judge = pruner, judge
+        self._pruner, self._convergence = pruner, convergence
         self._own = OwnTrials(self._study, memory.first) if memory.first else self._study  # what the pruner sees
         self._finite = sampler if isinstance(sampler, Grid | BruteForce) else None
         self._given_out: set[Hashable] = set()  # cells of a finite space
@@ -73,10 +73,10 @@ class Sampling:
         """Whether more trials are not expected to help, as the convergence test says of the trials that are complete
         now."""
         completed = self.memory.get_n_trials(self.memory.study_id, TrialState.COMPLETE)
-        if self._judge is not None and self._judged != completed:
+        if self._convergence is not None and self._judged != completed:
             self._judged = completed
             trials = self._study.get_trials(deepcopy=False)[self.memory.first :]
-            self._converged = self._judge(trials, self._study.direction)
+            self._converged = self._convergence(trials, self._study.direction)
         return self._converged
 
     def suggest(self, count: int, attrs: Callable[[int], Mapping[str, Any]] = lambda number: {}) -> list[int]:

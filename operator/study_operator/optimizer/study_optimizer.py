@@ -21,7 +21,7 @@ from study_operator.model.initial_trials import WISH_ATTR
 from study_operator.model.search_space import Space
 from study_operator.model.study import Study
 from study_operator.model.trial import FAILURE_ATTR, JOB_ATTR, Report, TrialRow, constraint_attrs
-from study_operator.optimizer.convergence import build_judge
+from study_operator.optimizer.convergence import build_convergence_test
 from study_operator.optimizer.frozen import frozen
 from study_operator.optimizer.memory import Memory
 from study_operator.optimizer.pruners import build_pruner
@@ -40,7 +40,7 @@ def check(study: Study, sampler_classes: Collection[str]) -> None:
     """
     build_sampler(study, 0, sampler_classes)
     build_pruner(study)
-    build_judge(study)
+    build_convergence_test(study)
 
 
 class StudyOptimizer:
@@ -72,7 +72,7 @@ class StudyOptimizer:
         self._memory.put_first(ancestors(sampler, frozen(earlier)))
         # The pruner sees the reports of our running trials again, in order; other trials keep what they have.
         replay = [t._trial_id for t in trials if t.state is TrialState.RUNNING and JOB_ATTR in t.system_attrs]
-        self._sampling = Sampling(study, sampler, pruner, self._memory, replay, build_judge(study))
+        self._sampling = Sampling(study, sampler, pruner, self._memory, replay, build_convergence_test(study))
         self._asked: list[int] = []
         self._impossible = _impossible(self._memory, self._space)
 

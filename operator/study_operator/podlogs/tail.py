@@ -14,7 +14,7 @@ from study_operator.model.log_lines import LONGEST_LINE, Lines
 from study_operator.model.log_position import Place, Position, split
 from study_operator.podlogs.stream import PodLogs
 from study_operator.pool import BlockingPool
-from study_operator.storage.output import Batch, Output, Stored
+from study_operator.storage.output import Output, OutputBatch, OutputStored
 
 # What has been printed is stored when so many lines have come, or after so many seconds: a pruner need not know sooner.
 BATCH_LINES, BATCH_SECONDS = 500, 0.25
@@ -181,11 +181,11 @@ class Tail:
                 step, counted = (counted, counted + 1) if said.step is None else (said.step, counted)
                 reports.append((step, said.values[self._objective]))
         position = self._place.position = replace(self._place.position, counted=counted)
-        if batch := Batch(reports, values, bad, last_bad):
+        if batch := OutputBatch(reports, values, bad, last_bad):
             stored = self._output.store(self._trial_id, self._uid, self._stored, position, batch)
-            if stored is Stored.ENDED:
+            if stored is OutputStored.ENDED:
                 raise TrialEnded
-            if stored is Stored.STALE:
+            if stored is OutputStored.STALE:
                 raise Overtaken
             self._stored = position
         return count

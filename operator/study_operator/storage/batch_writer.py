@@ -1,4 +1,4 @@
-"""The one place where trials of a served study are written: a batch becomes one call of `study_operator.store`."""
+"""Store batches: a batch becomes one call of `study_operator.store`. No other code writes trials of a served study."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STORE = "SELECT outcome, detail, at, ids FROM study_operator.store(%s, %s)"
 
 
 def store(database: Database, study_id: int, batch: Batch) -> Stored:
-    """Stores a batch, whole or not at all.
+    """Store a batch, whole or not at all.
 
     Raises:
         StaleHistory: the rows are not what the batch was made for.
@@ -35,7 +35,7 @@ def store(database: Database, study_id: int, batch: Batch) -> Stored:
 
 
 def store_most(items: Sequence[T], write: Callable[[Sequence[T]], object]) -> list[bool]:
-    """Writes what can be written of some items: all in one piece, and each half by itself when one is refused.
+    """Write as many items as possible: all in one piece, and if that is refused, each half by itself.
 
     Args:
         write: stores some, whole or not at all; raises NotStored when it cannot.
@@ -54,7 +54,7 @@ def store_most(items: Sequence[T], write: Callable[[Sequence[T]], object]) -> li
 
 
 def _as_json(batch: Batch) -> dict[str, Any]:
-    """What mirror.sql reads. A key that is missing says that there is nothing of this kind."""
+    """Return what mirror.sql reads. A missing key says that there is nothing of this kind."""
     changes = sorted(batch.trials.values(), key=lambda change: change.trial_id)  # locks are always taken in this order
     found: dict[str, Any] = {
         "trials": [_change(change) for change in changes],
@@ -99,7 +99,7 @@ def _attributes(attrs: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _number(value: float) -> Sequence[float | str | None]:
-    """A value and the word that Optuna stores with it."""
+    """Return a value and the word that Optuna stores with it."""
     for kind, special in queries.INFINITIES.items():
         if value == special or (value != value and kind == "NAN"):
             return None, kind

@@ -1,4 +1,7 @@
-"""Connections to PostgreSQL: one per thread of the bounded pool, reopened when lost."""
+"""Transactions in PostgreSQL, on one connection per thread of the bounded pool.
+
+A lost connection is opened again. Writes to a study's trials are refused once another replica serves the study.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,30 @@ from psycopg2.extensions import connection, cursor
 
 from study_operator import fence
 
-# A stopped process must not keep its successor waiting by what it has locked; nor must a trial's pod its operator.
-_IDLE_WRITER, _LOCK = "4s", "5s"
+# A stopped process must not keep its successor waiting with an open transaction that holds locks.
+_IDLE_WRITER_TIMEOUT = "4s"
+# A trial's pod must not keep the operator waiting with a lock.
+_LOCK_TIMEOUT = "5s"
 _ADMIT, _NOT_HELD = "SELECT study_operator.admit({}, %s)", "SO010"
 
 
 class StorageUnavailable(Exception):
-    """The database cannot be reached or ended the connection. Nothing is known of what a write in flight did."""
+    """The database cannot be reached, or it ended the connection. A write in flight may or may not have been stored."""
 
 
 class StorageFull(StorageUnavailable):
-    """The database answers, and its disk has no room left: what reads goes on, what writes fails."""
+    """The database answers, but its disk is full. Reads still work, writes fail."""
 
 
 class StorageError(Exception):
-    """The database answers, but not as it must; the message says what is wrong and what to do."""
+    """The database answers, but not as it must. The message says what is wrong and what to do."""
 
 
 class Database:
-    """Transactions on one database.
+    """Run transactions in one database. Safe to use from several threads, because each has its own connection.
+
+    `write`, and `transaction` with a study or a trial, ask the current hold whether this process may still write about
+    the study, and let the database check the hold's epoch (see `fence`).
 
     Args:
         dsn: libpq connection string of the operator's own login.
@@ -40,10 +48,13 @@ class Database:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._local = threading.local()
-        self._lost = 0.0  # when the server last ended a connection; older ones are not used any more
+        self._lost = 0.0  # when the server last ended a connection (monotonic seconds); older connections are replaced
 
     def connect(self, **options: Any) -> connection:
-        """A new connection of the caller's own, with other options than the others' if need be.
+        """Open a new connection that only the caller uses.
+
+        Args:
+            options: libpq options and arguments of `psycopg2.connect` for this connection.
 
         Raises:
             StorageUnavailable: when the database cannot be reached.
@@ -53,45 +64,51 @@ class Database:
         except psycopg2.OperationalError as error:
             raise StorageUnavailable(one_line(error)) from None
 
-    def write(self, study_id: int, statement: str, arguments: Sequence[Any]) -> tuple:
-        """One statement that writes to a study's trials, in a transaction of its own: one round trip and one commit.
-        Every write to trials of a study that is served goes through here.
+    def write(self, study_id: int, statement: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        """Run one statement that writes to a study's trials, as a transaction: one round trip and one commit.
+
+        All writes to trials of a served study go through here.
+
+        Args:
+            study_id: the study that the statement writes to.
+            statement: SQL with a placeholder for each argument. It must answer with exactly one row.
 
         Returns:
-            The one row that it answers with.
+            The statement's row.
 
         Raises:
-            StorageUnavailable: when the connection fails; whether the statement was carried out is then unknown.
-            StorageError: when the database refuses the statement.
-            NotHeld: this process may not write to the study; see `transaction`.
+            StorageUnavailable: when the connection fails. The statement may or may not have been carried out.
+            StorageError: when the database refuses the statement, or does not answer with exactly one row.
+            NotHeld: when this process may not write to the study; see `transaction`.
         """
         hold = fence.current()
         if hold is not None:
             hold.check()
-            # Both are one transaction. It has ended when the statement has: none that a stopped process leaves open.
+            # Both statements are one transaction, which ends with them. So a stopped process leaves none open.
             statement, arguments = f"{_ADMIT.format('%s')}; {statement}", (study_id, hold.epoch, *arguments)
         with self._connection() as connection, connection.cursor() as cursor:
-            connection.autocommit = True  # psycopg2 would send BEGIN and COMMIT by themselves
+            connection.autocommit = True  # otherwise psycopg2 sends BEGIN and COMMIT as separate round trips
             try:
                 with _refused_without(hold):
                     cursor.execute(statement, arguments)
-                    return cursor.fetchone()
+                    return one_row(cursor)
             finally:
                 if not connection.closed:
                     connection.autocommit = False
 
     @contextmanager
     def transaction(self, study_id: int | None = None, trial_id: int | None = None) -> Iterator[cursor]:
-        """One transaction on this thread's connection: committed at the end, rolled back on an exception.
+        """Open a transaction on this thread's connection. Commit it at the end, roll it back on an exception.
 
         Args:
-            study_id, trial_id: the study, or a trial of it, that is written to. The transaction is then refused when
-                another process has taken the study over, and none can before it has ended: see `_admit`.
+            study_id: the study that the transaction writes to. The transaction is refused if another replica has taken
+                the study over, and no replica can take it over before the transaction ends; see `_admit`.
+            trial_id: names the study in the same way, by one of its trials.
 
         Raises:
             StorageUnavailable: when the connection fails, at the start or on the way.
             StorageError: when the database refuses a statement.
-            NotHeld: this process may not write to the study.
+            NotHeld: when this process may not write to the study.
         """
         with self._connection() as connection, connection, connection.cursor() as cursor:
             if study_id is not None or trial_id is not None:
@@ -100,7 +117,7 @@ class Database:
 
     @contextmanager
     def _connection(self) -> Iterator[connection]:
-        """This thread's connection; what goes wrong with it is raised as `transaction` and `write` say."""
+        """Lend this thread's connection, and translate psycopg2's errors as `transaction` and `write` say."""
         connection = getattr(self._local, "connection", None)
         if connection is None or connection.closed or self._local.opened < self._lost:
             if connection is not None:
@@ -109,15 +126,15 @@ class Database:
             connection = self._local.connection = self.connect()
             try:
                 with connection, connection.cursor() as cursor:
-                    # Compiling the query that loads a history takes longer than the query.
-                    cursor.execute(f"SET lock_timeout = '{_LOCK}'; SET jit = off")
+                    # jit: compiling the query that loads a history takes longer than running it.
+                    cursor.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'; SET jit = off")
             except psycopg2.Error as error:
                 connection.close()
                 raise StorageUnavailable(one_line(error)) from None
         try:
             yield connection
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-            if connection.closed:  # so are the others' probably, or each of them would fail once
+            if connection.closed:  # the other threads' are probably closed as well; without this each would fail once
                 self._lost = time.monotonic()
             connection.close()
             full = isinstance(error, psycopg2.errors.DiskFull)
@@ -127,12 +144,13 @@ class Database:
 
 
 def _admit(cursor: cursor, study_id: int | None, trial_id: int | None) -> None:
-    """Lets a transaction write to a study only by right of the latest hold of it, which stays the latest until the
-    transaction has ended: whoever takes the study over waits so long (`Studies.claim`). Does nothing where there is no
-    current hold.
+    """Refuse the transaction unless the current hold is the newest one of this study.
+
+    The check locks the row that names the hold, so a takeover (`Studies.claim`) has to wait until this transaction
+    ends. Without a current hold nothing is checked.
 
     Raises:
-        NotHeld: there is a later one.
+        NotHeld: when there is a newer hold, or when the current one may have ended.
     """
     hold = fence.current()
     if hold is None:
@@ -141,14 +159,14 @@ def _admit(cursor: cursor, study_id: int | None, trial_id: int | None) -> None:
     study = "%s" if trial_id is None else "(SELECT study_id FROM trials WHERE trial_id = %s)"
     with _refused_without(hold):
         cursor.execute(
-            f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_WRITER}'; {_ADMIT.format(study)}",
+            f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_WRITER_TIMEOUT}'; {_ADMIT.format(study)}",
             (study_id if trial_id is None else trial_id, hold.epoch),
         )
 
 
 @contextmanager
 def _refused_without(hold: fence.Hold | None) -> Iterator[None]:
-    """Raises NotHeld when the database says that there is a later hold."""
+    """Raise NotHeld in place of the database's error that says that there is a newer hold."""
     try:
         yield
     except psycopg2.Error as error:
@@ -158,6 +176,18 @@ def _refused_without(hold: fence.Hold | None) -> Iterator[None]:
         raise fence.NotHeld("another replica has taken the study over") from None
 
 
+def one_row(cursor: cursor) -> tuple[Any, ...]:
+    """Return the row of a statement that always answers with exactly one.
+
+    Raises:
+        StorageError: when the last statement has answered with no row, or with several.
+    """
+    rows = cursor.fetchall()
+    if len(rows) != 1:
+        raise StorageError(f"the database answered with {len(rows)} rows where the operator needs exactly one")
+    return rows[0]
+
+
 def one_line(error: psycopg2.Error) -> str:
-    """The driver's message on one line. libpq names host, port and user in it, never a password."""
+    """Return the driver's message on one line. libpq names host, port and user in it, never a password."""
     return " ".join(str(error).split()) or type(error).__name__

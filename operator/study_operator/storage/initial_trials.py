@@ -1,4 +1,4 @@
-"""What a study begins with: the trials that it names itself, and finished trials of earlier studies."""
+"""What a study begins with: its initial trials, and finished trials of earlier studies (warm start)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from study_operator.model.study import Refused, Study
 from study_operator.model.trial import TrialState
 from study_operator.model.warm_start import MOST_TRIALS, Source, WarmStarted, take
 from study_operator.storage import queries
-from study_operator.storage.database import Database
+from study_operator.storage.database import Database, one_row
 from study_operator.storage.studies import METRIC_NAMES_ATTR, set_attribute
 
 INITIAL_ATTR = "study_operator:initial_trials"
@@ -26,17 +26,22 @@ _NAMES_SHOWN = 10
 
 
 class InitialTrials:
-    """Of the studies of one cluster in one database. Every method blocks; call from the storage threads."""
+    """Those of the studies of one cluster in one database.
+
+    Every method blocks, so call it from the blocking pool. Every method raises StorageUnavailable when the database
+    does not answer, and StorageError when the database refuses the statement.
+    """
 
     def __init__(self, database: Database, cluster_id: str) -> None:
         self._database, self._cluster_id = database, cluster_id
 
     def enqueue(self, study: Study, study_id: int) -> None:
-        """Stores the Study's initial trials as `study.enqueue_trial` of Optuna does, the first time it is called: with
-        them, in one transaction, the note that it has been done.
+        """Store the Study's initial trials as `study.enqueue_trial` of Optuna does, once.
+
+        The same transaction stores a note that this has been done.
 
         Raises:
-            Refused: when they are not possible, or others than those that have been stored.
+            Refused: when they are not possible, or not those that have been stored.
         """
         if not study.initial_trials:
             return
@@ -54,14 +59,20 @@ class InitialTrials:
                 _enqueue(cursor, study_id, wishes)
 
     def load(self, study: Study, study_id: int) -> tuple[list[StoredTrial], tuple[WarmStarted, ...]]:
-        """The trials that `study`, Optuna's `study_id`, begins with, and what came of each study that it names.
+        """Read the trials of earlier studies that a study begins with.
 
-        Which trials these are is decided the first time and noted in the database. So the sampler has the same ones
-        after a restart, though a source may have gone on; of one that has been removed since, it has none.
+        Which trials these are is decided the first time, and noted in the database. So the sampler has the same ones
+        after a restart, although the earlier study may have gone on. It has none of a study that was removed since.
+
+        Args:
+            study_id: Optuna's, of `study`.
+
+        Returns:
+            The trials, and what came of each study that the Study names.
 
         Raises:
-            Refused: when a name is not that of a study of this namespace, for the first time. Whether another namespace
-                has one of that name, the message does not tell.
+            Refused: the first time, when a name is not that of a study of this namespace. The message does not tell
+                whether another namespace has a study of that name.
         """
         if not study.warm_start:
             return [], ()
@@ -79,7 +90,7 @@ class InitialTrials:
             return taken, tuple(WarmStarted(**one) for one in noted["studies"])
 
     def _names(self, cursor: cursor, study: Study) -> dict[str, int]:
-        """The other studies of the namespace by their names in Optuna, the latest first."""
+        """Read the ids of the namespace's other studies, by their names in Optuna, the latest first."""
         cursor.execute(
             "SELECT s.study_name, s.study_id FROM studies s JOIN study_operator.access a USING (study_id)"
             " WHERE a.cluster_id = %s AND a.namespace = %s AND a.uid <> %s ORDER BY s.study_id DESC",
@@ -103,14 +114,14 @@ class InitialTrials:
 
 
 def _note(cursor: cursor, study_id: int, key: str) -> Any:
-    """A system attribute of a study; None when it has none of this name."""
+    """Read a system attribute of a study; None if it has none of this name."""
     cursor.execute("SELECT value_json FROM study_system_attributes WHERE study_id = %s AND key = %s", (study_id, key))
     found = cursor.fetchone()
     return None if found is None else json.loads(found[0])
 
 
 def _note_to_make(cursor: cursor, study_id: int, key: str) -> Any:
-    """As `_note`; if there is none, nobody else makes it before this transaction ends."""
+    """Read a note as `_note` does. If there is none, no other transaction can make it before this one ends."""
     if (noted := _note(cursor, study_id, key)) is None:
         cursor.execute("SELECT FROM studies WHERE study_id = %s FOR UPDATE", (study_id,))
         noted = _note(cursor, study_id, key)
@@ -119,7 +130,7 @@ def _note_to_make(cursor: cursor, study_id: int, key: str) -> Any:
 
 def _enqueue(cursor: cursor, study_id: int, wishes: Sequence[Mapping[str, Any]]) -> None:
     cursor.execute("SELECT count(*) FROM trials WHERE study_id = %s", (study_id,))
-    (existing,) = cursor.fetchone()
+    (existing,) = one_row(cursor)
     for number, wish in enumerate(wishes, existing):
         cursor.execute(
             "INSERT INTO trials (number, study_id, state) VALUES (%s, %s, 'WAITING') RETURNING trial_id",
@@ -127,7 +138,7 @@ def _enqueue(cursor: cursor, study_id: int, wishes: Sequence[Mapping[str, Any]])
         )
         cursor.execute(
             "INSERT INTO trial_system_attributes (trial_id, key, value_json) VALUES (%s, %s, %s)",
-            (*cursor.fetchone(), WISH_ATTR, json.dumps(wish)),
+            (*one_row(cursor), WISH_ATTR, json.dumps(wish)),
         )
 
 
@@ -141,7 +152,7 @@ def _unknown(study: Study, name: str, names: list[str]) -> str:
 
 
 def _source(cursor: cursor, study_id: int, name: str, only: Sequence[int] | None = None) -> Source:
-    """A study as far as it is read; with `only`, of its trials those with these trial_ids."""
+    """Read a study as far as a warm start needs it; with `only`, just its trials with these trial_ids."""
     cursor.execute("SELECT direction::text FROM study_directions WHERE study_id = %s ORDER BY objective", (study_id,))
     directions = [direction for (direction,) in cursor.fetchall()]
     metric_names = _note(cursor, study_id, METRIC_NAMES_ATTR)

@@ -1,7 +1,8 @@
-"""The locks of one replica in PostgreSQL, on a connection that does nothing else.
+"""The advisory locks of one replica in PostgreSQL, on a connection that does nothing else.
 
-Advisory locks of a session: they end with it, whatever ends it. The server itself ends a session that has been silent
-for `fence.SESSION_TIMEOUT_SECONDS` seconds, so a process that is stopped loses its locks too, and so does one behind a dead network.
+The locks belong to a session, so they end with it, whatever ends it. The server itself ends a session that has been
+silent for `fence.SESSION_TIMEOUT_SECONDS`. So a stopped process loses its locks too, and so does a process behind a
+dead network. See https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import select
 import time
 from collections.abc import Collection
 from concurrent.futures import Executor
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import POLL_OK, POLL_READ, connection
@@ -20,12 +22,12 @@ from study_operator.fence import SESSION_TIMEOUT_SECONDS, Lease
 from study_operator.storage.database import Database, StorageError, StorageUnavailable, one_line
 
 CHANNEL = "study_operator_replicas"
-_CONNECT = 5.0  # seconds
-_OLDEST = 14_00_00  # idle_session_timeout came with PostgreSQL 14
+_CONNECT_SECONDS = 5.0
+_OLDEST_SERVER = 14_00_00  # idle_session_timeout came with PostgreSQL 14
 
-# Who is there, and for how long each has been silent. Any login can take an advisory lock, that of trials' pods too, so
-# only those of the operator's own count. The view pg_stat_activity needs a function that docs/install.md takes from
-# PUBLIC.
+# The members, whether each is this session, and for how many seconds each has been silent. Any login can take an
+# advisory lock, even the pods' login, so only locks of the operator's own login count. The view pg_stat_activity would
+# need a function that docs/install.md revokes from PUBLIC.
 _MEMBERS = """
 SELECT l.objid::bigint, l.pid = pg_backend_pid(),
        coalesce(extract(epoch FROM clock_timestamp() - pg_stat_get_backend_activity_start(b.id)), 0)::float8
@@ -39,14 +41,15 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s AND l.objsubid = 
 
 
 class Locks:
-    """One session's locks. Its coroutines are for one task, one at a time; after an exception it is of no use any more.
+    """Take and release the locks of one session. Call its coroutines from one task, one at a time.
 
-    Every method but `close` raises `StorageUnavailable` when the connection is lost: then all locks are.
+    Every coroutine raises `StorageUnavailable` when the connection is lost, and all locks are lost with it. After an
+    exception the object cannot be used again.
 
     Attributes:
-        member: this replica's number among the others.
+        member: this replica's number in the group, from 1 to 2**31 - 1; 0 before it has joined.
         lease: how long the locks are certain to be held.
-        server_age: for how many seconds the server had been running when the session was opened.
+        server_age: how many seconds the server had been running when the session was opened.
     """
 
     def __init__(self, opened: connection, group: int) -> None:
@@ -59,28 +62,30 @@ class Locks:
 
     @classmethod
     async def join(cls, database: Database, executor: Executor, group: int) -> Locks:
-        """Opens a session and becomes a member of the group that is known by this number, which all others see.
+        """Open a session and become a member of a group. The other members see it at once.
 
         Args:
-            executor: where the connection is opened: a name server may take its time.
+            database: where the locks are.
+            executor: opens the connection, because resolving the server's name may block.
+            group: the number that all replicas of one group know, within PostgreSQL's integer.
 
         Raises:
-            StorageUnavailable: the database cannot be reached.
-            StorageError: it is older than PostgreSQL 14, or something stands between that gives statements of one
-                connection to several sessions.
+            StorageUnavailable: when the database cannot be reached, or does not answer within
+                `fence.SESSION_TIMEOUT_SECONDS`.
+            StorageError: when the database is older than PostgreSQL 14, or refuses a statement.
         """
         loop = asyncio.get_running_loop()
         opened = await loop.run_in_executor(executor, _open, database)
         locks = cls(opened, group)
         try:
-            if opened.server_version < _OLDEST:
+            if opened.server_version < _OLDEST_SERVER:
                 raise StorageError(
                     f"the database is PostgreSQL {opened.server_version // 10000}; the operator needs 14 or later, "
                     "which ends the sessions of replicas that have fallen silent (idle_session_timeout)"
                 )
             await locks._run(
-                f"SET idle_session_timeout = '{SESSION_TIMEOUT_SECONDS:.0f}s'; SET synchronous_commit = off; SET statement_timeout = 0;"
-                f" LISTEN {CHANNEL}"
+                f"SET idle_session_timeout = '{SESSION_TIMEOUT_SECONDS:.0f}s'; SET synchronous_commit = off;"
+                f" SET statement_timeout = 0; LISTEN {CHANNEL}"
             )
             while not locks.member:
                 number = random.SystemRandom().randrange(1, 2**31)
@@ -95,10 +100,15 @@ class Locks:
         return locks
 
     async def members(self) -> dict[int, float]:
-        """The replicas that are there, this one too, each with the seconds since its latest statement.
+        """Return all members of the group.
+
+        Returns:
+            For each member's number, this replica's too, the seconds since its latest statement.
 
         Raises:
-            StorageError: this one is not there: its statements do not reach the session that holds its locks.
+            StorageUnavailable: when the connection is lost.
+            StorageError: when this replica is not among the members, because a pooler sends its statements to another
+                session than the one that holds its locks.
         """
         found = await self._run(_MEMBERS, self._group)
         if (self.member, True) not in {(member, mine) for member, mine, _ in found}:
@@ -109,11 +119,18 @@ class Locks:
         return {member: silent for member, _, silent in found}
 
     async def take(self, keys: Collection[int]) -> tuple[set[int], int]:
-        """Takes those of some locks that nobody holds; none of them may be held here already.
+        """Take the locks that no session holds.
+
+        Args:
+            keys: the numbers of the locks, within PostgreSQL's bigint. This session may not hold any of them yet.
 
         Returns:
-            Those that were taken, and the number of the hold. It is drawn after they were: whoever holds one of them
-            later gets a higher one.
+            The locks that were taken, and the epoch of the hold, a fencing token (0 if none was taken). The epoch is
+            drawn after the locks were taken. So a replica that takes one of them later gets a higher epoch.
+
+        Raises:
+            StorageUnavailable: when the connection is lost.
+            StorageError: when the database refuses a statement.
         """
         found = await self._run(
             "SELECT k FROM unnest(%s::bigint[]) AS wanted(k) WHERE pg_try_advisory_lock(k)", [*keys]
@@ -123,25 +140,31 @@ class Locks:
         return {key for (key,) in found}, (await self._run("SELECT nextval('study_operator.holds')"))[0][0]
 
     async def release(self, keys: Collection[int]) -> None:
-        """Lets go of some locks, and tells the others."""
+        """Release some locks, and notify the other replicas."""
         await self._run("SELECT pg_advisory_unlock(k) FROM unnest(%s::bigint[]) AS held(k)", [*keys])
         await self._run(f"NOTIFY {CHANNEL}")
 
     async def leave(self) -> None:
-        """Lets go of everything, and tells the others."""
+        """Release all locks, notify the other replicas, and close the session."""
         await self._run("SELECT pg_advisory_unlock_all()")
         await self._run(f"NOTIFY {CHANNEL}")
         self.close()
 
     def wake(self) -> None:
-        """Ends `pause`."""
+        """End the `pause` that is under way, or the next one."""
         self._woken.set()
 
     async def pause(self, seconds: float) -> bool:
-        """Waits for so long, or until another replica comes, goes or lets go of something, or until `wake`.
+        """Wait until the time is over, another replica joins, leaves or releases locks, or `wake` is called.
+
+        Args:
+            seconds: how long to wait at most.
 
         Returns:
-            Whether it was another replica's doing.
+            Whether another replica has notified this one.
+
+        Raises:
+            StorageUnavailable: when the connection is lost.
         """
         loop, descriptor = asyncio.get_running_loop(), self._connection.fileno()
         loop.add_reader(descriptor, self._woken.set)
@@ -162,10 +185,21 @@ class Locks:
         return bool(others)
 
     def close(self) -> None:
+        """Close the session, and with it all its locks. May be called again."""
         self.lease.over = True
         self._connection.close()
 
-    async def _run(self, statement: str, *values: object) -> list[tuple]:
+    async def _run(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a statement and confirm the lease, because the answer shows that the server has heard this process.
+
+        Returns:
+            The rows of its answer, none for a statement without rows.
+
+        Raises:
+            StorageUnavailable: when the connection is lost, or the answer takes longer than
+                `fence.SESSION_TIMEOUT_SECONDS`.
+            StorageError: when the database refuses the statement.
+        """
         sent = time.monotonic()
         try:
             self._cursor.execute(statement, values or None)
@@ -182,12 +216,13 @@ class Locks:
             self.close()
             raise StorageUnavailable(f"the database has not answered for {SESSION_TIMEOUT_SECONDS:.0f} s") from None
         except asyncio.CancelledError:
-            self.close()  # half a statement is of no use to the next one
+            self.close()  # the connection is in the middle of a statement, so the next one could not run
             raise
         self.lease.confirm(sent)
         return self._cursor.fetchall() if self._cursor.description else []
 
     async def _ready(self, reading: bool) -> None:
+        """Wait until the connection's socket can be read, or else written."""
         loop, descriptor, ready = asyncio.get_running_loop(), self._connection.fileno(), asyncio.Event()
         (loop.add_reader if reading else loop.add_writer)(descriptor, ready.set)
         try:
@@ -197,8 +232,12 @@ class Locks:
 
 
 def _open(database: Database) -> connection:
-    """A connection that does not block once it is open."""
-    deadline = time.monotonic() + _CONNECT
+    """Open a connection that does not block from then on.
+
+    Raises:
+        StorageUnavailable: when it cannot be opened within `_CONNECT_SECONDS`.
+    """
+    deadline = time.monotonic() + _CONNECT_SECONDS
     opened = database.connect(
         async_=True,
         application_name="study-operator locks",
@@ -209,9 +248,9 @@ def _open(database: Database) -> connection:
     )
     try:
         while (state := opened.poll()) != POLL_OK:
-            waits = ([opened], [], []) if state == POLL_READ else ([], [opened], [])
-            if not any(select.select(*waits, max(0.0, deadline - time.monotonic()))):
-                raise psycopg2.OperationalError(f"no answer for {_CONNECT:.0f} s")
+            readers, writers = ([opened], []) if state == POLL_READ else ([], [opened])
+            if not any(select.select(readers, writers, [], max(0.0, deadline - time.monotonic()))):
+                raise psycopg2.OperationalError(f"no answer for {_CONNECT_SECONDS:.0f} s")
     except psycopg2.Error as error:
         where = f'connection to server at "{opened.info.host}", port {opened.info.port} failed'  # as libpq puts it
         opened.close()

@@ -1,4 +1,4 @@
-"""Creates and migrates what the database must hold: Optuna's tables, and the reporting schema beside them."""
+"""Create and migrate the tables and functions in the database: Optuna's tables, and the operator's own schema."""
 
 from __future__ import annotations
 
@@ -12,29 +12,33 @@ from psycopg2.extensions import connection, cursor, quote_ident
 from sqlalchemy.exc import DBAPIError
 
 from study_operator.settings import Settings
-from study_operator.storage.database import Database, StorageError, StorageUnavailable
+from study_operator.storage.database import Database, StorageError, StorageUnavailable, one_row
 from study_operator.storage.predecessors import wait_for_earlier_operators
 from study_operator.storage.reporter import manage_reporter, restrict_public
 
-# The revision of Optuna's tables that the .sql files and trials.py were written for and are tested with.
+# The revision of Optuna's tables that the .sql files and this package are written for and tested with.
 OPTUNA_SCHEMA = "v3.2.0.a"
+# The version of the schema study_operator. An operator does not run with another version than its own.
 REPORTING_SCHEMA = 3
-# Any number that no other program takes in this database; it spells "study" in ASCII.
+# The lock that one migration at a time holds. The number spells "study" in ASCII; no other program may use it here.
 ADVISORY_LOCK = 0x7374756479
 
 log = logging.getLogger(__name__)
 
 
 def migrate(settings: Settings, patience: float = 600.0) -> None:
-    """Brings the database to the state that `study-operator run` needs. May be run any number of times, and
-    by several processes at once: one works, the others wait.
+    """Bring the database to the state that `study-operator run` needs.
+
+    May be run any number of times, and by several processes at once: one works while the others wait for it.
 
     Args:
+        settings: the database, and the reporter's login.
         patience: how long to wait for a database that does not answer, in seconds.
 
     Raises:
         StorageUnavailable: when the database does not answer in that time.
-        StorageError: when it holds something that this version must not touch, or the login lacks a right.
+        StorageError: when the tables have a version that this operator must not touch, or the operator's login lacks
+            a right, or the reporter's login does not exist and the operator may not create it.
     """
     database = Database(settings.dsn)
     lock = _connect_patiently(database, patience)
@@ -67,16 +71,21 @@ def migrate(settings: Settings, patience: float = 600.0) -> None:
 
 
 def check_versions(cursor: cursor, may_be_empty: bool = False) -> int:
-    """Refuses a database whose tables are not those that this version knows.
+    """Refuse a database whose tables have other versions than this operator knows.
+
+    Args:
+        cursor: a transaction in the database.
+        may_be_empty: accept a database without tables, and one whose schema study_operator is older.
 
     Returns:
-        The version of the reporting schema, 0 when there is none.
+        The version of the schema study_operator, 0 when there is none.
 
     Raises:
-        StorageError: saying which version was found, which is needed, and what to do.
+        StorageError: when a version does not fit. The message names the version that was found, the version that is
+            needed, and what to do.
     """
     cursor.execute("SELECT to_regclass('public.alembic_version'), to_regclass('study_operator.schema_version')")
-    optuna_table, reporting_table = cursor.fetchone()
+    optuna_table, reporting_table = one_row(cursor)
     found = None
     if optuna_table:
         cursor.execute("SELECT version_num FROM public.alembic_version")
@@ -90,7 +99,7 @@ def check_versions(cursor: cursor, may_be_empty: bool = False) -> int:
     version = 0
     if reporting_table:
         cursor.execute("SELECT coalesce(max(version), 0) FROM study_operator.schema_version")
-        (version,) = cursor.fetchone()
+        (version,) = one_row(cursor)
     if version > REPORTING_SCHEMA:
         raise StorageError(
             f"the database's study_operator schema has version {version}, newer than this operator's "
@@ -105,6 +114,11 @@ def check_versions(cursor: cursor, may_be_empty: bool = False) -> int:
 
 
 def _connect_patiently(database: Database, patience: float) -> connection:
+    """Connect to the database, and try again for so many seconds when it cannot be reached.
+
+    Raises:
+        StorageUnavailable: when it still cannot be reached then.
+    """
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -118,20 +132,26 @@ def _connect_patiently(database: Database, patience: float) -> connection:
 
 
 def _create_optuna_tables(database: Database) -> None:
-    """Optuna's own code creates its tables and stamps their version."""
+    """Let Optuna's own code create its tables and note their version.
+
+    Raises:
+        psycopg2.Error: when the database refuses, for example because the operator's login lacks a right.
+        StorageUnavailable: when the database cannot be reached.
+    """
     try:
         storage = optuna.storages.RDBStorage(
             "postgresql+psycopg2://", engine_kwargs={"creator": database.connect, "pool_size": 1}
         )
     except DBAPIError as error:
-        raise error.orig from None
+        raise (error if error.orig is None else error.orig) from None
     storage.engine.dispose()
 
 
 def _apply_reporting_schema(cursor: cursor, reporter: str) -> None:
+    """Run the .sql files, in the order in which they need each other, and note the schema's version."""
     for name in ("tables.sql", "reporting.sql", "mirror.sql"):
         text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-        # psql's notation for an identifier, so that an administrator can run the file by hand as well.
+        # The files have psql's notation for an identifier, so that an administrator can run them by hand as well.
         cursor.execute(text.replace(':"reporter"', quote_ident(reporter, cursor)))
     cursor.execute(
         "INSERT INTO study_operator.schema_version (version) SELECT %s"

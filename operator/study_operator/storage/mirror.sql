@@ -1,12 +1,12 @@
--- How the operator writes to a study's trials, and how it hears of what others write to them.
+-- How the operator writes to a study's trials, and how it learns what other programs write to them.
 --
--- Run by `study-operator migrate` after reporting.sql; every statement can be repeated. Nothing here is granted to anybody: the
--- operator's login owns it.
+-- `study-operator migrate` runs this file after reporting.sql. Every statement can be repeated. Only the operator's login, which owns
+-- everything here, has rights on it.
 
--- What others than the operator have written to studies that it serves, and it has not read yet: a row for each trial and
--- transaction, trial 0 being the study's own attributes. Rows are taken out by who reads them. A counter, or the highest id seen,
--- would not do: transactions become visible in another order than they began in. No foreign keys: checking them takes locks
--- for which a notebook would wait while another numbers its trial.
+-- What other programs, such as a notebook, have written to served studies and the operator has not read yet: one row per trial and
+-- transaction. Trial 0 stands for the study's own attributes. The operator deletes the rows that it reads.
+-- A counter or the highest id seen would miss changes, because transactions become visible in another order than they began.
+-- There are no foreign keys, because checking them takes locks: a notebook would wait while another one numbers its trial.
 CREATE TABLE IF NOT EXISTS study_operator.changes (
     study_id integer NOT NULL,
     xact     xid8    NOT NULL DEFAULT pg_current_xact_id(),
@@ -15,8 +15,8 @@ CREATE TABLE IF NOT EXISTS study_operator.changes (
 );
 REVOKE ALL ON study_operator.changes FROM PUBLIC;
 
--- Notes down a change of one of Optuna's rows, and wakes the operator when it is committed. It runs with the rights of its owner,
--- so that a notebook's login needs none.
+-- Stores that one of Optuna's rows has changed, and wakes the operator when the change is committed. The function runs with its
+-- owner's rights, so that a notebook's login needs no rights on the operator's tables.
 CREATE OR REPLACE FUNCTION study_operator.note_change() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -39,8 +39,9 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- Values of objectives are stored with a change of the trial's state. Reports come from pods, a thousand in a second: the operator
--- reads those of its own trials by their ids, and those of others' trials when they end.
+-- Two of Optuna's tables need no trigger. Values of objectives are stored together with a change of the trial's state. Reports come
+-- from pods, up to a thousand a second: the operator reads those of its own trials by their ids, and those of a notebook's trials
+-- when the trials end.
 DO $$
 DECLARE
     watched record;
@@ -59,7 +60,8 @@ BEGIN
     END LOOP;
 END $$;
 
--- Lets a transaction write to a study only by right of its latest hold, which stays the latest until the transaction has ended.
+-- Refuses the transaction unless `holder` is the epoch of the newest hold of the study. The check locks the study's access row, so a
+-- takeover has to wait until the transaction ends.
 CREATE OR REPLACE FUNCTION study_operator.admit(study_id integer, holder bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -69,9 +71,10 @@ BEGIN
     END IF;
 END $$;
 
--- Stores what belongs together, whole or not at all. model/batch.py says what a change is, storage/storing.py what is in the JSON.
--- Everything is checked before anything is written: `outcome` is 'stored', 'full' (no more trials may be started) or 'stale' (the
--- rows are not what the caller knows; `detail` says how). `at` is the time that was stored, `ids` are the new trials'.
+-- Stores a batch of changes, whole or not at all. model/batch.py says what a change is, storage/batch_writer.py what the JSON has.
+-- Everything is checked before anything is written. `outcome` is 'stored', 'full' (no more trials may be started) or 'stale' (the
+-- rows are not as the caller knows them; `detail` says how). `at` is the time that was stored, in UTC; `ids` are the trial_ids of the
+-- new trials, in their order.
 CREATE OR REPLACE FUNCTION study_operator.store(
     study_id integer, changes jsonb, OUT outcome text, OUT detail text, OUT at timestamp, OUT ids integer[])
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

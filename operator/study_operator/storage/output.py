@@ -1,4 +1,4 @@
-"""What has been read from the logs of trials that report by what they print."""
+"""Stores what the operator has read from the logs of trials that report by printing lines."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from study_operator.storage.database import Database
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What some lines of one pod's log say, to be stored with the position behind them.
+class OutputBatch:
+    """The content of some lines of one pod's log. It is stored together with the position after these lines.
 
-    `reports` are intermediate values by step, in their order; `values` the last value of each name; `bad` how many
-    lines could not be read, and `last_bad` the latest of them in words.
+    Attributes:
+        reports: steps and intermediate values, in the order of the lines.
+        values: the last value of each objective and constraint in these lines, by name.
+        bad: how many lines look like a report and could not be read.
+        last_bad: the latest of these lines, and what is wrong with it.
     """
 
     reports: Sequence[tuple[int, float]] = ()
@@ -32,23 +35,26 @@ class Batch:
         return bool(self.reports or self.values or self.bad)
 
 
-class Stored(Enum):
-    """What came of storing a batch: done; nothing, for somebody else has read on from there; nothing, for the trial has
-    ended."""
+class OutputStored(Enum):
+    """What `Output.store` did with a batch."""
 
-    DONE = "Done"
-    STALE = "Stale"
-    ENDED = "Ended"
+    DONE = "Done"  # the batch is stored
+    STALE = "Stale"  # nothing is stored, because another reader has stored something of this log in the meantime
+    ENDED = "Ended"  # nothing is stored, because the trial has ended
 
 
 class Output:
-    """The output of all trials in one database. Every method blocks; call from the storage threads."""
+    """Store the output of trials in one database. All methods block, so call them from the pool's threads.
+
+    Every method raises `StorageUnavailable` when the connection fails, and `StorageError` when the database refuses a
+    statement.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def position(self, trial_id: int, pod_uid: str) -> Position | None:
-        """How far the log of a pod has been read; None when nothing of it has been stored."""
+        """Return how far the log of a pod has been read, None when nothing of it has been stored."""
         with self._database.transaction() as cursor:
             cursor.execute(
                 "SELECT position FROM study_operator.log_positions WHERE trial_id = %s AND pod_uid = %s",
@@ -57,19 +63,33 @@ class Output:
             found = cursor.fetchone()
             return None if found is None else Position.of_text(found[0])
 
-    def store(self, trial_id: int, pod_uid: str, before: Position | None, after: Position, batch: Batch) -> Stored:
-        """Stores a batch and the position behind it, both or neither: a crash at any moment loses and doubles nothing.
+    def store(
+        self, trial_id: int, pod_uid: str, before: Position | None, after: Position, batch: OutputBatch
+    ) -> OutputStored:
+        """Store a batch and the position after it, both or neither. So a crash at any moment loses and doubles nothing.
 
-        As with `report()` of reporting.sql, the trial's row is locked against its end, a step's first value stands,
-        and the commit does not wait for the disk: a position that is lost with its values is read on from again.
+        As in `store_report()` of reporting.sql, a lock on the trial's row keeps the trial from ending meanwhile, the
+        first value of a step stands, and the commit does not wait for the disk. If the server loses such a commit, it
+        loses position and values together, and the lines are read again.
 
         Args:
-            before: the position that was stored last, None when there was none. It is compared, so that of two readers
-                of one log (a process that is just being replaced) only one stores.
+            trial_id: the trial that printed the lines.
+            pod_uid: the UID of its pod.
+            before: the position that was stored last, None when there was none. The batch is stored only if the
+                database has the same position. So if two processes read one log while one replaces the other, only one
+                of them stores.
+            after: the position after the batch.
+            batch: what the lines say.
+
+        Returns:
+            Whether the batch was stored, or why not.
+
+        Raises:
+            NotHeld: when this process does not serve the trial's study.
         """
         with self._database.transaction(trial_id=trial_id) as cursor:
             if (study_id := _running(cursor, trial_id)) is None:
-                return Stored.ENDED
+                return OutputStored.ENDED
             cursor.execute("SET LOCAL synchronous_commit = off")
             if before is None:
                 cursor.execute(
@@ -85,7 +105,7 @@ class Output:
                     (after.as_text(), _json(batch.values), trial_id, pod_uid, before.as_text()),
                 )
             if cursor.rowcount != 1:
-                return Stored.STALE
+                return OutputStored.STALE
             if batch.reports:
                 execute_values(
                     cursor,
@@ -103,19 +123,30 @@ class Output:
                 )
             if batch.reports or batch.bad:
                 cursor.execute("SELECT pg_notify('study_operator', %s)", (str(study_id),))
-            return Stored.DONE
+            return OutputStored.DONE
 
     def finish(self, trial_id: int, objectives: Sequence[str], constraints: Sequence[str]) -> tuple[str, ...]:
-        """Stores the last value of each objective and constraint as the result of a trial whose program has ended well.
-        May be repeated: a result that is there stays as it is.
+        """Store the last value of each objective and constraint as the result of a trial.
+
+        To be called when the trial's program has ended well. May be repeated, because an existing result stays as it
+        is. Nothing is stored for a trial that has ended already.
+
+        Args:
+            trial_id: the trial.
+            objectives: the names of all objectives, in their order.
+            constraints: the names of all constraints.
 
         Returns:
-            The objectives without a value; then nothing is stored.
+            The objectives without a value. If there are any, nothing is stored.
+
+        Raises:
+            NotHeld: when this process does not serve the trial's study.
         """
         with self._database.transaction(trial_id=trial_id) as cursor:
             if _running(cursor, trial_id) is None:
                 return ()
-            # Of several pods the latest that named it: one that goes on from a checkpoint may have nothing more to say.
+            # Each name's value is the latest of all pods, because a pod that resumes from a checkpoint may not print it
+            # again.
             cursor.execute(
                 "SELECT vals FROM study_operator.log_positions WHERE trial_id = %s ORDER BY updated_at", (trial_id,)
             )
@@ -135,18 +166,22 @@ class Output:
 
 
 def _running(cursor: cursor, trial_id: int) -> int | None:
-    """The study of a RUNNING trial, which cannot end before this transaction does; None when it has ended."""
+    """Return the study_id of a RUNNING trial, and keep the trial from ending before this transaction does.
+
+    None when the trial has ended, or does not exist.
+    """
     cursor.execute("SELECT study_id, state::text FROM trials WHERE trial_id = %s FOR SHARE", (trial_id,))
     found = cursor.fetchone()
     return found[0] if found is not None and found[1] == "RUNNING" else None
 
 
 def _json(values: Mapping[str, float]) -> str:
-    """Numbers as texts: JSON has neither NaN nor infinities."""
+    """Return values as a JSON object of texts, because JSON has neither NaN nor infinities."""
     return json.dumps({name: repr(value) for name, value in values.items()})
 
 
 def _intermediate(value: float) -> tuple[float | None, str]:
+    """Return an intermediate value as Optuna stores it: a finite number or NULL, and its type."""
     if math.isnan(value):
         return None, "NAN"
     if math.isinf(value):

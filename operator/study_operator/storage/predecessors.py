@@ -1,4 +1,4 @@
-"""Operators of an earlier version, which end when they find that the database has been migrated."""
+"""Operators of an earlier version. They end when they find that the database has been migrated."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ import time
 
 from psycopg2.extensions import connection
 
-# An operator looks at the schema's version every 5 s and ends when it is not its own. One that hangs is not waited for.
-PATIENCE = 30.0
+from study_operator.storage.database import one_row
+
+# An operator checks the schema's version every 5 s and ends when it is not its own. The migration does not wait longer
+# than this for an operator that hangs.
+PATIENCE_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
 
-def wait_for_earlier_operators(lock: connection, patience: float = PATIENCE) -> None:
-    """Waits until the operators that were connected when the database was migrated have gone: in a rolling update the
-    earlier one still runs, and 0.1.0 knows nothing of the locks by which later ones keep out of each other's way.
+def wait_for_earlier_operators(lock: connection, patience: float = PATIENCE_SECONDS) -> None:
+    """Wait until the operators that were connected when the database was migrated have ended.
+
+    In a rolling update the earlier operator still runs. Version 0.1.0 does not know the locks by which later versions
+    share the studies, so both would serve the same study.
 
     Args:
-        lock: the connection that holds the lock of the migration, which is committed. Others that wait for that lock
-            are no operators at work.
-        patience: in seconds.
+        lock: the connection that holds the migration's lock; the migration is committed. Connections that wait for
+            this lock belong to other migrations, so they do not count.
+        patience: how long to wait at most, in seconds.
     """
     with lock, lock.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
-        (migrated,) = cursor.fetchone()
+        (migrated,) = one_row(cursor)
     deadline = time.monotonic() + patience
     while True:
         with lock, lock.cursor() as cursor:
@@ -34,7 +39,7 @@ def wait_for_earlier_operators(lock: connection, patience: float = PATIENCE) -> 
                 " AND pid <> pg_backend_pid() AND wait_event IS DISTINCT FROM 'advisory'",
                 (migrated,),
             )
-            (connections,) = cursor.fetchone()
+            (connections,) = one_row(cursor)
         if not connections:
             return
         if time.monotonic() > deadline:

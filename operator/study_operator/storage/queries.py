@@ -1,4 +1,4 @@
-"""The statements that read trials from Optuna's tables, for whoever has a cursor."""
+"""The statements that read a study's trials. Each function runs in the transaction of the cursor that it is given."""
 
 from __future__ import annotations
 
@@ -23,21 +23,26 @@ from study_operator.model.trial import (
     TrialState,
 )
 
-# What Optuna stores as NULL and a word, PostgreSQL's own infinities and NaN being unknown to other databases.
+# Optuna stores these values as NULL and a word, because not every database has infinities and NaN.
 INFINITIES = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
 
 
 def counts_of(cursor: cursor, study_id: int) -> dict[TrialState, int]:
-    """How many trials there are by state."""
+    """Count a study's trials by state. A state without trials is missing."""
     cursor.execute("SELECT state::text, count(*) FROM trials WHERE study_id = %s GROUP BY 1", (study_id,))
     return {TrialState[state]: count for state, count in cursor.fetchall()}
 
 
 def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dict[int, TrialRow]:
-    """RUNNING trials, and those numbered in `with_jobs`, by number.
+    """Return the RUNNING trials and those that have a Job, by number.
 
-    Parameters and reports are read of those alone that are not in `with_jobs`: only a trial without a Job is judged by
-    them, or gets one, and a thousand running trials have ten thousand of each.
+    Parameters and reports are read only for trials without a Job, because only those are started or judged by them.
+    A thousand running trials have ten thousand parameters and reports.
+
+    Args:
+        cursor: the transaction.
+        study_id: the study.
+        with_jobs: numbers of the trials that have a Job.
     """
     cursor.execute(
         "SELECT t.trial_id, t.number, t.state::text, t.datetime_complete, a.value_json,"
@@ -73,13 +78,13 @@ def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dic
 
 
 def params_of(cursor: cursor, ids: list[int]) -> dict[int, tuple[dict[str, Any], dict[str, BaseDistribution]]]:
-    """Parameters and their distributions by trial_id, in the order in which they were suggested."""
+    """Return parameters and distributions, each by name in the order in which they were suggested, by trial_id."""
     cursor.execute(
         "SELECT trial_id, param_name, param_value, distribution_json FROM trial_params"
         " WHERE trial_id = ANY(%s) ORDER BY param_id",
         (ids,),
     )
-    parsed: dict[str, BaseDistribution] = {}  # a study has few distinct ones; parsing is the slow part
+    parsed: dict[str, BaseDistribution] = {}  # a study has few distinct distributions, and parsing them is slow
     found: dict[int, tuple[dict[str, Any], dict[str, BaseDistribution]]] = {i: ({}, {}) for i in ids}
     for trial_id, name, value, text in cursor.fetchall():
         distribution = parsed.get(text) or parsed.setdefault(text, json_to_distribution(text))
@@ -89,6 +94,7 @@ def params_of(cursor: cursor, ids: list[int]) -> dict[int, tuple[dict[str, Any],
 
 
 def values_of(cursor: cursor, ids: list[int]) -> dict[int, list[float]]:
+    """Return the final values, one per objective, by trial_id. A trial without values is missing."""
     cursor.execute(
         "SELECT trial_id, value, value_type::text FROM trial_values WHERE trial_id = ANY(%s) ORDER BY objective", (ids,)
     )
@@ -99,6 +105,12 @@ def values_of(cursor: cursor, ids: list[int]) -> dict[int, list[float]]:
 
 
 def reports_of(cursor: cursor, after: list[tuple[int, int]]) -> list[Report]:
+    """Return the reports of some trials, in the order in which they were stored.
+
+    Args:
+        cursor: the transaction.
+        after: for each trial its trial_id and the report_id of the last report that is already known, 0 for none.
+    """
     cursor.execute(
         "SELECT v.trial_intermediate_value_id, v.trial_id, v.step, v.intermediate_value,"
         " v.intermediate_value_type::text"
@@ -114,7 +126,7 @@ def reports_of(cursor: cursor, after: list[tuple[int, int]]) -> list[Report]:
     ]
 
 
-# Trials that end with values but break a constraint are noted down as infeasible.
+# A trial that ends with values but breaks a constraint has an incident of the kind Infeasible.
 _FEASIBLE = (
     "NOT EXISTS (SELECT FROM study_operator.incidents i WHERE i.trial_id = t.trial_id AND i.kind = 'Infeasible')"
 )
@@ -122,8 +134,13 @@ _FEASIBLE = (
 
 @dataclass(frozen=True)
 class Best:
-    """The best trial of a study, None while there is none, when as much had been `seen`: how many trials were COMPLETE,
-    and how many of them infeasible."""
+    """The best trial of a study at some time.
+
+    Attributes:
+        seen: how many trials were COMPLETE then, and how many of those were infeasible.
+        trial_id: the best trial's, None when there was none.
+        trial: the best trial, None when there was none.
+    """
 
     seen: tuple[int, int]
     trial_id: int | None
@@ -131,10 +148,13 @@ class Best:
 
 
 def best_of(cursor: cursor, study_id: int, seen: tuple[int, int], before: Best | None) -> Best:
-    """The best feasible COMPLETE trial by the first objective; of equals the earliest, as in Optuna.
+    """Return the feasible COMPLETE trial with the best first objective; of equal trials the earliest, as Optuna does.
 
     Args:
-        before: what was the best some time ago, which need not be read again if it still is.
+        cursor: the transaction.
+        study_id: the study.
+        seen: how many trials are COMPLETE now, and how many of those are infeasible.
+        before: an earlier result. Its trial is not read again if it is still the best.
     """
     cursor.execute(
         "SELECT t.trial_id FROM trials t JOIN trial_values v ON v.trial_id = t.trial_id AND v.objective = 0"
@@ -153,7 +173,7 @@ def best_of(cursor: cursor, study_id: int, seen: tuple[int, int], before: Best |
 
 
 def points_of(cursor: cursor, study_id: int) -> dict[int, list[float]]:
-    """The final values of every feasible COMPLETE trial, by trial_id, in order of number."""
+    """Return the final values of every feasible COMPLETE trial by trial_id, in the order of the trials' numbers."""
     cursor.execute(
         "SELECT t.trial_id, v.value, v.value_type::text FROM trials t JOIN trial_values v USING (trial_id)"
         f" WHERE t.study_id = %s AND t.state = 'COMPLETE' AND {_FEASIBLE} ORDER BY t.number, v.objective",
@@ -166,7 +186,7 @@ def points_of(cursor: cursor, study_id: int) -> dict[int, list[float]]:
 
 
 def complete_trials(cursor: cursor, ids: list[int]) -> list[BestTrial]:
-    """Some COMPLETE trials whole, in the order of `ids`."""
+    """Return whole COMPLETE trials, in the order of their trial_ids in `ids`."""
     cursor.execute(
         "SELECT t.trial_id, t.number, a.value_json FROM trials t"
         " LEFT JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND a.key = %s"
@@ -180,7 +200,16 @@ def complete_trials(cursor: cursor, ids: list[int]) -> list[BestTrial]:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a study beside its trials, as `Rows` has it."""
+    """What the database knows about a study beside its trials.
+
+    Attributes:
+        incidents: how many incidents there are, by class.
+        broken: how many COMPLETE trials broke a constraint. They are among the infeasible incidents.
+        clock: for how long the study has been active.
+        bad_reports: how many lines looked like a report and could not be read.
+        last_bad_report: the latest of these lines and what is wrong with it, empty when there is none.
+        changed: whether another program than the operator has written to the study, which the operator has not read.
+    """
 
     incidents: Mapping[FailureClass, int]
     broken: int
@@ -191,11 +220,9 @@ class Facts:
 
 
 def facts_of(cursor: cursor, study_id: int) -> Facts:
-    """Incidents by class, and how many of them are COMPLETE trials that broke a constraint; for how long the study has
-    been active; how many lines could not be read as a report, and the latest of them; whether somebody else has written
-    to it. In one round trip."""
+    """Read the facts about a study, in one round trip. They are all empty for a study that has no access row."""
     cursor.execute(
-        # The clock starts with our own first trial: what a notebook runs itself has the times of its own time zone.
+        # The clock starts with the first trial that has a Job, because Optuna in a notebook stores local times.
         "SELECT (SELECT t.datetime_start FROM trials t JOIN trial_system_attributes j USING (trial_id)"
         " WHERE t.study_id = a.study_id AND j.key = %s ORDER BY t.number LIMIT 1), a.paused_at, a.paused_seconds,"
         " (SELECT jsonb_object_agg(i.kind, i.count) FROM"
@@ -224,7 +251,13 @@ def facts_of(cursor: cursor, study_id: int) -> Facts:
 
 
 def recent_failures_of(cursor: cursor, study_id: int, most: int = 5) -> tuple[tuple[int, Failure], ...]:
-    """The latest incidents that people may have to see to, the latest first."""
+    """Return the trial numbers and failures of the latest incidents that may need a user's attention, latest first.
+
+    Args:
+        cursor: the transaction.
+        study_id: the study.
+        most: how many to return at most.
+    """
     cursor.execute(
         "SELECT t.number, i.reason, i.message, i.exit_code, i.last_log_line, i.kind"
         " FROM study_operator.incidents i JOIN trials t USING (trial_id)"
@@ -232,4 +265,7 @@ def recent_failures_of(cursor: cursor, study_id: int, most: int = 5) -> tuple[tu
         " ORDER BY i.incident_id DESC LIMIT %s",
         (study_id, most),
     )
-    return tuple((number, Failure(*rest, kind=FailureClass(kind))) for number, *rest, kind in cursor.fetchall())
+    return tuple(
+        (number, Failure(reason, message, exit_code, last_log_line, FailureClass(kind)))
+        for number, reason, message, exit_code, last_log_line, kind in cursor.fetchall()
+    )

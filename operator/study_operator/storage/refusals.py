@@ -1,10 +1,10 @@
-"""How often the database has refused what pods sent."""
+"""Counts of the calls from pods that the database has refused."""
 
 from __future__ import annotations
 
 from study_operator.storage.database import Database
 
-# The SQLSTATEs of reporting.sql, each with a sequence that counts it, as the metric names them.
+# The SQLSTATEs of reporting.sql and the reasons that the metric gives for them. A sequence counts each.
 _REASONS = {
     "so001": "WrongKey",
     "so002": "NotRunning",
@@ -15,10 +15,14 @@ _REASONS = {
 
 
 def refusals(database: Database) -> dict[str, int]:
-    """The number of refused calls by reason since the database was made, of all studies together.
+    """Count the refused calls of all studies together, since the schema study_operator was created.
+
+    Returns:
+        The number of refused calls by reason.
 
     Raises:
-        StorageUnavailable, StorageError: as their names say.
+        StorageUnavailable: when the database cannot be reached.
+        StorageError: when the database refuses the query, for example because a sequence is missing.
     """
     counts = " UNION ALL ".join(
         f"SELECT '{reason}', CASE WHEN is_called THEN last_value ELSE 0 END FROM study_operator.refused_{code}"

@@ -1,7 +1,7 @@
-"""The login that all trials' pods share: its limits, what is taken from it, and what it can give itself again.
+"""The reporter, the login that all trials' pods share: its password, its limits, and the rights that it must not have.
 
-PostgreSQL lets every login change its own password and settings, and each of its sessions lift the limits that the
-settings are. So the operator looks every few seconds: `Guard`.
+PostgreSQL lets every login change its own password and settings, and every session lift the limits that come from
+these settings. So the operator checks the login and its sessions every few seconds, by `Guard`.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor, encrypt_password, make_dsn
 
 from study_operator.settings import Settings
-from study_operator.storage.database import Database, StorageError
+from study_operator.storage.database import Database, StorageError, one_row
 
-# A pod that hangs, on purpose or not, must not hold locks or connections for long.
+# A pod that hangs, by accident or on purpose, must not hold locks or connections for long.
 LIMITS = {
     "statement_timeout": "10s",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "10s",
     "idle_session_timeout": "60s",
 }
-# These only a superuser can set, and a session cannot lift them. What a pod sends, and fails, fills no log: each
-# refusal is counted instead, and the pod is told.
+# Only a superuser can set these, and no session can lift them. A failed statement of a pod does not fill the server's
+# log, because each refusal is counted, and the pod gets the error. temp_file_limit is in kB.
 _SUPERUSERS_LIMITS = {"log_min_messages": "fatal", "log_min_error_statement": "panic", "temp_file_limit": "65536"}
-# A session breaks the limits, and is ended, after so many seconds; reports take milliseconds.
-LONGEST_TRANSACTION, LONGEST_IDLE = 20, 120
-_ITERATIONS = 4096  # PostgreSQL's default
-# What PUBLIC may execute and only a superuser can revoke: watching and ending other connections of the same role; large
-# objects and messages in the write-ahead log, which fill the disk; locks that the operator's own work waits for.
+# The operator ends a session whose transaction or idle time lasts longer. Reports take milliseconds.
+LONGEST_TRANSACTION_SECONDS, LONGEST_IDLE_SECONDS = 20, 120
+_SCRAM_ITERATIONS = 4096  # PostgreSQL's default
+# Functions that PUBLIC may execute unless a superuser revokes it. By them a pod could watch and end other pods'
+# connections, fill the disk with large objects or messages in the write-ahead log, or take locks that the operator
+# waits for.
 _FUNCTIONS = (
     r"^(pg_stat_get_activity|pg_stat_get_backend_activity|pg_terminate_backend|pg_cancel_backend"
     r"|lo_create|lo_creat|lo_from_bytea|lo_import|pg_logical_emit_message|pg_(try_)?advisory_(xact_)?lock(_shared)?)$"
@@ -43,9 +44,13 @@ log = logging.getLogger(__name__)
 
 
 def manage_reporter(cursor: cursor, settings: Settings) -> None:
-    """Creates the reporter's login, or sets its password and limits anew."""
+    """Create the reporter's login, or set its password and limits again.
+
+    Raises:
+        psycopg2.Error: when the database refuses, for example because the operator's login may not create roles.
+    """
     role = sql.Identifier(settings.reporter_user)
-    # The verifier is computed here, so that the password itself never reaches the server's log.
+    # The verifier is computed here, so that the password itself cannot reach the server's log.
     verifier = _verifier(cursor, settings.reporter_user, settings.reporter_password)
     cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (settings.reporter_user,))
     verb = sql.SQL("ALTER" if cursor.fetchone() else "CREATE")
@@ -59,18 +64,28 @@ def manage_reporter(cursor: cursor, settings: Settings) -> None:
     for name, value in (LIMITS | (_SUPERUSERS_LIMITS if superuser else {})).items():
         cursor.execute(sql.SQL("ALTER ROLE {} SET {} = {}").format(role, sql.Identifier(name), sql.Literal(value)))
     cursor.execute("SELECT pg_has_role(current_user, %s, 'USAGE')", (settings.reporter_user,))
-    if not cursor.fetchone()[0]:  # who has the role may see and end its sessions
+    (is_member,) = one_row(cursor)
+    if not is_member:  # a member of the role may see and end its sessions
         cursor.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(role))
 
 
 def restrict_public(cursor: cursor, reporter: str) -> None:
-    """Takes from PUBLIC, and so from the reporter, what PostgreSQL gives everybody, as far as this login's rights go;
-    of the rest the administrator is told."""
+    """Revoke from PUBLIC, and so from the reporter, the rights that PostgreSQL grants to every login.
+
+    Revokes what the operator's own login may revoke, and logs a warning about the rest.
+
+    Args:
+        cursor: a transaction of the operator's own login.
+        reporter: the name of the reporter's login.
+
+    Raises:
+        psycopg2.Error: when the database refuses.
+    """
     cursor.execute(
         "SELECT current_database(), pg_has_role(d.datdba, 'USAGE'), pg_has_role(n.nspowner, 'USAGE')"
         " FROM pg_database d, pg_namespace n WHERE d.datname = current_database() AND n.nspname = 'public'"
     )
-    name, owns_database, owns_schema = cursor.fetchone()
+    name, owns_database, owns_schema = one_row(cursor)
     role, database = sql.Identifier(reporter), sql.Identifier(name)
     if owns_database:
         cursor.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(database))
@@ -84,13 +99,14 @@ def restrict_public(cursor: cursor, reporter: str) -> None:
             " WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ %s",
             (_FUNCTIONS,),
         )
-        cursor.execute(f"REVOKE EXECUTE ON FUNCTION {cursor.fetchone()[0]} FROM PUBLIC")
+        (functions,) = one_row(cursor)
+        cursor.execute(f"REVOKE EXECUTE ON FUNCTION {functions} FROM PUBLIC")
     if not (owns_database and owns_schema and superuser):
         log.warning("not all rights of PUBLIC could be revoked; docs/install.md has the SQL for an administrator")
     cursor.execute(
         "SELECT current_setting('max_prepared_transactions'), pg_has_role(current_user, %s, 'USAGE')", (reporter,)
     )
-    prepared, member = cursor.fetchone()
+    prepared, member = one_row(cursor)
     if prepared != "0":
         log.warning("the server allows prepared transactions, whose locks outlive their session: docs/security.md")
     if not member:
@@ -103,11 +119,12 @@ def restrict_public(cursor: cursor, reporter: str) -> None:
 
 
 def renew_reporter(database: Database, settings: Settings) -> None:
-    """Makes good what a pod may have done to the role that it shares with the others.
+    """Set the reporter's password and limits again, because a pod may have changed them.
 
     Raises:
-        StorageUnavailable: when the database does not answer.
-        StorageError: when the role cannot be changed: the login has lost the right, or somebody else is changing it.
+        StorageUnavailable: when the database cannot be reached.
+        StorageError: when the role cannot be changed, because the operator's login has lost the right, or because
+            another session is changing the role.
     """
     try:
         with database.transaction() as cursor:
@@ -117,25 +134,32 @@ def renew_reporter(database: Database, settings: Settings) -> None:
 
 
 class Ended(NamedTuple):
-    """A session that was ended: its client's address, and why."""
+    """A session of the reporter that the operator has ended: its client's address, and why."""
 
     address: str
     why: str
 
 
 class Guard:
-    """Watches the reporter's login, in every database of the server. Methods block; call them from one thread."""
+    """Watch the reporter's login, in every database of the server. The methods block, so call them from one thread.
+
+    Args:
+        settings: the operator's own login, and the reporter's.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._database = Database(settings.dsn)
 
     def end_sessions(self) -> list[Ended]:
-        """Ends the sessions that have lifted a limit, or hold a lock of a kind that no report needs.
+        """End the sessions that have lifted a limit, or hold an advisory lock, which no report needs.
+
+        Returns:
+            The sessions that were ended.
 
         Raises:
-            StorageUnavailable: when the database does not answer.
-            StorageError: when the operator's login may not see or end them.
+            StorageUnavailable: when the database cannot be reached.
+            StorageError: when the operator's login may not see or end the sessions.
         """
         with self._database.transaction() as cursor:
             cursor.execute(
@@ -149,15 +173,20 @@ class Guard:
                 " THEN 'an advisory lock' END AS why"
                 " FROM pg_stat_activity a WHERE usename = %(role)s)"
                 " SELECT address, why FROM session WHERE why IS NOT NULL AND pg_terminate_backend(pid)",
-                {"role": self._settings.reporter_user, "busy": LONGEST_TRANSACTION, "idle": LONGEST_IDLE},
+                {
+                    "role": self._settings.reporter_user,
+                    "busy": LONGEST_TRANSACTION_SECONDS,
+                    "idle": LONGEST_IDLE_SECONDS,
+                },
             )
             return [Ended(*row) for row in cursor.fetchall()]
 
     def is_changed(self) -> bool:
-        """Whether somebody has changed the role's password or limits.
+        """Return whether the role's password or limits are other than the operator has set them.
 
         Raises:
-            StorageUnavailable, StorageError: as their names say.
+            StorageUnavailable: when the database cannot be reached.
+            StorageError: when the database refuses the query.
         """
         with self._database.transaction() as cursor:
             cursor.execute(
@@ -173,40 +202,44 @@ class Guard:
         try:
             psycopg2.connect(self._own_login()).close()
         except psycopg2.OperationalError as error:
-            # Other reasons not to be let in are not in the role. libpq keeps no SQLSTATE of this, only the words.
+            # Other reasons for a refused login do not lie in the role. libpq keeps only the message, no SQLSTATE.
             return "password authentication failed" in str(error)
         return False
 
     def renew(self) -> None:
-        """As `renew_reporter`."""
+        """Call `renew_reporter` for this login."""
         renew_reporter(self._database, self._settings)
 
     def _own_login(self) -> str:
-        """Where the operator connects, as a pod."""
+        """Return a connection string to the operator's own database with the reporter's login."""
         login = {"user": self._settings.reporter_user, "password": self._settings.reporter_password}
         return make_dsn(self._settings.dsn, **login, application_name="study-operator-guard")
 
 
 def _verifier(cursor: cursor, role: str, password: str) -> str:
-    """What PostgreSQL stores of a password (RFC 5802, as libpq's PQencryptPasswordConn makes it). The salt is made from
-    the password, and not at random: PgBouncer's copy of the verifier stays right when the password is set again."""
-    if not password.isascii() or not password.isprintable():  # libpq has the normal form of other characters
+    """Return the SCRAM-SHA-256 verifier that PostgreSQL stores of a password.
+
+    It is made as libpq's PQencryptPasswordConn makes it; see RFC 5802 for the salt and the keys. The salt is derived
+    from the password instead of drawn at random. So PgBouncer's copy of the verifier stays right when the same password
+    is set again.
+    """
+    if not password.isascii() or not password.isprintable():  # libpq normalises other characters (SASLprep)
         return encrypt_password(password, role, cursor.connection, "scram-sha-256")
     salt = hmac.digest(password.encode(), f"salt of {role}".encode(), "sha256")[:16]
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _ITERATIONS)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _SCRAM_ITERATIONS)
     stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server_key = hmac.digest(salted, b"Server Key", "sha256")
-    salt, stored_key, server_key = (base64.b64encode(part).decode() for part in (salt, stored_key, server_key))
-    return f"SCRAM-SHA-256${_ITERATIONS}:{salt}${stored_key}:{server_key}"
+    salt_text, stored_text, server_text = (base64.b64encode(part).decode() for part in (salt, stored_key, server_key))
+    return f"SCRAM-SHA-256${_SCRAM_ITERATIONS}:{salt_text}${stored_text}:{server_text}"
 
 
 def _is_superuser(cursor: cursor) -> bool:
     cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
-    return cursor.fetchone()[0]
+    return bool(one_row(cursor)[0])
 
 
 def _connections(cursor: cursor) -> int:
-    """How many connections the reporter may have: the operator, and an administrator, always find one."""
+    """Return how many connections the reporter may have, so that the operator and an administrator always get one."""
     cursor.execute("SELECT current_setting('max_connections')::int")
-    (most,) = cursor.fetchone()
+    (most,) = one_row(cursor)
     return max(most // 2, most - max(40, most // 5))

@@ -1,34 +1,36 @@
--- What a trial's pod may do in the database, and all of it.
+-- The reporting functions: everything that a trial's pod may do in the database.
 --
--- Pods log in as one role, :"reporter" (study_reporter unless configured otherwise). It owns nothing, reads no table
--- and may execute the seven functions at the end of this file. One of them is for new programs: submit(message, proof). A message
--- says what to do, as JSON; the proof shows that its sender has the key of the trial's study, and is of use for this message only.
--- So the key itself is in no query, which PostgreSQL shows to all other connections of the same role (pg_stat_activity), in no
--- log, and in nothing that a connection keeps: a pooler may hand each call to another one.
+-- All pods log in as one role, the reporter :"reporter" (study_reporter unless configured otherwise). It owns nothing and reads no
+-- table. It may execute the seven functions at the end of this file. New programs use only one of them: submit(message, proof).
+-- The message says what to do, as JSON. The proof shows that its sender has the key of the trial's study, and it is valid for this
+-- message only. So the key itself is in no query: PostgreSQL shows queries to all other connections of the same role
+-- (pg_stat_activity). It is in no log either, and in nothing that a connection keeps, so a pooler may send each call over another
+-- connection.
 --
--- The six others are those of earlier versions. They find the key in a setting of the connection, which PostgreSQL shows to
--- nobody else: `options=-c study_operator.key=...`. A pooler does not pass that on.
+-- The six other functions are those of earlier versions. They find the key in a setting of the connection, which PostgreSQL shows to
+-- no other connection: `options=-c study_operator.key=...`. A pooler does not pass this setting on.
 --
--- Keys are stored as SHA-256 hashes: they are 256 random bits, so a slow hash adds nothing.
+-- Keys are stored as SHA-256 hashes. A slow hash would add nothing, because keys are 256 random bits.
 --
--- Run by `study-operator migrate` after tables.sql; every statement can be repeated.
--- SQLSTATEs, and each is counted: SO001 wrong key, SO002 trial is not running, SO003 bad argument, SO004 the study has several
--- objectives, SO005 a later message came first.
+-- `study-operator migrate` runs this file after tables.sql. Every statement can be repeated.
+-- The SQLSTATEs of refusals, each of which is counted: SO001 wrong key, SO002 the trial is not running, SO003 bad argument, SO004 the
+-- study has several objectives, SO005 a later message came first.
 
--- Part 1. Who may do something: each of by_proof() and by_setting() returns the trial that a caller may act on, or refuses.
+-- Part 1. Who may call: by_proof() and by_setting() return the trial that the caller may act on, or refuse the call.
 
 DO $$ BEGIN
     IF to_regtype('study_operator.caller') IS NULL THEN
         CREATE TYPE study_operator.caller AS (trial_id integer, study_id integer, state text, objectives integer);
     END IF;
-    -- Of schema 2. Calls under way while it is migrated may still need them, so the migration after that one removes them.
+    -- Functions of schema 2. A call that is under way during the migration from it may still need them, so only a later migration
+    -- drops them.
     IF (SELECT max(version) FROM study_operator.schema_version) >= 3 THEN
         DROP FUNCTION IF EXISTS study_operator.store_result(integer, double precision[], boolean, jsonb, text, boolean);
         DROP FUNCTION IF EXISTS study_operator.authorise(integer);
     END IF;
 END $$;
 
--- Refuses a call, and counts it.
+-- Refuses a call, and counts the refusal.
 CREATE OR REPLACE FUNCTION study_operator.refuse(code text, message text, detail text DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -39,6 +41,7 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message, DETAIL = detail;
 END $$;
 
+-- Refuses a call whose key is wrong.
 CREATE OR REPLACE FUNCTION study_operator.refuse_key(trial_id integer)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -46,17 +49,17 @@ BEGIN
         'STUDY_STORAGE_KEY and STUDY_TRIAL_ID must be those of this trial''s own pod.');
 END $$;
 
--- 32 bytes, each bit of which tells whether those of the arguments differ. The text form of a bit string is 'x' and hexadecimal
--- digits; bit_send() puts four bytes with its length in front.
+-- Returns a XOR b, each of 32 bytes. PostgreSQL has XOR for bit strings only. The text form of a bit string is 'x' and hexadecimal
+-- digits; bit_send() puts the length in front, in four bytes.
 CREATE OR REPLACE FUNCTION study_operator.xor(a bytea, b bytea) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
     SELECT substr(bit_send(('x' || encode(a, 'hex'))::bit(256) # ('x' || encode(b, 'hex'))::bit(256)), 5)
 $$;
 
--- Whether who made the proof has the key. As in SCRAM (RFC 5802) the proof is
+-- Returns whether the sender of the proof has the key. As in SCRAM (RFC 5802) the proof is
 --     key XOR HMAC-SHA-256(key_hash, message)        where key_hash = SHA-256(the key's 64 hexadecimal digits)
--- so the database can take the key out of it again and compare its hash, but cannot make a proof from what it has stored: who
--- reads a backup has no key. HMAC(k, m) is by RFC 2104 SHA-256(k XOR 5c5c... || SHA-256(k XOR 3636... || m)), with k filled up
--- to 64 bytes by zeros. Comparing hashes tells by its duration nothing that helps to guess a key.
+-- So the database can recover the key from the proof and compare its hash. It cannot make a proof from what it has stored, so a
+-- backup is of no use to an attacker. By RFC 2104 HMAC(k, m) is SHA-256(k XOR 5c5c... || SHA-256(k XOR 3636... || m)), with k padded
+-- with zeros to 64 bytes. How long the comparison of the hashes takes tells nothing that helps to guess a key.
 CREATE OR REPLACE FUNCTION study_operator.is_proven(key_hash bytea, message text, proof bytea)
 RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -68,9 +71,9 @@ BEGIN
     RETURN sha256(convert_to(encode(study_operator.xor(proof, hmac), 'hex'), 'UTF8')) = key_hash;
 END $$;
 
--- The caller by a message and its proof. Nothing is locked for somebody who has no key.
--- `job` is the Job whose pod sends: a trial that runs again does so as another Job, so what somebody has recorded of the first
--- one's messages is worth nothing later. NULL: the pod was started by an operator that did not tell it.
+-- Returns the caller, whom a message and its proof identify. No row is locked for a sender without the key.
+-- `job` is the Job whose pod sends the message. A trial that runs again has another Job, so an attacker cannot replay messages that
+-- were recorded from the first one. It is NULL if an earlier version of the operator, which did not pass the name, started the pod.
 CREATE OR REPLACE FUNCTION study_operator.by_proof(trial_id integer, job text, message text, proof text)
 RETURNS study_operator.caller LANGUAGE plpgsql AS $$
 DECLARE
@@ -97,8 +100,8 @@ BEGIN
     RETURN caller;
 END $$;
 
--- The caller by the connection's setting. The row lock, here and above, makes a report and the operator's decision about the same
--- trial happen one after the other: without it a value could be stored for a trial just pruned.
+-- Returns the caller, whom the connection's setting identifies. The lock on the trial's row, here and above, makes a report and the
+-- operator's decision about the same trial happen one after the other. Without it a value could be stored for a trial just pruned.
 CREATE OR REPLACE FUNCTION study_operator.by_setting(trial_id integer)
 RETURNS study_operator.caller LANGUAGE plpgsql AS $$
 DECLARE
@@ -115,8 +118,9 @@ BEGIN
     RETURN caller;
 END $$;
 
--- Refuses a message that is not later than all before it. Only for what an old message, recorded and sent again by somebody else,
--- would undo. The sender learns the last number, and has the key to send its message under a higher one.
+-- Refuses a message whose number is not higher than all before it, so that an attacker cannot replay an old message to undo a later
+-- one. Only calls that override earlier values need it. A refused sender learns the last number; with the key it can send its message
+-- again under a higher number.
 CREATE OR REPLACE FUNCTION study_operator.come_after(trial_id integer, number bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -132,15 +136,15 @@ BEGIN
 END $$;
 
 
--- Part 2. What is done, for a caller who may.
+-- Part 2. The work, for a caller who has been identified.
 
--- Stores one intermediate value; the first value of a step stands, as in Optuna.
+-- Stores one intermediate value. The first value of a step stands, as in Optuna.
 -- Returns true when the trial has been pruned and should stop.
 --
--- Commits without waiting for the disk: NOTIFY lets commits happen only one after the other, and each would wait for a disk
--- that they could share. A crash of the server (not a restart) can lose the reports of its last half second, but none that
--- anything came of: the log is written in order, so whatever is committed after a report, such as the trial's end or what
--- the pruner decided, brings the report to disk with it.
+-- The commit does not wait for the disk. NOTIFY allows only one commit at a time, so each report would wait for a disk write of its
+-- own instead of sharing one. A crash of the server (not a restart) can lose the reports of its last half second, but no report that
+-- had an effect: the write-ahead log is written in order, so a later commit, such as the trial's end or the pruner's decision, brings
+-- the report to disk with it.
 CREATE OR REPLACE FUNCTION study_operator.store_report(
     caller study_operator.caller, step bigint, value double precision)
 RETURNS boolean LANGUAGE plpgsql AS $$
@@ -170,10 +174,10 @@ BEGIN
     RETURN false;
 END $$;
 
--- Stores the final values, one per objective, and the values that the study's constraints limit, by name. Or, without values,
--- that the script has pruned the trial itself, or why its parameters are infeasible. The same may be sent again: an answer can
--- get lost. Returns true when the operator had pruned the trial before; the values are then not needed.
--- A provisional result gives way to any later one; one that is not stands.
+-- Stores the final values, one per objective, and the values that the study's constraints limit, by name. Or it stores, without
+-- values, that the script has pruned the trial itself, or why the parameters are infeasible. The same result may be sent again,
+-- because an answer can get lost. Returns true when the operator had pruned the trial before; the values are then not needed.
+-- A later result replaces a provisional one. It does not replace any other.
 CREATE OR REPLACE FUNCTION study_operator.store_result(
     caller study_operator.caller, vals double precision[], pruned boolean, constraint_values jsonb, infeasible text,
     provisional boolean)
@@ -238,9 +242,9 @@ BEGIN
     RETURN false;
 END $$;
 
--- Final values as somebody beside the program has read them, who cannot know how the program ends: they count once the trial's
--- Job is Complete, and as long as the program itself does not call finish(). May be sent again with others; without values it
--- takes back what was sent. Returns true when the operator had pruned the trial before.
+-- Stores final values that the sidecar has read from the program's output. The sidecar cannot know how the program ends, so the
+-- result is provisional: it is valid once the trial's Job is Complete, unless the program itself calls finish(). May be called again
+-- with other values. Without values it deletes the provisional result. Returns true when the operator had pruned the trial before.
 CREATE OR REPLACE FUNCTION study_operator.store_candidate(
     caller study_operator.caller, vals double precision[], constraint_values jsonb)
 RETURNS boolean LANGUAGE plpgsql AS $$
@@ -253,8 +257,8 @@ BEGIN
     RETURN caller.state = 'PRUNED';
 END $$;
 
--- Counts what could not be read as a report, with the latest one and what is wrong with it: one more, or `total` of them
--- since the reading began. An ended trial's are not counted any more.
+-- Counts lines that could not be read as a report, and stores the latest of them with what is wrong with it. Counts one more, or sets
+-- the count to `total` since the reading began. Does nothing for a trial that has ended.
 CREATE OR REPLACE FUNCTION study_operator.store_bad_report(caller study_operator.caller, message text, total bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -271,7 +275,7 @@ BEGIN
     PERFORM pg_notify('study_operator', caller.study_id::text);
 END $$;
 
--- A user attribute of the trial, as Optuna's trial.set_user_attr. Names of the operator's own are refused.
+-- Sets a user attribute of the trial, as Optuna's trial.set_user_attr does. Refuses names that the operator uses itself.
 CREATE OR REPLACE FUNCTION study_operator.store_user_attr(caller study_operator.caller, name text, val jsonb)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -292,21 +296,21 @@ BEGIN
 END $$;
 
 
--- Part 3. What pods call.
+-- Part 3. The functions that pods call.
 
--- Does what a message says. Answers whether the trial has been pruned and should stop. A message is one JSON object:
---     call, trial     what to do, for which trial_id
---     job             the Job whose pod sends it, see by_proof()
---     number          higher than that of the trial's message before, for candidate and set_user_attr
--- and for
+-- Does what a message says. Returns whether the trial has been pruned and should stop. A message is one JSON object:
+--     call, trial     what to do, and for which trial_id
+--     job             the Job whose pod sends the message, see by_proof()
+--     number          for candidate and set_user_attr: higher than in the trial's message before
+-- and, depending on the call,
 --     report          step, value
 --     finish          values, pruned, constraints, infeasible
 --     candidate       values, constraints
 --     bad_report      message, total
 --     set_user_attr   name, and as `json` a text
 --     should_stop     nothing more
--- A number that JSON does not have is a text: "NaN", "Infinity", "-Infinity". The proof is in hexadecimal digits, for the very
--- text of the message: is_proven() says how it is made.
+-- A number that JSON does not have is a text: "NaN", "Infinity", "-Infinity". The proof is in hexadecimal digits and made for exactly
+-- this text of the message. is_proven() says how it is made.
 CREATE OR REPLACE FUNCTION study_operator.submit(message text, proof text)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -367,8 +371,8 @@ BEGIN
     RETURN caller.state = 'PRUNED';
 END $$;
 
--- For pods that an operator of version 0.1 has started, and for clients that connect straight to the database. Their key is in the
--- connection's setting.
+-- The functions of version 0.1, for pods that an operator of that version has started, and for clients that connect to the database
+-- without a pooler. Their key is in the connection's setting.
 CREATE OR REPLACE FUNCTION study_operator.report(trial_id integer, step bigint, value double precision)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

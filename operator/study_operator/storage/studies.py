@@ -1,4 +1,4 @@
-"""Studies in the database: their creation, who may report to them, and their removal."""
+"""Studies in the database: creating them, who may report to them, which replica serves them, and removing them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from psycopg2.extensions import cursor
 
 from study_operator import fence
-from study_operator.storage.database import Database, StorageError
+from study_operator.storage.database import Database, StorageError, one_row
 from study_operator.storage.migrate import check_versions
 
-# Where Optuna keeps what `study.set_metric_names` was given. Its samplers and pruners do not read it.
+# The system attribute in which Optuna keeps the names of `study.set_metric_names`. No sampler or pruner reads it.
 METRIC_NAMES_ATTR = "study:metric_names"
 # Children before parents: Optuna's foreign keys do not cascade.
 _TRIAL_TABLES = (
@@ -36,7 +36,15 @@ _STUDY_TABLES = (
 
 @dataclass(frozen=True)
 class KnownStudy:
-    """A Study that the database has rows of."""
+    """A Study of which the database has rows.
+
+    Attributes:
+        study_id: Optuna's.
+        namespace: the Study's namespace.
+        name: the Study's name.
+        uid: the UID of the Study object.
+        deletion_policy: Delete or Retain, which says whether the rows are removed with the Study.
+    """
 
     study_id: int
     namespace: str
@@ -46,29 +54,39 @@ class KnownStudy:
 
 
 class Studies:
-    """The studies of one cluster in one database. Every method blocks; call from the storage threads."""
+    """The studies of one cluster in one database. All methods block, so call them from the pool's threads.
+
+    Every method raises `StorageUnavailable` when the connection fails, and `StorageError` when the database refuses a
+    statement. Each method is one transaction.
+
+    Args:
+        database: where the studies are.
+        cluster_id: the UID of the cluster's namespace kube-system. Clusters may share a database.
+    """
 
     def __init__(self, database: Database, cluster_id: str) -> None:
         self._database = database
         self._cluster_id = cluster_id
 
     def check(self) -> datetime:
-        """Checks that the database answers and has the tables that this version knows.
+        """Check that the database answers, has the tables that this version knows, and has room on its disk.
 
         Returns:
-            The time by the database's clock, aware.
+            The time of the database's clock, aware.
 
         Raises:
-            StorageUnavailable, StorageError: as their names say.
-            StorageFull: there is no room on its disk, not even for 200 kB.
+            StorageUnavailable: when the database cannot be reached.
+            StorageFull: when the database's disk has no room for another 200 kB.
+            StorageError: when the tables have another version, or the database refuses a statement.
         """
         with self._database.transaction() as cursor:
             check_versions(cursor)
-            # Pods may be unable to store what they report while the operator, which waits for it, has nothing to write.
-            # What does not fit into work_mem goes to a file, and nothing stays.
+            # With a full disk pods cannot store their reports, while the operator may have nothing to write and would
+            # not notice. Rows that do not fit into work_mem go to a temporary file, which is deleted at once.
             cursor.execute("SET LOCAL work_mem = '64kB'; SELECT count(*) FROM generate_series(1, 10000)")
             cursor.execute("SELECT clock_timestamp()")
-            return cursor.fetchone()[0]
+            (now,) = one_row(cursor)
+            return now
 
     def ensure(
         self,
@@ -81,20 +99,24 @@ class Studies:
         key_hash: bytes,
         metric_names: Sequence[str] | None = None,
     ) -> int:
-        """Creates the study with its access row, or brings the access row up to date.
+        """Create the study with its access row, or update the access row of an existing study.
 
         Args:
-            study_name: its name in Optuna.
-            directions: Optuna's names, MINIMIZE or MAXIMIZE, one per objective.
-            key_hash: SHA-256 of the key that its pods report with.
-            metric_names: the objectives' names, which Optuna's plots and dashboards show; for a new study only.
+            study_name: the study's name in Optuna.
+            directions: MINIMIZE or MAXIMIZE, one per objective.
+            namespace: the Study's namespace.
+            name: the Study's name.
+            uid: the UID of the Study object.
+            deletion_policy: Delete or Retain.
+            key_hash: SHA-256 of the key with which the study's pods report, 32 bytes.
+            metric_names: the objectives' names, which Optuna's plots and dashboards show. Stored for a new study only.
 
         Returns:
             Optuna's study_id.
 
         Raises:
-            StorageError: when the name belongs to another Study.
-            NotHeld: another replica serves the Study.
+            StorageError: when a study of this name belongs to another Study or another cluster.
+            NotHeld: when another replica serves the Study.
         """
         hold = fence.current()
         fence.check()
@@ -113,7 +135,7 @@ class Studies:
                 if metric_names is not None:
                     set_attribute(cursor, created[0], METRIC_NAMES_ATTR, list(metric_names))
             cursor.execute("SELECT study_id FROM studies WHERE study_name = %s", (study_name,))
-            (study_id,) = cursor.fetchone()
+            (study_id,) = one_row(cursor)
             cursor.execute(
                 "INSERT INTO study_operator.access AS a"
                 " (study_id, key_hash, cluster_id, namespace, name, uid, deletion_policy, objectives, holder)"
@@ -143,17 +165,21 @@ class Studies:
             return study_id
 
     def claim(self, namespace: str, name: str, epoch: int) -> list[int]:
-        """Notes who holds the Studies that have or had a name. From then on the database refuses what earlier holders
-        write to them; what they are just writing is waited for.
+        """Store that this replica takes over all Studies that have or had a name.
+
+        Waits for transactions of the earlier hold that are under way. From then on the database refuses its writes.
 
         Args:
-            epoch: the number of the hold.
+            namespace: the Studies' namespace.
+            name: the Studies' name.
+            epoch: the fencing token of this replica's hold.
 
         Returns:
-            The numbers of the holds before, negative where the study had been let go of; 0 if there was none.
+            The epoch of the hold before, for each of the Studies. It is negative if that replica had handed the study
+            over, and 0 if no replica had served it.
 
         Raises:
-            NotHeld: there is a later hold.
+            NotHeld: when there is a later hold.
         """
         of_name = (self._cluster_id, namespace, name)
         with self._database.transaction() as cursor:
@@ -174,11 +200,11 @@ class Studies:
             return before
 
     def release(self, epochs: list[int], of: tuple[str, str] | None = None) -> None:
-        """Notes that studies are let go of, so that whoever takes them over need not wait.
+        """Store that this replica hands over studies, so that the next replica need not wait for it.
 
         Args:
-            epochs: the numbers of their holds.
-            of: namespace and name of the only one that is meant; None for all of these holds.
+            epochs: the epochs of this replica's holds of these studies.
+            of: namespace and name of the only Study to hand over, None for all studies of these holds.
         """
         with self._database.transaction() as cursor:
             cursor.execute(
@@ -188,7 +214,15 @@ class Studies:
             )
 
     def pause(self, study_id: int, now: datetime) -> None:
-        """Stops the clock of `activeDeadlineSeconds`; doing so again changes nothing."""
+        """Stop the clock of `activeDeadlineSeconds`. Do nothing if it is stopped already.
+
+        Args:
+            study_id: the study.
+            now: the time at which the study stops being active, aware.
+
+        Raises:
+            NotHeld: when another replica serves the study.
+        """
         with self._database.transaction(study_id) as cursor:
             cursor.execute(
                 "UPDATE study_operator.access SET paused_at = %s WHERE study_id = %s AND paused_at IS NULL",
@@ -196,7 +230,15 @@ class Studies:
             )
 
     def resume(self, study_id: int, now: datetime) -> None:
-        """Lets the clock go on; doing so again changes nothing."""
+        """Let the clock of `activeDeadlineSeconds` go on. Do nothing if it is running already.
+
+        Args:
+            study_id: the study.
+            now: the time from which the study is active again, aware.
+
+        Raises:
+            NotHeld: when another replica serves the study.
+        """
         with self._database.transaction(study_id) as cursor:
             cursor.execute(
                 "UPDATE study_operator.access SET paused_at = NULL,"
@@ -206,10 +248,10 @@ class Studies:
             )
 
     def known(self, of: tuple[str, str] | None = None) -> list[KnownStudy]:
-        """The Studies of this cluster that may still report or still have rows to be removed.
+        """Return this cluster's Studies whose pods may still report, or whose rows are still to be removed.
 
         Args:
-            of: namespace and name of those that are meant; None for all.
+            of: namespace and name of the Studies to return, None for all.
         """
         with self._database.transaction() as cursor:
             cursor.execute(
@@ -221,7 +263,11 @@ class Studies:
             return [KnownStudy(*row) for row in cursor.fetchall()]
 
     def forget(self, study: KnownStudy) -> None:
-        """Revokes the key of a deleted Study and, if its policy says so, removes its rows."""
+        """Revoke the key of a deleted Study, and remove its rows if its deletion policy is Delete.
+
+        Raises:
+            NotHeld: when another replica serves the Study.
+        """
         with self._database.transaction(study.study_id) as cursor:
             if study.deletion_policy == "Delete":
                 _delete_rows(cursor, study.study_id)
@@ -232,8 +278,20 @@ class Studies:
 
 
 def set_attribute(cursor: cursor, study_id: int, key: str, value: Any) -> None:
-    """Sets a system attribute that the study has not yet. What follows in this transaction is the operator's own too:
-    nobody has to notice it."""
+    """Insert a system attribute; the study must not have it yet.
+
+    Also turns off change notes (mirror.sql) for the rest of this transaction, because the operator makes these changes
+    itself.
+
+    Args:
+        cursor: the transaction.
+        study_id: the study.
+        key: the attribute's name.
+        value: what is stored as JSON.
+
+    Raises:
+        psycopg2.errors.UniqueViolation: when the study has the attribute.
+    """
     cursor.execute("SET LOCAL study_operator.own = 'on'")
     cursor.execute(
         "INSERT INTO study_system_attributes (study_id, key, value_json) VALUES (%s, %s, %s)",
@@ -242,6 +300,7 @@ def set_attribute(cursor: cursor, study_id: int, key: str, value: Any) -> None:
 
 
 def _delete_rows(cursor: cursor, study_id: int) -> None:
+    """Delete the study and everything that belongs to it. The operator's rows about its trials cascade."""
     for table in _TRIAL_TABLES:
         cursor.execute(
             f"DELETE FROM {table} WHERE trial_id IN (SELECT trial_id FROM trials WHERE study_id = %s)",

@@ -1,4 +1,4 @@
-"""What a look reads of a study's rows, and the writes to studies that are not in memory.
+"""What a reconciliation reads of a study's rows, and the writes to studies that are not in memory.
 
 Optuna's own RDBStorage reads and writes the same tables. The statements here, in history.py and in mirror.sql follow
 its storage code (optuna/storages/_rdb, schema v3.2.0.a); migrate.py refuses any other schema. Stock Optuna sees these
@@ -33,20 +33,28 @@ _OPEN = frozenset({TrialState.RUNNING, TrialState.WAITING})
 
 
 class Trials:
-    """The trials of all studies in one database. Every method blocks; call from the storage threads."""
+    """The trials of all studies in one database.
+
+    Every method blocks, so call it from the blocking pool. Every method raises StorageUnavailable when the database
+    does not answer, and StorageError when the database refuses the statement.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._best: dict[int, queries.Best] = {}  # by study_id
 
     def observe(self, study_id: int, with_jobs: Sequence[int] = ()) -> Rows:
-        """Counts by state, the best trial, and RUNNING trials and those numbered in `with_jobs`, the latter without
-        their parameters."""
+        """Read counts by state, the best trial, and the open trials.
+
+        Args:
+            with_jobs: numbers of the trials that have a Job. They are read although they may have ended, and without
+                their parameters.
+        """
         with self._database.transaction() as cursor:
             counts = queries.counts_of(cursor, study_id)
             rows = queries.open_rows_of(cursor, study_id, with_jobs)
             facts = queries.facts_of(cursor, study_id)
-            # What has ended stays as it is, so the best trial changes only when one more is complete.
+            # Ended trials do not change, so the best trial changes only when one more is complete.
             seen = counts.get(TrialState.COMPLETE, 0), facts.incidents.get(FailureClass.INFEASIBLE, 0)
             known = self._best.get(study_id)
             if known is None or known.seen != seen:
@@ -65,30 +73,30 @@ class Trials:
             )
 
     def forget(self, study_id: int) -> None:
-        """Holds nothing in memory of a study any more. Does not block."""
+        """Hold nothing in memory of a study any more. Does not block."""
         self._best.pop(study_id, None)
 
     def clock(self, study_id: int) -> Clock:
-        """For how long the study has been active."""
+        """Read for how long the study has been active."""
         with self._database.transaction() as cursor:
             return queries.facts_of(cursor, study_id).clock
 
     def points(self, study_id: int) -> dict[int, list[float]]:
-        """The final values of every feasible COMPLETE trial, by trial_id, in order of number."""
+        """Read the final values of every feasible COMPLETE trial, by trial_id, in order of number."""
         with self._database.transaction() as cursor:
             return queries.points_of(cursor, study_id)
 
     def complete_trials(self, ids: list[int]) -> list[BestTrial]:
-        """Some COMPLETE trials whole, in the order of `ids`."""
+        """Read some COMPLETE trials whole, in the order of `ids`."""
         with self._database.transaction() as cursor:
             return queries.complete_trials(cursor, ids)
 
     def reports(self, after: Mapping[int, int]) -> list[Report]:
-        """The reports of some trials, oldest first.
+        """Read the reports of some trials, oldest first.
 
         Args:
-            after: for each trial_id the highest `report_id` known already, 0 for none. A cursor for each trial, because
-                ids of different pods may become visible out of order.
+            after: for each trial_id the highest `report_id` that is known already, 0 for none. Each trial has a cursor
+                of its own, because ids of different pods may become visible out of order.
         """
         if not after:
             return []
@@ -114,12 +122,11 @@ class Trials:
         return store_most([change], functools.partial(self._write, study_id)) == [True]
 
     def tell(self, study_id: int, tells: Sequence[Tell]) -> list[bool]:
-        """Ends trials of a study that is not in memory; `Sampling.tell` does for one that is.
+        """End trials of a study that is not in memory; `StudyOptimizer.tell` does it for one that is.
 
         Returns:
-            For each whether it was ended. It is not, and nothing is changed, when it has ended already, or when a
-            result has arrived that the caller had not seen: a finished value is never lost to a decision made before
-            it.
+            For each trial whether it was ended. It is left as it was if it had ended already, or if a result has
+            arrived that the caller had not seen: a decision that was made before never costs a final value.
         """
         return store_most([self._end(told) for told in tells], functools.partial(self._write, study_id))
 
@@ -138,7 +145,8 @@ class Trials:
         store(self._database, study_id, Batch({change.trial_id: change for change in changes}))
 
     def _last_value(self, trial_id: int) -> float | None:
-        """The value reported for the highest step, which Optuna takes as a pruned trial's own; None if none or NaN."""
+        """Read the value reported for the highest step, which Optuna takes as a pruned trial's own. None if there is
+        none, or it is NaN."""
         with self._database.transaction() as cursor:
             cursor.execute(
                 "SELECT intermediate_value, intermediate_value_type::text FROM trial_intermediate_values"

@@ -17,11 +17,10 @@ from urllib.parse import urlsplit, urlunsplit
 import optuna
 import psycopg2
 from mirror import Mirror
-from optuna.trial import TrialState
 from psycopg2.extensions import connection
 
 from study_operator.model.actions import Tell
-from study_operator.model.trial import Failure, Result, TrialRow
+from study_operator.model.trial import Failure, Result, TrialRow, TrialState
 from study_operator.settings import Settings
 from study_operator.storage.database import Database
 from study_operator.storage.studies import Studies

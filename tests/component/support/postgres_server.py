@@ -38,7 +38,9 @@ class PostgresServer:
         password_file = self._directory / "password"
         password_file.write_text(self.password)
         shutil.chown(password_file, self._user)
-        self._run("initdb", "-U", "postgres", f"--pwfile={password_file}", "-A", "scram-sha-256", "-E", "UTF8")
+        self._run(
+            "initdb", "--no-sync", "-U", "postgres", f"--pwfile={password_file}", "-A", "scram-sha-256", "-E", "UTF8"
+        )
 
     def url(self, database: str = "postgres") -> str:
         """The superuser's URL."""

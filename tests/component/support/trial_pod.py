@@ -17,11 +17,11 @@ import optuna
 from database import KEY, TestDatabase
 from optuna.trial import FrozenTrial, TrialState
 
-from study_trial.channels import PodChannel
-from study_trial.connection import Connection
-from study_trial.delivery import Delivery
-from study_trial.search_space import StudySpace
-from study_trial.trial import Trial
+from study_trial._channels import PodChannel
+from study_trial._connection import Connection
+from study_trial._delivery import Delivery
+from study_trial._search_space import StudySpace
+from study_trial._trial import Trial
 
 PARAMETERS = [
     {"name": "lr", "float": {"low": 0.001, "high": 0.1, "log": True}},
@@ -60,6 +60,8 @@ class Pod:
             "STUDY_STORAGE_KEY": KEY,
             "STUDY_OBJECTIVES": json.dumps(self.objectives),
             "STUDY_CONSTRAINTS": json.dumps(CONSTRAINTS),
+            "STUDY_DIRECTIONS": json.dumps(["maximize"] * len(self.objectives)),
+            "STUDY_OPTUNA_NAME": self.study_name,
         }
 
     def trial(self, report: float = 5.0, key: str = KEY) -> Trial:

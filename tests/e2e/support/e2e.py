@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import api
+
 SYSTEM = "study-operator"
 T = TypeVar("T")
 
@@ -36,17 +38,37 @@ KEEP_JOBS = {"successfulJobsHistoryLimit": 1000, "failedJobsHistoryLimit": 1000}
 
 
 class Cluster:
-    """One namespace of the cluster that KUBECONFIG names."""
+    """One namespace of the cluster that KUBECONFIG names.
 
-    def __init__(self, namespace: str, images: dict[str, str]) -> None:
-        self.namespace, self.images = namespace, images
+    Attributes:
+        namespace: the name of that namespace.
+        images: the images that the cluster has, by name.
+        system: the namespace and the name of the installation whose operator serves it.
+        database: the database that has its rows, on that installation's server; the chart's own unless given.
+    """
+
+    def __init__(self, namespace: str, images: dict[str, str], system: str = SYSTEM) -> None:
+        self.namespace, self.images, self.system = namespace, images, system
+        self.database: str | None = None
+
+    def create(self) -> None:
+        """Create the namespace, with Pod Security `restricted` enforced."""
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        metadata = {"name": self.namespace, "labels": labels}
+        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+        self.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
+
+    def delete(self) -> None:
+        """Begin to delete the namespace."""
+        self.kubectl("delete", "namespace", self.namespace, "--wait=false")
 
     def kubectl(self, *arguments: str, stdin: str | None = None, namespace: str | None = None) -> str:
         """Output of a command that must succeed."""
         return kubectl("-n", namespace or self.namespace, *arguments, stdin=stdin)
 
-    def get(self, *arguments: str, namespace: str | None = None) -> dict[str, Any]:
-        return json.loads(self.kubectl("get", *arguments, "-o", "json", namespace=namespace))
+    def get(self, kind: str, name: str = "", *, namespace: str | None = None, **selectors: str) -> dict[str, Any]:
+        """Return an object, or the list of those that `labels` and `fields` select."""
+        return api.get(namespace or self.namespace, kind, name, **selectors)
 
     def apply(self, name: str, script: str = TRAIN.format(steps=3, sleep=0.1), **spec: Any) -> None:
         """Creates a Study whose trials run a Python script; `spec` replaces fields of it."""
@@ -153,19 +175,21 @@ class Cluster:
         )
         each = ",".join(str(step) for step in range(1, steps + 1))
         assert reports.split() == [f"{number}|{each}" for number in range(trials)]
-        ours = self.get("jobs", "-l", f"study-operator.io/study={name}")["items"]
+        ours = self.get("jobs", labels=f"study-operator.io/study={name}")["items"]
         found = {job["metadata"]["name"]: job["status"] for job in ours}
         assert set(found) == (jobs or {f"{name}-{number}" for number in range(trials)})
         assert not [job for job, state in found.items() if state.get("active")]
         if jobs is None:
-            pods = self.get("pods", "-l", f"study-operator.io/study={name}")["items"]
+            pods = self.get("pods", labels=f"study-operator.io/study={name}")["items"]
             made = [pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] for pod in pods]
             assert sorted(made) == sorted(found), "each Job has had one pod"
 
-    def sql(self, statement: str, release: str = SYSTEM, namespace: str = SYSTEM) -> str:
-        """What psql prints in the pod of an installation's embedded database."""
-        command = 'PGPASSWORD=$POSTGRES_PASSWORD psql -h 127.0.0.1 -U $POSTGRES_USER -d $POSTGRES_DB -At -c "$0"'
-        return self.kubectl("exec", f"{release}-database-0", "--", "sh", "-c", command, statement, namespace=namespace)
+    def sql(self, statement: str, release: str | None = None, namespace: str | None = None) -> str:
+        """Return what psql prints in the pod of an installation's embedded database: of `system` unless given."""
+        login = "PGPASSWORD=$POSTGRES_PASSWORD psql -h 127.0.0.1 -U $POSTGRES_USER"
+        command = f'{login} -d {self.database or "$POSTGRES_DB"} -At -c "$0"'
+        pod = f"{release or self.system}-database-0"
+        return self.kubectl("exec", pod, "--", "sh", "-c", command, statement, namespace=namespace or self.system)
 
 
 def kubectl(*arguments: str, stdin: str | None = None) -> str:

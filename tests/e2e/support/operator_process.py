@@ -7,11 +7,13 @@ at once: a process that has imported everything waits, and each operator is a fo
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,7 +43,7 @@ for _ in sys.stdin:
 
 
 class OperatorProcess:
-    """Operators outside the cluster, one after the other. The chart's own has to be away meanwhile: see `scaled`.
+    """Operators outside the cluster, one after the other. The chart's own has to be away: see `operator_away`.
 
     Args:
         directory: an empty one, for kubeconfig and log.
@@ -138,6 +140,11 @@ def _settings() -> dict[str, str]:
     return {"REPORTER_HOST": url.hostname, **env}
 
 
+def database_url(name: str) -> str:
+    """DATABASE_URL of another database on the server of the chart's."""
+    return urlsplit(_settings()["DATABASE_URL"])._replace(path=f"/{name}").geturl()
+
+
 def _value(variable: Mapping[str, Any]) -> str:
     source = variable.get("valueFrom") or {}
     if reference := source.get("secretKeyRef"):
@@ -147,14 +154,20 @@ def _value(variable: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def scaled(replicas: int) -> Iterator[None]:
-    """So many replicas of the chart's operator, and afterwards as many as before."""
-    deployment = json.loads(kubectl("-n", SYSTEM, "get", "deployment", SYSTEM, "-o", "json"))
-    _scale(replicas)
-    try:
-        yield
-    finally:
-        _scale(deployment["spec"]["replicas"])
+def operator_away() -> Iterator[None]:
+    """The chart's operator has no pod, for as long as any test process on this machine wants it so."""
+    with (Path(tempfile.gettempdir()) / "study-operator-e2e-operator-away.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        try:
+            _scale(0)
+            yield
+        finally:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass  # Another test process still needs it away, and brings it back.
+            else:
+                _scale(1)
 
 
 def _scale(replicas: int) -> None:

@@ -221,6 +221,8 @@ def test_every_container_has_the_trials_environment():
         "STUDY_SEARCH_SPACE": json.dumps(PARAMETERS),
         "STUDY_OBJECTIVES": '["accuracy"]',
         "STUDY_CONSTRAINTS": "[]",
+        "STUDY_DIRECTIONS": '["maximize"]',
+        "STUDY_OPTUNA_NAME": of.optuna_name,
         "PARAM_lr": "0.003",
         "PARAM_layers": "2",
         "PARAM_optimizer": "sgd",
@@ -233,10 +235,10 @@ def test_the_trials_variables_come_before_the_users_own():
     own = [{"name": "LEARNING_RATE", "value": "$(PARAM_lr)"}, {"name": "A", "value": "b"}]
     (container,) = pod_of(job_template(env=own))["containers"]
     assert container["env"][-2:] == own
-    assert len(container["env"]) == 14 + 2
+    assert len(container["env"]) == 16 + 2
 
 
-def test_objectives_and_constraints_are_named_in_order():
+def test_objectives_constraints_and_directions_are_named_in_order():
     pod = pod_of(
         job_template(),
         objectives=[{"name": "loss", "direction": "Minimize"}, {"name": "acc", "direction": "Maximize"}],
@@ -245,6 +247,7 @@ def test_objectives_and_constraints_are_named_in_order():
     known = environment(pod["containers"][0])
     assert json.loads(known["STUDY_OBJECTIVES"]) == ["loss", "acc"]
     assert json.loads(known["STUDY_CONSTRAINTS"]) == ["latency_ms", "memory"]
+    assert json.loads(known["STUDY_DIRECTIONS"]) == ["minimize", "maximize"]
 
 
 @pytest.mark.parametrize(
@@ -433,6 +436,8 @@ def test_a_template_that_contradicts_what_a_trial_is(template, words):
         "STUDY_SEARCH_SPACE",
         "STUDY_OBJECTIVES",
         "STUDY_CONSTRAINTS",
+        "STUDY_DIRECTIONS",
+        "STUDY_OPTUNA_NAME",
         "STUDY_CHECKPOINT_DIR",
         "STUDY_TRIAL_NUMBER",
         "STUDY_TRIAL_ID",

@@ -58,6 +58,7 @@ def test_parameters_keep_their_order():
         ("float", {"low": 0, "high": 1, "step": 0}, "step > 0"),
         ("float", {"low": 0, "high": 1, "step": -1}, "step > 0"),
         ("float", {"low": 0, "high": 1, "step": 2e-311}, "step 2e-311 is too small for 0.0 to 1.0"),
+        ("float", {"low": 0, "high": 0, "step": float("nan")}, "step must be a finite number"),
         ("float", {"low": float("-inf"), "high": 1}, "finite"),
         ("float", {"low": 0, "high": float("nan")}, "finite"),
         ("float", {"low": 0, "high": 10**400}, "too large"),

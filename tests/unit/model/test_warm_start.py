@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from study_operator.model import warm_start
 from study_operator.model.study import Study
 from study_operator.model.warm_start import Source, take
+from study_operator.optimizer.frozen import frozen
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 PARAMETERS = [
@@ -62,9 +63,10 @@ def source(*trials: FrozenTrial, failed: int = 0, **fields: Any) -> Source:
 def test_a_trial_that_fits_is_taken_as_if_it_were_the_studys_own():
     here = new()
     (taken,), came = take(here, source(trial(7)))
-    assert (taken.number, taken._trial_id, taken.state, taken.values) == (7, 1007, COMPLETE, [0.5])
-    assert taken.params == GOOD
-    assert taken.distributions == {name: here.distributions[name] for name in GOOD}
+    assert (taken.number, taken.trial_id, taken.state, taken.values) == (7, 1007, COMPLETE, [0.5])
+    (own,) = frozen([taken])
+    assert own.params == GOOD
+    assert own.distributions == {name: here.distributions[name] for name in GOOD}
     assert (taken.system_attrs, taken.user_attrs) == ({}, {})
     assert (came.study, came.taken, came.left, came.message) == ("team-a/old-12345678", 1, 0, "")
 
@@ -103,7 +105,7 @@ def test_a_trial_whose_parameters_do_not_fit_is_left(params, reason):
 
 def test_whole_numbers_and_floats_are_the_same_number():
     (taken,), _ = take(new(), source(trial(0, {"lr": 1, "layers": 2.0, "optimizer": 1})))
-    assert taken.params == {"lr": 1, "layers": 2, "optimizer": 1}
+    assert frozen([taken])[0].params == {"lr": 1, "layers": 2, "optimizer": 1}
 
 
 def test_pruned_trials_are_taken_with_their_reports():
@@ -111,7 +113,7 @@ def test_pruned_trials_are_taken_with_their_reports():
         trial(0, state=PRUNED, intermediate_values={1: 0.2, 3: 0.4}), trial(1, state=PRUNED), failed=2
     )  # the second one called itself infeasible, or was pruned by its script before it had said anything
     (taken,), came = take(new(), there)
-    assert (taken.state, taken.intermediate_values) == (PRUNED, {1: 0.2, 3: 0.4})
+    assert (taken.state, taken.reports) == (PRUNED, {1: 0.2, 3: 0.4})
     assert (came.left, came.message) == (3, "2 failed; 1 stopped early without a report")
 
 

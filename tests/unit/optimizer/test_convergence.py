@@ -15,7 +15,7 @@ from optuna.terminator import BestValueStagnationEvaluator, EMMREvaluator, Regre
 from optuna.trial import FrozenTrial, create_trial
 
 from study_operator.model.study import Refused
-from study_operator.optimizer.convergence import build_judge
+from study_operator.optimizer.convergence import build_convergence_test
 from study_operator.optimizer.options import valid_options
 
 TORCH = importlib.util.find_spec("torch") is not None
@@ -33,7 +33,7 @@ def trials_of(*values: float | None, **constraints: list[float]) -> list[FrozenT
 
 
 def judge_of(**convergence: Any) -> Any:
-    return build_judge(study(convergence=convergence))
+    return build_convergence_test(study(convergence=convergence))
 
 
 def refusal(**convergence: Any) -> tuple[str, str]:
@@ -43,7 +43,7 @@ def refusal(**convergence: Any) -> tuple[str, str]:
 
 
 def test_a_study_is_not_judged_unless_it_says_so():
-    assert build_judge(study()) is None
+    assert build_convergence_test(study()) is None
 
 
 @pytest.mark.parametrize("direction", [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE])

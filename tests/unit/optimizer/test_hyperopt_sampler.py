@@ -8,12 +8,12 @@ from typing import Any
 
 import optuna
 import pytest
-from building import COMPLETE, FAIL, study
+from building import study
 from hyperopt_sampler import _expression, _from_hyperopt, _to_hyperopt
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from sampled import ask, sampling_with, tell
+from sampled import COMPLETE, FAIL, ask, sampling_with, tell
 
 from study_operator.model.study import Study
 from study_operator.optimizer.plugins import build

@@ -26,7 +26,7 @@ from optuna.samplers import (
 
 from study_operator.model.study import Refused, Study
 from study_operator.optimizer.options import valid_options
-from study_operator.optimizer.samplers import NAMES, build_sampler
+from study_operator.optimizer.samplers import NAMES, build_sampler, is_finite
 
 FINITE = [{"name": "n", "int": {"low": 1, "high": 4}}, {"name": "x", "float": {"low": 0, "high": 1, "step": 0.1}}]
 TORCH = importlib.util.find_spec("torch") is not None
@@ -191,6 +191,12 @@ def test_a_grid_without_measure_is_refused(name):
         build_sampler(study(sampler={"name": name}, parameters=huge), 0)
     assert refused.value.reason == "InvalidSamplerOptions"
     assert "the grid has more than 1,000,000 cells; write larger steps or fewer choices" in refused.value.message
+
+
+def test_the_samplers_of_finite_search_spaces_are_known_by_name():
+    assert [name for name in NAMES if is_finite(name)] == ["Grid", "BruteForce"]
+    assert not is_finite("Gird")
+    assert not is_finite("")
 
 
 # What each can do

@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
-from building import COMPLETE, FAIL, PRUNED, study
+from building import study
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import (
     BruteForceSampler,
@@ -23,7 +23,7 @@ from optuna.samplers import (
 )
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
-from sampled import ask, frozen, sampling_of, tell, trial_id, waiting_trial
+from sampled import COMPLETE, FAIL, PRUNED, ask, frozen, sampling_of, tell, trial_id, waiting_trial
 
 from study_operator.model.study import Study
 from study_operator.model.trial import Report

@@ -8,14 +8,14 @@ from typing import Any
 
 import optuna
 import pytest
-from building import COMPLETE, FAIL, PRUNED, study
+from building import study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, create_trial
-from sampled import Suggestion, ask, frozen, sampling_of, tell, trial_id, waiting_trial
+from sampled import COMPLETE, FAIL, PRUNED, Suggestion, ask, frozen, sampling_of, tell, trial_id, waiting_trial
 from spaces import parameter_lists
 
 from study_operator.model.study import Study

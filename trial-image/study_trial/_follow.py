@@ -1,0 +1,146 @@
+"""The sidecar of a program that writes metrics to files (spec.metrics.from: File): reads and reports them."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+from study_trial._channels import Channel
+from study_trial._errors import RefusedError, TrialFinishedError, WrongKeyError
+from study_trial._output import say
+from study_trial._reading.entry import Entry, Names, Source
+
+_POLL_SECONDS = 1.0
+# After the program's end the pod has terminationGracePeriodSeconds left (30 by default). Reports can prune nothing any
+# more then, and the final values come after them, so they get only a part of that time.
+_LAST_REPORTS_SECONDS = 10.0
+_ENDING = {signal.SIGTERM, signal.SIGINT}
+
+
+class Follower:
+    """Reports the first objective's values while the program runs, and remembers the last value of each name.
+
+    It cannot know whether the program succeeds. So the final values are provisional: the operator uses them if the
+    trial's Job completes.
+
+    Args:
+        source: the files.
+        names: the names of the study's objectives and constraints.
+        channel: where reports go.
+        clock: monotonic time in seconds.
+    """
+
+    def __init__(
+        self, source: Source, names: Names, channel: Channel, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._source = source
+        self._names = names
+        self._channel = channel
+        self._clock = clock
+        self._latest: dict[str, float] = {}
+        self._counted = 0  # step of the next report, while the file has no steps
+        self._has_steps = False
+        self._bad = 0
+        self._bad_sent = 0
+        self._last_bad = ""
+        self._ended = False  # the trial has ended: nothing more can be stored
+        self._trouble: str | None = None
+
+    def run(self) -> None:
+        """Report until SIGTERM, which the kubelet sends when the program has ended. Then store the final values.
+
+        Raises:
+            UndeliveredError: the database was away. The message holds the values.
+        """
+        # The signals are blocked and waited for, so that they never interrupt a call of the database.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        self.begin()
+        while True:
+            self.poll(stop=lambda: bool(signal.sigpending() & _ENDING))
+            if signal.sigtimedwait(_ENDING, _POLL_SECONDS) is not None:
+                break
+        self.end()
+
+    def begin(self) -> None:
+        """Delete the provisional values that an earlier pod of the trial may have left."""
+        self._send(self._channel.clear_candidate)
+
+    def poll(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """Report what is new in the files.
+
+        While the database is away, nothing more is read, because the file keeps it.
+
+        Args:
+            stop: whether to stop reading after the current entry.
+        """
+        if self._ended or (self._channel.waiting() and not self._deliver()):
+            return
+        for entry in self._source.read():
+            self._take(entry, report=True)
+            if self._ended or self._channel.waiting() or stop():
+                break
+        self._say_trouble()
+        self._count_bad()
+
+    def end(self) -> None:
+        """Read to the end and store the final values. Raises the errors of `run`."""
+        deadline = self._clock() + _LAST_REPORTS_SECONDS
+        for entry in [] if self._ended else self._source.read(last=True):
+            self._take(entry, report=not self._channel.waiting() and self._clock() < deadline)
+            if self._ended:
+                break
+        if self._ended or self._channel.should_stop():
+            return
+        self._count_bad()
+        missing = [name for name in self._names.objectives if name not in self._latest]
+        if missing:
+            say("; ".join(filter(None, (f"there is no value of {', '.join(missing)}", self._source.trouble))))
+            self._send(self._channel.clear_candidate)
+            return
+        values = [self._latest[name] for name in self._names.objectives]
+        constraints = {name: self._latest[name] for name in self._names.constraints if name in self._latest}
+        self._send(lambda: self._channel.candidate(values, constraints))
+
+    def _take(self, entry: Entry, report: bool) -> None:
+        if entry.anew:
+            self._latest.clear()
+            self._counted, self._has_steps = 0, False
+        elif entry.bad is not None:
+            self._bad, self._last_bad = self._bad + 1, entry.bad
+        else:
+            self._latest.update(entry.values)
+            value = entry.values.get(self._names.objectives[0])
+            self._has_steps = self._has_steps or entry.step is not None
+            step = entry.step
+            if value is None or len(self._names.objectives) > 1:
+                return
+            if step is None and not self._has_steps:
+                step = self._counted
+                self._counted += 1
+            if step is not None and report:
+                self._send(lambda: self._channel.report(step, value))
+                self._ended = self._ended or self._channel.should_stop()
+
+    def _count_bad(self) -> None:
+        if self._bad > self._bad_sent and not self._ended and not self._channel.waiting():
+            self._bad_sent = self._bad
+            self._send(lambda: self._channel.bad_report(self._bad, self._last_bad))
+
+    def _deliver(self) -> bool:
+        """Try to send the waiting calls. Return whether reporting can go on."""
+        self._ended = self._channel.should_stop()
+        return not self._ended and not self._channel.waiting()
+
+    def _send(self, call: Callable[[], object]) -> None:
+        """Make a call, and print a refusal. It is not raised, because the kubelet would only restart the container."""
+        try:
+            call()
+        except RefusedError as error:
+            self._ended = self._ended or isinstance(error, TrialFinishedError | WrongKeyError)
+            say(str(error))
+
+    def _say_trouble(self) -> None:
+        if self._source.trouble not in (None, self._trouble):
+            say(f"{self._source.trouble}; trying again once a second")
+        self._trouble = self._source.trouble

@@ -1,0 +1,1 @@
+"""Readers of the files to which a program writes metrics while it runs."""

@@ -1,1 +1,0 @@
-"""Reads metrics that a program writes to files, while it writes them."""
