@@ -14,6 +14,7 @@ from study_operator.model.job_state import JobState, job_state
 from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, Study, parse
 from study_operator.model.trial import Rows, TrialRow, TrialState
 from study_operator.reconcile import dependents
+from study_operator.settings import TRIAL_CA_DIRECTORY
 
 RUNNING, COMPLETE = TrialState.RUNNING, TrialState.COMPLETE
 CLAIM = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}}
@@ -231,9 +232,9 @@ async def job_states(world: World, gpus: str) -> list[JobState]:
 
 
 def reporting(world: World, study: Study) -> Reporting:
-    url = f"{world.settings.reporter_url}&sslrootcert=/var/run/secrets/study-operator.io/ca.crt"
-    made = Reporting.of(study, world.cluster_id, world.settings.study_key_seed, url, None)
-    return replace(made, image="registry.example.com/study-trial:1", ca="-----BEGIN CERTIFICATE-----")
+    made = Reporting.of(study, world.cluster_id, world.settings.study_key_seed, world.settings.reporter_url, None)
+    given = {"ca": "-----BEGIN CERTIFICATE-----", "ca_directory": TRIAL_CA_DIRECTORY}
+    return replace(made, image="registry.example.com/study-trial:1", **given)
 
 
 @pytest.mark.parametrize(

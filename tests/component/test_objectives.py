@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from world import counted
 
-from study_operator.model.plan import LINGER
+from study_operator.model.plan import FINISHED_JOB_LINGER
 
 TWO = [{"name": "accuracy", "direction": "Maximize"}, {"name": "latency", "direction": "Minimize"}]
 LATENCY = [{"name": "latency_ms", "max": 50}]
@@ -130,7 +130,7 @@ async def test_finished_jobs_are_kept_as_cron_jobs_are(world):
     await world.settle()
     lately = ["study-1", "study-2", "study-4", "study-5"]
     assert sorted(job["metadata"]["name"] for job in await world.jobs()) == lately
-    world.ahead += LINGER
+    world.ahead += FINISHED_JOB_LINGER
     await world.settle()
     assert sorted(job["metadata"]["name"] for job in await world.jobs()) == ["study-1", "study-4", "study-5"]
     assert (await world.study())["status"]["bestTrial"]["jobName"] == "study-1"

@@ -115,20 +115,16 @@ async def run_out(world: World, names: list[str]) -> None:
 
 async def test_studies_are_shared_out_and_move_only_to_the_one_that_comes(world, kubeconfig, tmp_path):
     names = [f"study{i}" for i in range(12)]
+    keys = [StudyKey(world.namespace, name) for name in names]
     async with replicas(world, tmp_path, kubeconfig, 2) as two:
         await apply_and_wait(world, names, maxTrials=3, parallelism=1)
         counts = await shares(two, 12)
-        assert sorted(counts) == sorted(
-            len(share(members(world), member, [StudyKey(world.namespace, name) for name in names]))
-            for member in members(world)
-        )
+        assert sorted(counts) == sorted(len(share(members(world), member, keys)) for member in members(world))
         before, members_before = holders(world.database), members(world)
         async with replica(world, tmp_path, "replica-2", kubeconfig) as third:
             await joined(third, 3)
             (newcomer,) = members(world) - members_before
-            own = {
-                name for _, name in share(members(world), newcomer, [StudyKey(world.namespace, name) for name in names])
-            }
+            own = {name for _, name in share(members(world), newcomer, keys)}
 
             def moved() -> bool:
                 now = holders(world.database)

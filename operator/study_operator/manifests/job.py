@@ -6,11 +6,9 @@ import copy
 import hashlib
 import hmac
 import json
-import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs
 
 from study_operator.manifests.checkpoints import mount_checkpoints
 from study_operator.manifests.gpus import request_gpus
@@ -39,18 +37,27 @@ class Reporting:
     Attributes:
         url: libpq's connection URI, with the reporter's password.
         key: the study's own key, with which its pods prove their messages.
-        ca: certificates of the database's CA, as PEM; None if there are none. Then `url` names a file for them.
+        ca: certificates of the database's CA, as PEM; None if there are none.
         image: the trial image, for the sidecar that reports for a program; None if the installation has none.
+        ca_directory: where pods find the file ca.crt with these certificates, as `url` says.
     """
 
     url: str
     key: str
     ca: str | None = None
     image: str | None = None
+    ca_directory: str = ""
 
     @classmethod
     def of(
-        cls, study: Study, cluster_id: str, seed: str, url: str, ca: str | None, image: str | None = None
+        cls,
+        study: Study,
+        cluster_id: str,
+        seed: str,
+        url: str,
+        ca: str | None,
+        image: str | None = None,
+        ca_directory: str = "",
     ) -> Reporting:
         """Return where the pods of a Study report to.
 
@@ -63,19 +70,15 @@ class Reporting:
             url: see `url`.
             ca: see `ca`.
             image: see `image`.
+            ca_directory: see `ca_directory`.
         """
         message = f"{cluster_id}/{study.uid}".encode()
-        return cls(url, hmac.new(seed.encode(), message, hashlib.sha256).hexdigest(), ca, image)
+        return cls(url, hmac.new(seed.encode(), message, hashlib.sha256).hexdigest(), ca, image, ca_directory)
 
     @property
     def key_hash(self) -> bytes:
         """The SHA-256 of the key: all that the database knows of it."""
         return hashlib.sha256(self.key.encode()).digest()
-
-    @property
-    def ca_path(self) -> str:
-        """The file in which libpq looks for the CA's certificates, as `url` names it."""
-        return parse_qs(self.url.partition("?")[2])["sslrootcert"][0]
 
     def secret_name(self, study: Study) -> str:
         """Return the name of the study's Secret. Another content makes another name."""
@@ -138,10 +141,11 @@ def job_manifest(
     mount_checkpoints(study, number, pod)
     add_sidecar(study, pod, reporting.image)
     if reporting.ca:
-        directory, file = posixpath.split(reporting.ca_path)
-        items = [{"key": "ca.crt", "path": file}]
+        items = [{"key": "ca.crt", "path": "ca.crt"}]
         volume = {"secret": {"secretName": reporting.secret_name(study), "items": items}}
-        mount_in_all(pod, volume, {"name": CA_VOLUME, "mountPath": directory, "readOnly": True}, "the operator")
+        mount_in_all(
+            pod, volume, {"name": CA_VOLUME, "mountPath": reporting.ca_directory, "readOnly": True}, "the operator"
+        )
     name = name or study.job_name(number)
     environment = _environment(study, reporting, number, trial_id, params, name)
     for container in containers(pod):

@@ -35,9 +35,9 @@ from study_operator.model.trial import Failure, Rows, TrialState
 # within 10 seconds.
 PRUNED_GRACE, PRUNED_KILL_SECONDS = timedelta(seconds=4), 3
 # Finished Jobs that are removed in one reconciliation. To remove a Job costs the control plane as much as to start one.
-# So the latest of the Jobs that are not to be kept, as many as may run at once, stay for LINGER: the slots that they
-# have freed are filled first.
-MOST_JOBS_REMOVED, LINGER = 200, timedelta(minutes=5)
+# So of the Jobs that are not to be kept, the latest ones, as many as may run at once, stay for FINISHED_JOB_LINGER: the
+# slots that they have freed are filled first.
+MOST_JOBS_REMOVED, FINISHED_JOB_LINGER = 200, timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Plan:
     """What to do for a study, in the order of doing. Ends are stored before anything depends on them.
 
     Attributes:
-        tells: trials that have ended. A free slot is worth nothing before its trial's end is stored.
-        causes: trials whose Jobs have failed. Their ends follow those of `tells`, which wait for no pod's log.
+        tells: trials that have ended, and how. The sampler must know these ends before it is asked for new trials.
+        causes: trials whose Jobs have failed. To look up the causes takes time, so results are stored before.
         reruns: trials that get another attempt.
-        stops: Jobs to stop. The end or the next attempt of their trials is stored before.
+        stops: Jobs to stop. The ends or next attempts of their trials are stored before.
         creations: Jobs of stored trials. They come before new trials.
         ask: how many new trials to start; None for none.
-        removals: finished Jobs to remove. They come last: free slots do not wait for them.
+        removals: finished Jobs to remove. They come last, because free slots should not wait for them.
         reconcile_after: when to reconcile again although nothing happens; None if that is not needed.
     """
 
@@ -77,7 +77,7 @@ def plan(observed: Observed) -> Plan:
     cases = [
         Case(row, observed.jobs.get(row.job), observed, is_over)
         for row in observed.rows.open.values()
-        if row.state is TrialState.RUNNING and row.job is not None  # a trial without a Job is run by a notebook
+        if row.state is TrialState.RUNNING and row.job is not None  # a notebook runs a trial that names no Job
     ]
     answers = [decide(case) for case in cases]
     tells = (*_tell_impossible(observed), *_of_kind(Tell, answers))
@@ -98,7 +98,7 @@ def _of_kind(kind: type[_Kind], answers: Iterable[object]) -> tuple[_Kind, ...]:
 
 
 def _tell_impossible(observed: Observed) -> list[Tell]:
-    """Fail waiting trials that cannot be run. Those beyond maxTrials would never be started: they stay as they are."""
+    """Fail waiting trials that cannot be run. Trials beyond maxTrials stay as they are: they are never started."""
     left = max(observed.study.max_trials - observed.rows.total, 0)
     return [
         Tell(row, TrialState.FAIL, failure=Failure("InvalidParameters", f"what was enqueued cannot be run: {why}"))
@@ -132,7 +132,7 @@ def _fill_slots(
     study = observed.study
     if study.paused or not observed.launching:
         return (), None
-    # A pod holds its GPU, whatever the trial's row says. A failed Job may be followed by another one at once.
+    # A pod holds its GPU, whatever the trial's row says. An ended Job keeps its slot until its trial has been decided.
     busy = {job.number for job in observed.active}
     busy |= {
         case.row.number
@@ -149,7 +149,7 @@ def _fill_slots(
 
 
 def _ends_study(study: Study, rows: Rows, tells: Sequence[Tell]) -> bool:
-    """Whether the study is over once these ends are stored: too many trials have failed, or the goal is reached."""
+    """Return whether the study is over once these ends are stored: too many failures, or the goal is reached."""
     failed = sum(told.state is TrialState.FAIL for told in tells)
     feasible = (told for told in tells if told.state is TrialState.COMPLETE and told.failure is None)
     return too_many_failed(study, rows, failed) or any(is_goal(study, told.values) for told in feasible)
@@ -215,7 +215,7 @@ def _superfluous(observed: Observed) -> list[tuple[JobState, timedelta]]:
         jobs.sort(key=_when_finished, reverse=True)
         more = [job for job in jobs[limit:] if best is None or job.name != best.job]
         linger = study.parallelism if limit else 0  # a user with a limit of 0 wants them gone
-        found += [(job, _when_finished(job)[0] + LINGER - observed.now) for job in more[:linger]]
+        found += [(job, _when_finished(job)[0] + FINISHED_JOB_LINGER - observed.now) for job in more[:linger]]
         found += [(job, timedelta(0)) for job in more[linger:]]
     return sorted(found, key=lambda one: _when_finished(one[0]))
 

@@ -106,7 +106,10 @@ _DISRUPTION = "DisruptionTarget"
 
 
 def _disruption(pods: Iterable[Mapping[str, Any]]) -> tuple[str, str] | None:
-    """Return why the cluster ended one of these pods: evicted, preempted, node lost or tainted. None if it did not."""
+    """Return why the cluster ended one of these pods; None if it did not.
+
+    A pod was evicted or preempted, or its node was lost or tainted.
+    """
     for pod in _latest_first(pods):
         for condition in (pod.get("status") or {}).get("conditions") or ():
             if condition["type"] == _DISRUPTION and condition["status"] == "True":

@@ -91,7 +91,7 @@ class Convergence:
         evaluator: the name of an improvement evaluator of Optuna's terminator.
         options: the evaluator's arguments.
         min_trials: how many trials must have completed before.
-        error: the improvement below which the study has converged; None means 0. The evaluator EMMR does not use it.
+        error: the improvement below which the study has converged; None means 0. EMMR does not use it.
     """
 
     evaluator: str
@@ -108,7 +108,7 @@ class Metrics:
         source: Sdk, Stdout or File.
         step_name: the name under which the program writes the step.
         format: of the file: JsonLines or TensorBoard.
-        pattern: a regular expression that finds values in printed lines; None for `name=value` and `name: value`.
+        pattern: a regular expression that finds values in the output; None for `name=value` and `name: value`.
         path: where the program writes the file, for File.
     """
 

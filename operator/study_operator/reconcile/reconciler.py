@@ -34,7 +34,7 @@ from study_operator.reconcile.deleted_studies import DeletedStudies
 from study_operator.reconcile.live_study import LiveStudy
 from study_operator.reconcile.publisher import Publisher
 from study_operator.reconcile.study_trials import StudyTrials
-from study_operator.settings import Settings
+from study_operator.settings import TRIAL_CA_DIRECTORY, Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
 from study_operator.storage.initial_trials import InitialTrials
 from study_operator.storage.studies import KnownStudy, Studies
@@ -335,6 +335,7 @@ class Reconciler:
             settings.reporter_url,
             settings.reporter_ca,
             settings.trial_image,
+            TRIAL_CA_DIRECTORY,
         )
         trials = StudyTrials(
             study,

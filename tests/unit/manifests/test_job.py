@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from study_operator.manifests.job import Reporting, job_manifest, secret, variable_name
 from study_operator.model.search_space import as_text
 from study_operator.model.study import Refused, Study, owner_reference
+from study_operator.settings import TRIAL_CA_DIRECTORY
 
 SEED = "a seed of at least thirty-two characters"
-CA_PATH = "%2Fvar%2Frun%2Fsecrets%2Fstudy-operator.io%2Fca.crt"  # as settings.py quotes it
-URL = f"postgresql://study_reporter:pw@[::1]:5432,[::2]:5432/studies?connect_timeout=5&sslrootcert={CA_PATH}"
+URL = "postgresql://study_reporter:pw@db:5432/studies?connect_timeout=5"
 CA = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 PARAMS = {"lr": 0.003, "layers": 2, "optimizer": "sgd"}
 
 
 def reporting_of(of: Study, cluster: str = "cluster-1", seed: str = SEED, url: str = URL, ca: str | None = None):
-    return Reporting.of(of, cluster, seed, url, ca)
+    return Reporting.of(of, cluster, seed, url, ca, None, TRIAL_CA_DIRECTORY)
 
 
 def job_of(template: dict[str, Any] | None = None, ca: str | None = None, **given: Any) -> dict[str, Any]:
