@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
-# Where a trial's pod finds the database's CA when one is configured; job.py mounts it there.
+# Where a trial's pod finds the database's CA if one is configured. manifests/job.py reads it off the url.
 TRIAL_CA_DIRECTORY = "/var/run/secrets/study-operator.io"
 _SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
@@ -23,7 +23,27 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """The operator's settings. Fields that hold secrets are left out of `repr`."""
+    """The operator's settings. Fields that hold secrets are left out of `repr`.
+
+    Attributes:
+        dsn: libpq connection string of the operator's own login.
+        reporter_url: libpq connection URI of the reporter, as pods reach the database.
+        reporter_user: the reporter's name, a role in PostgreSQL.
+        reporter_password: the reporter's.
+        manage_reporter: whether the operator creates the reporter, and sets its password and limits.
+        reporter_ca: the database's CA as PEM, for trials; None if they need none.
+        study_key_seed: the secret that the studies' keys are derived from.
+        watch_namespaces: empty for all.
+        log_format: text or json.
+        log_level: debug, info, warning or error.
+        workers: how many studies are reconciled at once.
+        storage_threads: how many connections to the database there are, one a thread.
+        resync_seconds: how often all studies are reconciled although nothing has happened.
+        http_port: of /metrics, /healthz and /readyz; 0 for any free one.
+        sampler_classes: package.module:Class that Studies may name.
+        trial_image: the image of the sidecar that reads metrics from files; None if there is none.
+        service: namespace and name of the Service that selects the replicas of this operator; None if there is none.
+    """
 
     dsn: str = field(repr=False)
     reporter_url: str = field(repr=False)
@@ -40,8 +60,8 @@ class Settings:
     resync_seconds: float
     http_port: int
     sampler_classes: tuple[str, ...]
-    trial_image: str | None  # of the sidecar that reads metrics from files
-    service: tuple[str, str] | None  # namespace and name of the one that selects the replicas of this operator
+    trial_image: str | None
+    service: tuple[str, str] | None
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -122,7 +142,7 @@ def _reporter_url(env: Mapping[str, str], database: Mapping[str, str], user: str
         query["sslmode"] = sslmode
     if env.get("REPORTER_CA_FILE"):
         query["sslrootcert"] = f"{TRIAL_CA_DIRECTORY}/ca.crt"
-    if "target_session_attrs" in database:  # of several hosts, the one that can be written to
+    if "target_session_attrs" in database:  # if there are several hosts, the host that can be written to
         query["target_session_attrs"] = database["target_session_attrs"]
     return (
         f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{_reporter_address(env, database)}"

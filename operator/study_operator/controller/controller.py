@@ -50,7 +50,7 @@ class Controller:
         reconciler: reconciles one study.
         replicas: says which studies this replica serves.
         queue: shared with whatever else adds keys.
-        health: is told whether the database answers.
+        health: learns whether the database answers.
         clock: the database's; it is set here.
         nobody_ready: asks Kubernetes whether no replica is ready; None when Kubernetes does not know the replicas.
 

@@ -73,7 +73,7 @@ class Replicas:
         studies: keeps the number of each study's latest hold.
         cluster_id: the UID of the cluster's kube-system namespace.
         namespaces: those that this replica watches; empty for all. Replicas that watch the same ones share the studies.
-        serving: is told which studies are served.
+        serving: learns which studies are served.
 
     Attributes:
         joined: set while the replica is a member.

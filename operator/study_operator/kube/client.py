@@ -297,7 +297,7 @@ class Cluster:
         await self._create("persistentvolumeclaims", manifest, query)
 
     async def list_claims(self, namespace: str, selector: str, owner: str) -> list[dict[str, Any]]:
-        """Return claims, those that are being deleted too.
+        """Return claims, also claims that are being deleted.
 
         Args:
             selector: of labels.
@@ -313,7 +313,7 @@ class Cluster:
         """Delete a claim. Its StorageClass says what becomes of its content, once no pod uses it any more.
 
         Raises:
-            ApiError: another claim of that name exists (409), because claims, unlike Jobs, are not looked at again
+            ApiError: another claim of that name exists (409), because claims, unlike Jobs, are not read again
                 without a reason; or the API server refuses the call or cannot be reached.
             NotHeld: by the fence.
         """
@@ -350,7 +350,7 @@ class Cluster:
         return True
 
     async def _delete(self, path: str, name: str, body: Mapping[str, Any], but: Collection[int] = (404, 409)) -> None:
-        """Delete an object; one that is gone, or has given way to another of that name, is no error.
+        """Delete an object. An object that is gone, or has given way to another of that name, is no error.
 
         Args:
             but: the statuses that are no error.
