@@ -72,9 +72,8 @@ class Run:
         lanes = [threading.Thread(target=self._lane, args=(steps,), daemon=True) for steps in LANES]
         for lane in lanes:
             lane.start()
-        while any(lane.is_alive() for lane in lanes):
-            for lane in lanes:
-                lane.join(PROGRESS_SECONDS / len(lanes))
+        while going_on := [lane for lane in lanes if lane.is_alive()]:
+            going_on[0].join(PROGRESS_SECONDS)
             self._progress()
         for name, seconds in self._times:
             print(f"{_minutes(seconds)}  {name}")
