@@ -44,7 +44,7 @@ from study_operator.model.batch import Batch
 from study_operator.model.study import Study
 from study_operator.model.trial import TrialRow, TrialState
 from study_operator.optimizer import StudyOptimizer
-from study_operator.optimizer.frozen import frozen
+from study_operator.optimizer.frozen_trials import frozen
 from study_operator.optimizer.memory import Memory
 from study_operator.optimizer.tpe import TPE
 from study_operator.storage import history

@@ -1,8 +1,12 @@
 """The operator: it watches Studies, asks Optuna for trials, runs each as a Job, and writes down what came of them.
 
-Read from the top: `manager` is the process. `controller` decides which study is worked on, and when. `reconcile` does
+Read from the top: `manager` is the process. `controller` decides which study is reconciled, and when. `reconcile` does
 one pass over one study. `podlogs` reads what trials print. `kube` and `storage` are the API server and PostgreSQL.
-`optimizer` is Optuna, `manifests` is what is sent to Kubernetes, and `model` is what is known and decided. The modules
-beside the packages (`settings`, `logs`, `metrics`, `probes`, `clocks`, `fence`, `pool`, `backoff`) are the ground
-floor: any package may use them. An import goes down this list, never up: `make lint` checks it.
+`optimizer` is Optuna, `manifests` is what is sent to Kubernetes, and `model` is what is known and decided. An import
+goes down this list, never up: `make lint` checks it.
+
+The modules beside the packages are the ground floor, which any package may use: `settings` (the environment), `logs`
+(lines as text or JSON), `metrics`, `probes` (/healthz, /readyz, /metrics), `clocks` (other machines' time), `fence`
+(what keeps a replica from writing about a study that it has lost; lease and heartbeat), `pool` (the threads that may
+block) and `backoff` (delays between attempts).
 """

@@ -21,7 +21,7 @@ from study_operator.podlogs import follower, tail
 from study_operator.podlogs.follower import Follower
 from study_operator.podlogs.stream import PodLogs
 from study_operator.podlogs.tail import Tails
-from study_operator.storage.output import Output
+from study_operator.storage.printed_output import Output
 
 KEY = ("team", "study")
 JOB = "job-0"

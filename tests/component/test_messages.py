@@ -20,7 +20,7 @@ from trial_pod import Pod
 import study_trial
 from study_operator.model.trial import Failure, FailureClass
 from study_operator.storage.database import Database
-from study_operator.storage.refusals import refusals
+from study_operator.storage.refused_calls import refusals
 
 NONE = {"WrongKey": 0, "NotRunning": 0, "BadArgument": 0, "SeveralObjectives": 0, "Repeated": 0}
 

@@ -19,7 +19,7 @@ from waiting import until
 from world import World, params_of
 
 from study_operator.fence import HEARTBEAT_SECONDS, LEASE_SECONDS, SESSION_TIMEOUT_SECONDS, Hold, Lease, NotHeld, under
-from study_operator.model.shares import share
+from study_operator.model.placement import share
 from study_operator.model.study import StudyKey
 from study_operator.storage.database import Database
 from study_operator.storage.locks import Locks
@@ -292,19 +292,19 @@ async def test_the_database_refuses_what_a_replica_still_writes_after_it_was_tak
     lease = Lease()
     lease.confirm(time.monotonic() + 1000)
     earlier, later = Hold(5, lease), Hold(6, lease)
-    assert studies.claim("team", "team/study", 5) == [0]
+    assert studies.take_over("team", "team/study", 5) == [0]
     with under(earlier):
         note("1")
-    assert studies.claim("team", "team/study", 6) == [5]
+    assert studies.take_over("team", "team/study", 6) == [5]
     with under(earlier), pytest.raises(NotHeld):
         note("2")
     assert not earlier.valid(), "nothing goes to Kubernetes either"
     with pytest.raises(NotHeld):
-        studies.claim("team", "team/study", 5)
+        studies.take_over("team", "team/study", 5)
     with under(later):
         note("3")
     studies.release([6])
-    assert studies.claim("team", "team/study", 7) == [-6]
+    assert studies.take_over("team", "team/study", 7) == [-6]
     assert world.database.query("SELECT value_json FROM trial_user_attributes WHERE key = 'a'") == [("3",)]
 
 

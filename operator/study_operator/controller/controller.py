@@ -103,7 +103,7 @@ class Controller:
             return 0.0
         with fence.under(hold):
             try:
-                if wait := await self._replicas.claim(key, hold):
+                if wait := await self._replicas.take_over(key, hold):
                     self._queue.add_after(key, wait)
                 else:
                     return await self._reconcile(key, noticed)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from study_operator import metrics
 from study_operator.backoff import delays
 from study_operator.fence import HEARTBEAT_SECONDS, LEASE_SECONDS, Hold
-from study_operator.model import shares
+from study_operator.model import placement
 from study_operator.model.study import StudyKey
 from study_operator.pool import BlockingPool
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
@@ -50,7 +50,7 @@ class Serving:
 
 
 @dataclass(frozen=True)
-class _Claim:
+class _Takeover:
     """The database knows of a hold.
 
     Attributes:
@@ -91,7 +91,7 @@ class Replicas:
         serving: Serving,
     ) -> None:
         self._database, self._threads, self._studies, self._serving = database, threads, studies, serving
-        self._cluster_id, self._group = cluster_id, shares.group_key(cluster_id, namespaces)
+        self._cluster_id, self._group = cluster_id, placement.group_key(cluster_id, namespaces)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="locks")
         self._locks: Locks | None = None
         self._members: dict[int, float] = {}  # with the seconds for which each had been silent
@@ -100,7 +100,7 @@ class Replicas:
         self._notices = itertools.count()
         self._holds: dict[StudyKey, Hold] = {}
         self._unlock: set[StudyKey] = set()
-        self._claims: dict[StudyKey, _Claim] = {}
+        self._takeovers: dict[StudyKey, _Takeover] = {}
         self._letting_go: dict[StudyKey, asyncio.Task[None]] = {}
         self._own: set[int] = set()  # numbers of all holds that this process has had
         self._safe_at = float("-inf")
@@ -148,7 +148,7 @@ class Replicas:
         """Note that a study exists, or that it may have left something, so that one of the replicas has to serve it."""
         new = key not in self._known
         self._known[key] = next(self._notices)
-        if new and self._locks is not None and shares.owner(self._members, key) == self._locks.member:
+        if new and self._locks is not None and placement.owner(self._members, key) == self._locks.member:
             self._locks.wake()
 
     def forget(self, seen: Mapping[StudyKey, int]) -> None:
@@ -177,7 +177,7 @@ class Replicas:
         elif hold.leaving:
             self._let_go(key, hold)
 
-    async def claim(self, key: StudyKey, hold: Hold) -> float:
+    async def take_over(self, key: StudyKey, hold: Hold) -> float:
         """Tell the database about a hold, once, so that it refuses writes of earlier holders.
 
         Returns:
@@ -189,20 +189,20 @@ class Replicas:
             StorageUnavailable: the database does not answer.
             StorageError: the database refuses the statement.
         """
-        claim = self._claims.get(key)
-        if claim is None or claim.hold is not hold:
+        takeover = self._takeovers.get(key)
+        if takeover is None or takeover.hold is not hold:
             views = self._views
-            before = await self._threads.run(self._studies.claim, key.namespace, key.name, hold.epoch)
+            before = await self._threads.run(self._studies.take_over, key.namespace, key.name, hold.epoch)
             taken_over = any(epoch > 0 and epoch not in self._own for epoch in before)
-            claim = self._claims[key] = _Claim(hold, taken_over and not self._first, views)
+            takeover = self._takeovers[key] = _Takeover(hold, taken_over and not self._first, views)
             if taken_over:
                 metrics.TAKEOVERS.inc()
                 log.info("taken over from a replica that has not let go of it")
-        if not claim.disputed:
+        if not takeover.disputed:
             return 0.0
         # The earlier holder's member lock may be released a moment after the study's. Only the next view surely lacks
         # it.
-        return max(self._safe_at - time.monotonic(), HEARTBEAT_SECONDS if self._views == claim.views else 0.0, 0.0)
+        return max(self._safe_at - time.monotonic(), HEARTBEAT_SECONDS if self._views == takeover.views else 0.0, 0.0)
 
     async def leave(self) -> None:
         """Release all studies, and let `run` end. No reconciliation may be running any more."""
@@ -262,7 +262,7 @@ class Replicas:
         self._locks, self._members, self._lost_at = None, {}, time.monotonic()
         self.joined.clear()
         self._unlock.clear()
-        self._claims.clear()
+        self._takeovers.clear()
         lost, self._holds = self._holds, {}
         for key in lost:
             self._serving.lost(key)
@@ -281,8 +281,8 @@ class Replicas:
             log.info("replica %d of %d", sorted(self._members).index(locks.member) + 1, len(self._members))
         if self._unlock:
             await self._release(locks)
-        mine = shares.share(self._members, locks.member, self._known)
-        wanted = {shares.lock_key(self._cluster_id, key): key for key in mine if key not in self._holds}
+        mine = placement.share(self._members, locks.member, self._known)
+        wanted = {placement.lock_key(self._cluster_id, key): key for key in mine if key not in self._holds}
         if wanted:
             taken, epoch = await locks.take(wanted)
             self._own.add(epoch)
@@ -309,8 +309,8 @@ class Replicas:
         keys, self._unlock = self._unlock, set()
         for key in keys:
             self._holds.pop(key, None)
-            self._claims.pop(key, None)
-        await locks.release([shares.lock_key(self._cluster_id, key) for key in keys])
+            self._takeovers.pop(key, None)
+        await locks.release([placement.lock_key(self._cluster_id, key) for key in keys])
 
     def _let_go(self, key: StudyKey, hold: Hold) -> None:
         """Forget a study, note in the database that it is released, and then unlock it."""

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from study_operator import metrics
 from study_operator.settings import Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
-from study_operator.storage.refusals import refusals
+from study_operator.storage.refused_calls import refusals
 from study_operator.storage.reporter import Guard
 
 INTERVAL_SECONDS = 5.0

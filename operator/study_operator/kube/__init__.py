@@ -1,6 +1,9 @@
-"""The API server: calls, and answers that go on for hours.
+"""The API server.
 
-JSON in and out, each failure an `ApiError`, every write refused once this replica has lost the study (`fence`). This
-package knows the kinds of objects and nothing of trials: what an object says is read in `model`, and what is sent is
+`client` has the calls: JSON in and out, each failure an `ApiError`, every write refused once this replica has lost the
+study (`fence`). `streams` are answers that go on for hours: watches and logs. `decoding` reads just the fields that
+the operator needs from large answers.
+
+This package knows kinds of objects and nothing of trials: what an object says is read in `model`, and what is sent is
 built in `manifests`.
 """

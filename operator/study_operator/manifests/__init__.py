@@ -1,7 +1,9 @@
-"""Build the objects that the operator sends to Kubernetes.
+"""The objects that the operator sends to Kubernetes.
 
-These are a trial's Job, the study's Secret, the claims for checkpoints and the Service that names pods. A Study goes
-in, a manifest comes out. `job` builds the whole Job; the other modules each add one thing to its pod.
+A Study goes in, a manifest comes out. `job` builds the whole Job, with its environment, and the study's Secret. The
+other modules each add one thing to the pod, or build one object beside it: `gpus`, `volumes`, `checkpoints` (claims),
+`sidecar` (reads metrics from files), `subdomain` (the Service that names pods). `template` refuses what a user's
+template must not say.
 
 This package does no I/O, and may not know whether an object exists.
 """

@@ -1,7 +1,13 @@
 """What is known of a study, and what is decided from it, as plain values and pure functions.
 
-`study` is the Study, `trial` a row, `job_state` a Job, `observed` all of them at one moment. `plan` decides what to do
-next (`rules` about each trial, `outcome` about the study), and `status` what users read. The time is an argument.
+Known: `study` is the Study, parsed, `search_space` its parameters; `trial` is a row, `job_state` a Job, `pod_status`
+why a pod failed or waits; `observed` is all of it at one moment. `history` and `batch` are what crosses the
+optimizer's door: a study's trials, and what is to be written to them.
 
-This package does no I/O, and imports no other package of the operator.
+Decided: `plan` is what to do next, with `trial_rules` for each running trial, `study_outcome` for the study's end,
+`pending_pods` for pods that do not start, and `actions` as the answer. `status` is what users read, `summary` its
+figures. `placement` says which replica is to serve which study. `initial_trials` and `warm_start` are what a study may
+begin with. `log_lines` reads a printed line, and `log_position` is how far a log has been read.
+
+The time is an argument. This package does no I/O, and imports no other package of the operator.
 """

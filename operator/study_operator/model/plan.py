@@ -25,10 +25,10 @@ from study_operator.model.actions import (
 )
 from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.observed import Observed
-from study_operator.model.outcome import is_goal, over, too_many_failed
-from study_operator.model.rules import Case, decide
 from study_operator.model.study import Study
+from study_operator.model.study_outcome import is_goal, over, too_many_failed
 from study_operator.model.trial import Failure, Rows, TrialState
+from study_operator.model.trial_rules import Case, decide
 
 # How long a pruned trial may go on: long enough to see the answer to its next report and to end by itself. A pod that
 # is left then has PRUNED_KILL_SECONDS to end after SIGTERM. With the time that it takes to notice, its GPU is free

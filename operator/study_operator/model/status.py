@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from study_operator.model.observed import Observed
-from study_operator.model.outcome import Outcome, over
 from study_operator.model.study import Study
+from study_operator.model.study_outcome import Outcome, over
 from study_operator.model.summary import queued_trials, shorten, summary, time_text, warm_started
 from study_operator.model.trial import TrialState
 from study_operator.model.warm_start import WarmStarted

@@ -21,7 +21,7 @@ from optuna.terminator import (
 from optuna.trial import FrozenTrial, TrialState
 
 from study_operator.model.study import Refused, Study
-from study_operator.optimizer.options import check_options, torch_missing
+from study_operator.optimizer.option_checks import check_options, torch_missing
 
 _EVALUATORS: dict[str, type[BaseImprovementEvaluator]] = {
     "BestValueStagnation": BestValueStagnationEvaluator,

@@ -15,7 +15,7 @@ from typing import Any
 from optuna.samplers import BaseSampler
 
 from study_operator.model.study import Refused, Study
-from study_operator.optimizer.options import check_options, valid_options
+from study_operator.optimizer.option_checks import check_options, valid_options
 
 _RESERVED = ("seed",)
 

@@ -22,7 +22,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from study_operator.model.study import Refused, Study
-from study_operator.optimizer.options import check_nested, check_options
+from study_operator.optimizer.option_checks import check_nested, check_options
 
 _CLASSES: dict[str, type[BasePruner]] = {
     "Median": MedianPruner,

@@ -28,7 +28,7 @@ from optuna.samplers import (
 from study_operator.model.study import Algorithm, Refused, Study
 from study_operator.optimizer import genetic, plugins
 from study_operator.optimizer.exhaustive import BruteForce, Grid
-from study_operator.optimizer.options import check_nested, check_options, torch_missing
+from study_operator.optimizer.option_checks import check_nested, check_options, torch_missing
 from study_operator.optimizer.tpe import TPE
 
 

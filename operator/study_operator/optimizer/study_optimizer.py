@@ -22,7 +22,7 @@ from study_operator.model.search_space import Space
 from study_operator.model.study import Study
 from study_operator.model.trial import FAILURE_ATTR, JOB_ATTR, Report, TrialRow, constraint_attrs
 from study_operator.optimizer.convergence import build_convergence_test
-from study_operator.optimizer.frozen import frozen
+from study_operator.optimizer.frozen_trials import frozen
 from study_operator.optimizer.memory import Memory
 from study_operator.optimizer.pruners import build_pruner
 from study_operator.optimizer.samplers import build_sampler

@@ -25,7 +25,7 @@ from study_operator.podlogs.stream import PodLogs
 from study_operator.podlogs.tail import Overtaken, Tails, TrialEnded
 from study_operator.pool import BlockingPool
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
-from study_operator.storage.output import Output
+from study_operator.storage.printed_output import Output
 
 # Between two attempts to read on: longer each time that nothing new comes, or that an attempt fails.
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 30.0

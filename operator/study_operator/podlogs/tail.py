@@ -14,7 +14,7 @@ from study_operator.model.log_lines import LONGEST_LINE, Lines
 from study_operator.model.log_position import Place, Position, split
 from study_operator.podlogs.stream import PodLogs
 from study_operator.pool import BlockingPool
-from study_operator.storage.output import Output, OutputBatch, OutputStored
+from study_operator.storage.printed_output import Output, OutputBatch, OutputStored
 
 # Lines are stored when so many have come, or after so many seconds. A pruner need not know sooner.
 BATCH_LINES, BATCH_SECONDS = 500, 0.25

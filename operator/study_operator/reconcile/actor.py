@@ -15,14 +15,14 @@ from study_operator.fence import NotHeld
 from study_operator.kube.client import ApiError, Cluster
 from study_operator.logs import trial_context
 from study_operator.manifests.job import job_manifest, secret
-from study_operator.model import pods
+from study_operator.model import pod_status
 from study_operator.model.actions import Ask, CreateJob, FindCause, RemoveFinishedJob, RunAgain, StopJob, Tell
 from study_operator.model.batch import StaleHistory
 from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.plan import Plan
-from study_operator.model.rules import verdict
 from study_operator.model.study import JOB_LABEL, STUDY_LABEL, TRIAL_LABEL, Study
 from study_operator.model.trial import Failure, FailureClass, TrialRow
+from study_operator.model.trial_rules import verdict
 from study_operator.pool import BlockingPool
 from study_operator.reconcile import dependents
 from study_operator.reconcile.adoption import Adoption, adoption
@@ -197,11 +197,11 @@ class Actor:
         study = self._live.study
         selector = f"{STUDY_LABEL}={study.name},{JOB_LABEL}={ended.name}"
         found = await self._cluster.list_pods(study.namespace, selector)
-        container = pods.last_container(found)
+        container = pod_status.last_container(found)
         line = await self._cluster.last_log_line(study.namespace, *container) if container else ""
         if known is not None:
             return replace(known, last_log_line=line)
-        return pods.failure(ended, found, line, study.infeasible_exit_codes)
+        return pod_status.failure(ended, found, line, study.infeasible_exit_codes)
 
     async def _delete(self, ended: JobState, waiting: bool, kill_after: int | None = None) -> None:
         """Delete a Job.

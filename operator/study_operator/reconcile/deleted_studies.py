@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from study_operator.model.actions import Tell
-from study_operator.model.rules import tell_result
 from study_operator.model.trial import Failure, FailureClass, Rows, TrialRow, TrialState
+from study_operator.model.trial_rules import tell_result
 from study_operator.pool import BlockingPool
 from study_operator.storage.studies import KnownStudy, Studies
 from study_operator.storage.trials import Trials

@@ -17,13 +17,13 @@ from typing import Any
 from study_operator import metrics
 from study_operator.kube.client import Cluster
 from study_operator.manifests.job import Reporting
-from study_operator.model import pending
+from study_operator.model import pending_pods
 from study_operator.model.job_state import JobState, job_state
 from study_operator.model.observed import Observed, Stuck
-from study_operator.model.outcome import Outcome, outcome
 from study_operator.model.plan import plan
 from study_operator.model.status import Condition, Situation, accepted, refused, storage_down, storage_ready
 from study_operator.model.study import STUDY_LABEL, Refused, Study, StudyKey, parse
+from study_operator.model.study_outcome import Outcome, outcome
 from study_operator.model.trial import Failure, Rows, TrialRow
 from study_operator.podlogs.follower import Follower
 from study_operator.pool import BlockingPool
@@ -256,7 +256,7 @@ class Reconciler:
         states = (job_state(item, study.gpu_resource_name) for item in listed)
         found = {state.name: state for state in states if state is not None}
         observed = Observed(study, Rows({}, {}), found, self._now(), launching=launching)
-        stuck, waits = await self._ask_pods(study, pending.waiting(observed.active), result)
+        stuck, waits = await self._ask_pods(study, pending_pods.waiting(observed.active), result)
         drained = self._follower.drained(key, found.values())
         reported = self._reported.pop(key, None)
         rows, outlook = await self._pool.run(
@@ -288,15 +288,15 @@ class Reconciler:
     ) -> tuple[dict[str, Stuck], str | None]:
         """Return which of some Jobs have waited too long for their pods, and why one of them waits."""
         now = self._cluster_now()
-        ask, again = pending.ask_again(waiting, now)
+        ask, again = pending_pods.ask_again(waiting, now)
         result.sooner(again)
-        result.sooner(pending.until_stuck(study, waiting, now))
+        result.sooner(pending_pods.until_stuck(study, waiting, now))
         if not ask:
             return {}, None
         found = await self._cluster.list_pods(
             study.namespace, f"{STUDY_LABEL}={study.name}", pending=True, limit=PENDING_PODS
         )
-        return pending.stuck(study, waiting, found, now), pending.why(waiting, found)
+        return pending_pods.stuck(study, waiting, found, now), pending_pods.why(waiting, found)
 
     async def _keep_time(self, live: LiveStudy, observed: Observed, end: Outcome | None) -> Observed:
         """Take the time in which the study is suspended or has ended out of its deadline."""

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from study_operator.model.batch import Batch, Change, Full, NotStored, StaleHistory, Stored
-from study_operator.storage import queries
+from study_operator.storage import trial_queries
 from study_operator.storage.database import Database
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ def _attributes(attrs: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _number(value: float) -> Sequence[float | str | None]:
     """Return a value and the word that Optuna stores with it."""
-    for kind, special in queries.INFINITIES.items():
+    for kind, special in trial_queries.INFINITIES.items():
         if value == special or (value != value and kind == "NAN"):
             return None, kind
     return value, "FINITE"

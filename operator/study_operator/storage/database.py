@@ -146,7 +146,7 @@ class Database:
 def _admit(cursor: cursor, study_id: int | None, trial_id: int | None) -> None:
     """Refuse the transaction unless the current hold is the newest one of this study.
 
-    The check locks the row that names the hold, so a takeover (`Studies.claim`) has to wait until this transaction
+    The check locks the row that names the hold, so a takeover (`Studies.take_over`) has to wait until this transaction
     ends. Without a current hold nothing is checked.
 
     Raises:

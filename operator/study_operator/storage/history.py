@@ -15,7 +15,7 @@ from psycopg2.extensions import cursor
 from study_operator.model.history import Changes, History, StoredStudy, StoredTrial
 from study_operator.model.trial import TrialState
 from study_operator.storage.database import Database
-from study_operator.storage.queries import INFINITIES
+from study_operator.storage.trial_queries import INFINITIES
 
 # One row a trial: ten thousand of twenty reports each are 200,000 rows less to send and to take apart.
 _TRIALS = """

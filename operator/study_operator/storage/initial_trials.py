@@ -16,7 +16,7 @@ from study_operator.model.initial_trials import WISH_ATTR, initial_trials
 from study_operator.model.study import Refused, Study
 from study_operator.model.trial import TrialState
 from study_operator.model.warm_start import MOST_TRIALS, Source, WarmStarted, take
-from study_operator.storage import queries
+from study_operator.storage import trial_queries
 from study_operator.storage.database import Database, one_row
 from study_operator.storage.studies import METRIC_NAMES_ATTR, set_attribute
 
@@ -171,10 +171,10 @@ def _source(cursor: cursor, study_id: int, name: str, only: Sequence[int] | None
     )
     found = list(reversed(cursor.fetchall()))
     ids = [row[0] for row in found]
-    params, values = queries.params_of(cursor, ids), queries.values_of(cursor, ids)
+    params, values = trial_queries.params_of(cursor, ids), trial_queries.values_of(cursor, ids)
     # Of complete trials samplers want the final values alone, and pruners never see any of these trials.
     reports: dict[int, dict[int, float]] = {}
-    for report in queries.reports_of(cursor, [(row[0], 0) for row in found if row[2] == "PRUNED"]):
+    for report in trial_queries.reports_of(cursor, [(row[0], 0) for row in found if row[2] == "PRUNED"]):
         reports.setdefault(report.trial_id, {})[report.step] = report.value
     trials = [
         FrozenTrial(

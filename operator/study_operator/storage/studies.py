@@ -164,7 +164,7 @@ class Studies:
                 )
             return study_id
 
-    def claim(self, namespace: str, name: str, epoch: int) -> list[int]:
+    def take_over(self, namespace: str, name: str, epoch: int) -> list[int]:
         """Store that this replica takes over all Studies that have or had a name.
 
         Waits for transactions of the earlier hold that are under way. From then on the database refuses its writes.

@@ -25,7 +25,7 @@ from study_operator.model.trial import (
     TrialState,
     constraint_attrs,
 )
-from study_operator.storage import queries
+from study_operator.storage import trial_queries
 from study_operator.storage.batch_writer import store, store_most
 from study_operator.storage.database import Database
 
@@ -41,7 +41,7 @@ class Trials:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._best: dict[int, queries.Best] = {}  # by study_id
+        self._best: dict[int, trial_queries.Best] = {}  # by study_id
 
     def observe(self, study_id: int, with_jobs: Sequence[int] = ()) -> Rows:
         """Read counts by state, the best trial, and the open trials.
@@ -51,19 +51,19 @@ class Trials:
                 their parameters.
         """
         with self._database.transaction() as cursor:
-            counts = queries.counts_of(cursor, study_id)
-            rows = queries.open_rows_of(cursor, study_id, with_jobs)
-            facts = queries.facts_of(cursor, study_id)
+            counts = trial_queries.counts_of(cursor, study_id)
+            rows = trial_queries.open_rows_of(cursor, study_id, with_jobs)
+            facts = trial_queries.facts_of(cursor, study_id)
             # Ended trials do not change, so the best trial changes only when one more is complete.
             seen = counts.get(TrialState.COMPLETE, 0), facts.incidents.get(FailureClass.INFEASIBLE, 0)
             known = self._best.get(study_id)
             if known is None or known.seen != seen:
-                known = self._best[study_id] = queries.best_of(cursor, study_id, seen, known)
+                known = self._best[study_id] = trial_queries.best_of(cursor, study_id, seen, known)
             return Rows(
                 counts,
                 rows,
                 best=known.trial,
-                recent_failures=queries.recent_failures_of(cursor, study_id) if facts.incidents else (),
+                recent_failures=trial_queries.recent_failures_of(cursor, study_id) if facts.incidents else (),
                 incidents=facts.incidents,
                 broken=facts.broken,
                 clock=facts.clock,
@@ -79,17 +79,17 @@ class Trials:
     def clock(self, study_id: int) -> Clock:
         """Read for how long the study has been active."""
         with self._database.transaction() as cursor:
-            return queries.facts_of(cursor, study_id).clock
+            return trial_queries.facts_of(cursor, study_id).clock
 
     def points(self, study_id: int) -> dict[int, list[float]]:
         """Read the final values of every feasible COMPLETE trial, by trial_id, in order of number."""
         with self._database.transaction() as cursor:
-            return queries.points_of(cursor, study_id)
+            return trial_queries.points_of(cursor, study_id)
 
     def complete_trials(self, ids: list[int]) -> list[BestTrial]:
         """Read some COMPLETE trials whole, in the order of `ids`."""
         with self._database.transaction() as cursor:
-            return queries.complete_trials(cursor, ids)
+            return trial_queries.complete_trials(cursor, ids)
 
     def reports(self, after: Mapping[int, int]) -> list[Report]:
         """Read the reports of some trials, oldest first.
@@ -101,7 +101,7 @@ class Trials:
         if not after:
             return []
         with self._database.transaction() as cursor:
-            return queries.reports_of(cursor, list(after.items()))
+            return trial_queries.reports_of(cursor, list(after.items()))
 
     def run_again(self, study_id: int, again: RunAgain, job: str) -> bool:
         """Let a running trial run again under another Job.
@@ -154,5 +154,5 @@ class Trials:
                 (trial_id,),
             )
             found = cursor.fetchone()
-            value = None if found is None else queries.INFINITIES.get(found[1], found[0])
+            value = None if found is None else trial_queries.INFINITIES.get(found[1], found[0])
             return None if value is None or math.isnan(value) else value

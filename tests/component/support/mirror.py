@@ -11,7 +11,7 @@ from standalone import Standalone
 
 from study_operator.model.batch import Batch, NotStored, StaleHistory, Stored
 from study_operator.model.trial import JOB_ATTR
-from study_operator.optimizer.frozen import frozen
+from study_operator.optimizer.frozen_trials import frozen
 from study_operator.storage import history
 from study_operator.storage.batch_writer import store
 from study_operator.storage.database import Database

@@ -35,11 +35,11 @@ from study_operator.model.actions import (
 )
 from study_operator.model.job_state import JobPhase
 from study_operator.model.observed import Observed, Stuck
-from study_operator.model.outcome import outcome, over
 from study_operator.model.plan import PRUNED_GRACE, PRUNED_KILL_SECONDS, Plan, plan
-from study_operator.model.rules import RULES, Case, decide, tell_result, verdict
 from study_operator.model.study import Constraint
+from study_operator.model.study_outcome import outcome, over
 from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Result
+from study_operator.model.trial_rules import RULES, Case, decide, tell_result, verdict
 
 ACTIVE, COMPLETED, FAILED = JobPhase.ACTIVE, JobPhase.COMPLETE, JobPhase.FAILED
 NAN, INF = float("nan"), float("inf")

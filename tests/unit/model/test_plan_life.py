@@ -22,11 +22,11 @@ from study_operator.model.actions import (
 )
 from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.observed import Observed
-from study_operator.model.outcome import Outcome, outcome
 from study_operator.model.plan import plan
-from study_operator.model.rules import verdict
 from study_operator.model.study import Study
+from study_operator.model.study_outcome import Outcome, outcome
 from study_operator.model.trial import Failure, FailureClass, Result, Rows, TrialRow
+from study_operator.model.trial_rules import verdict
 
 LOST = Failure("Evicted", kind=FailureClass.INFRASTRUCTURE)
 

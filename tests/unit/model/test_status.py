@@ -30,7 +30,6 @@ from hypothesis import strategies as st
 
 from study_operator.model.job_state import JobPhase
 from study_operator.model.observed import Observed
-from study_operator.model.outcome import Outcome
 from study_operator.model.status import (
     Condition,
     Situation,
@@ -42,6 +41,7 @@ from study_operator.model.status import (
     storage_down,
     storage_ready,
 )
+from study_operator.model.study_outcome import Outcome
 from study_operator.model.trial import BestTrial, Failure, Rows
 from study_operator.model.warm_start import WarmStarted
 

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from study_operator.model import warm_start
 from study_operator.model.study import Study
 from study_operator.model.warm_start import Source, take
-from study_operator.optimizer.frozen import frozen
+from study_operator.optimizer.frozen_trials import frozen
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 PARAMETERS = [

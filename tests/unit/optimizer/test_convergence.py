@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, create_trial
 
 from study_operator.model.study import Refused
 from study_operator.optimizer.convergence import build_convergence_test
-from study_operator.optimizer.options import valid_options
+from study_operator.optimizer.option_checks import valid_options
 
 TORCH = importlib.util.find_spec("torch") is not None
 

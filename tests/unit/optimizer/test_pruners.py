@@ -19,7 +19,7 @@ from optuna.pruners import (
 )
 
 from study_operator.model.study import Refused
-from study_operator.optimizer.options import valid_options
+from study_operator.optimizer.option_checks import valid_options
 from study_operator.optimizer.pruners import build_pruner, compares
 
 CLASSES: dict[str, type[BasePruner]] = {

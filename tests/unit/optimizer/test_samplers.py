@@ -25,7 +25,7 @@ from optuna.samplers import (
 )
 
 from study_operator.model.study import Refused, Study
-from study_operator.optimizer.options import valid_options
+from study_operator.optimizer.option_checks import valid_options
 from study_operator.optimizer.samplers import NAMES, build_sampler, is_finite
 
 FINITE = [{"name": "n", "int": {"low": 1, "high": 4}}, {"name": "x", "float": {"low": 0, "high": 1, "step": 0.1}}]

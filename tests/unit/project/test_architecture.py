@@ -30,3 +30,16 @@ def test_the_import_contracts_of_pyproject_are_kept():
 def test_every_module_says_what_it_is_for(path):
     text = (ROOT / path).read_text()
     assert not text.strip() or ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+
+
+@pytest.mark.parametrize(
+    "package",
+    sorted(path.parent for path in (ROOT / "operator/study_operator").rglob("__init__.py")),
+    ids=lambda p: p.name,
+)
+def test_each_package_says_what_its_modules_are(package):
+    """Somebody who has never been here finds the file to open by `ls` and these lines."""
+    said = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    for name in sorted(path.name for path in package.iterdir() if path.suffix in (".py", ".sql")):
+        if not name.startswith("__"):
+            assert f"`{name.removesuffix('.py')}`" in said, f"{package.name} does not say what {name} is for"

@@ -11,8 +11,8 @@ from database import KEY, TestDatabase, TrialPod, settings_for
 from study_operator.model.log_position import Position
 from study_operator.model.trial import TrialState
 from study_operator.storage.database import Database
-from study_operator.storage.output import Output, OutputBatch, OutputStored
-from study_operator.storage.queries import facts_of
+from study_operator.storage.printed_output import Output, OutputBatch, OutputStored
+from study_operator.storage.trial_queries import facts_of
 
 FIRST, SECOND = Position(5, 1, 5), Position(9, 2, 9, 0, 1)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from study_operator.model import pods
+from study_operator.model import pod_status
 from study_operator.model.job_state import JobState
 from study_operator.model.observed import Stuck
 from study_operator.model.study import JOB_LABEL, TRIAL_LABEL, Study
@@ -36,7 +36,7 @@ def ask_again(jobs: Iterable[JobState], now: datetime) -> tuple[bool, float | No
 def why(jobs: Iterable[JobState], pending: Iterable[Pod]) -> str | None:
     """Return why a trial's pod does not run; None if each Job has a pod and it is just starting."""
     for pod in pending:
-        if found := pods.waiting_for(pod):
+        if found := pod_status.waiting_for(pod):
             reason, message = found
             return f"the pod of trial {pod['metadata']['labels'][TRIAL_LABEL]} waits: {reason}: {message}"
     for job in jobs:
@@ -73,11 +73,11 @@ def stuck(study: Study, jobs: Iterable[JobState], pending: Iterable[Pod], now: d
             continue  # its pod has started, or the Job controller has not begun with it since it was resumed
         reason, message = ("NoPod", "a quota or a policy of the namespace may forbid it")
         if pod is not None:
-            reason, message = pods.waiting_for(pod) or ("Pending", "it is being started")
+            reason, message = pod_status.waiting_for(pod) or ("Pending", "it is being started")
         if study.pending_deadline is not None and (now - _since(job, pod)).total_seconds() >= study.pending_deadline:
             message = f"its pod did not start within {study.pending_deadline} s: {message}"
             found[job.name] = Stuck(Failure(reason, message, kind=FailureClass.INFRASTRUCTURE))
-        elif pod is not None and pods.cannot_start(pod) and job.generation < study.generation:
+        elif pod is not None and pod_status.cannot_start(pod) and job.generation < study.generation:
             found[job.name] = Stuck(Failure(reason, message, kind=FailureClass.INFRASTRUCTURE), counts=False)
     return found
 

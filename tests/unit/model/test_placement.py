@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_operator.model.shares import group_key, lock_key, owner, share
+from study_operator.model.placement import group_key, lock_key, owner, share
 from study_operator.model.study import StudyKey
 
 MEMBERS = st.sets(st.integers(1, 2**31 - 1), min_size=1, max_size=12)

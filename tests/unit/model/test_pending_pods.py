@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from study_operator.model import pending
+from study_operator.model import pending_pods
 from study_operator.model.job_state import JobPhase, JobState
 
 MADE = datetime(2026, 1, 1, tzinfo=UTC)
@@ -24,6 +24,6 @@ def _job(**fields) -> JobState:
     ids=["no pod", "a lost node", "starting"],
 )
 def test_why_a_trial_waits(job: JobState, words: str | None):
-    (waiting,) = pending.waiting([job])
-    said = pending.why([waiting], [])
+    (waiting,) = pending_pods.waiting([job])
+    said = pending_pods.why([waiting], [])
     assert said is None if words is None else said and words in said

@@ -8,7 +8,7 @@ import pytest
 from building import job_state
 
 from study_operator.model.job_state import JobPhase
-from study_operator.model.pods import failure, last_container, waiting_for
+from study_operator.model.pod_status import failure, last_container, waiting_for
 from study_operator.model.trial import Failure, FailureClass
 
 INFRASTRUCTURE = FailureClass.INFRASTRUCTURE

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 import pytest
 
-from study_operator.optimizer.options import check_nested, check_options, valid_options
+from study_operator.optimizer.option_checks import check_nested, check_options, valid_options
 
 if TYPE_CHECKING:
     from numpy import ndarray
