@@ -78,7 +78,7 @@ class Manager:
         studies = Studies(database, cluster_id)
         self.follower = Follower.on(cluster, threads, database, queue.add)
         reconciler = Reconciler(
-            settings, cluster, cluster_id, database, threads, self.follower, clock.now, cluster.clock.now
+            settings, cluster, cluster_id, database, studies, threads, self.follower, clock.now, cluster.clock.now
         )
         self.serving = Serving(gained=queue.add, lost=reconciler.forget, busy=queue.working)
         self.replicas = Replicas(database, threads, studies, cluster_id, settings.watch_namespaces, self.serving)

@@ -88,6 +88,7 @@ class Reconciler:
         cluster: Cluster,
         cluster_id: str,
         database: Database,
+        studies: Studies,
         pool: BlockingPool,
         follower: Follower,
         now: Callable[[], datetime],
@@ -96,7 +97,7 @@ class Reconciler:
         self._settings, self._cluster, self._cluster_id = settings, cluster, cluster_id
         self._pool, self._follower, self._now, self._cluster_now = pool, follower, now, cluster_now
         self._database = database
-        self._studies, self._trials = Studies(database, cluster_id), Trials(database)
+        self._studies, self._trials = studies, Trials(database)
         self._initial_trials = InitialTrials(database, cluster_id)
         self._deleted = DeletedStudies(self._studies, self._trials, pool, settings.watch_namespaces)
         self._acceptance = Acceptance(cluster, pool, settings.sampler_classes)

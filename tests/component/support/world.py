@@ -106,6 +106,7 @@ class World:
             self.operators_cluster,
             self.cluster_id,
             self.operators_database,
+            Studies(self.operators_database, self.cluster_id),
             self.threads,
             self._followers[-1],
             self.now,
