@@ -30,6 +30,7 @@ from study_operator.podlogs.tail import Tails
 from study_operator.pool import BlockingPool
 from study_operator.reconcile.reconciler import Reconciler, ReconcileResult
 from study_operator.storage.printed_output import Output
+from study_operator.storage.studies import Studies
 
 CRD = Path(__file__).resolve().parents[3] / "crds/study.yaml"
 MERGE = "application/merge-patch+json"
