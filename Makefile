@@ -38,7 +38,7 @@ lint-ruff: $(VENV)/ready
 	@$(VENV)/bin/ruff format --check .
 
 lint-types: $(VENV)/ready
-	@$(VENV)/bin/mypy
+	@$(VENV)/bin/mypy --cache-dir=$(VENV)/mypy-cache
 
 lint-imports: $(VENV)/ready
 	@PYTHONPATH=operator:trial-image $(VENV)/bin/lint-imports --no-cache
