@@ -87,6 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
             asyncio.run(run(settings))
+    except SettingsError as error:
+        print(f"study-operator: {error}", file=sys.stderr)
+        return 2
     except (StorageError, StorageUnavailable) as error:
         logging.getLogger("study_operator").error("%s", error)
         return 1

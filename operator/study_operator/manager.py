@@ -26,7 +26,7 @@ from study_operator.model.study import StudyKey
 from study_operator.podlogs.follower import Follower
 from study_operator.pool import BlockingPool
 from study_operator.reconcile.reconciler import Reconciler
-from study_operator.settings import Settings
+from study_operator.settings import Settings, SettingsError
 from study_operator.storage.database import Database
 from study_operator.storage.listen import listen
 from study_operator.storage.studies import Studies
@@ -90,7 +90,11 @@ class Manager:
     @classmethod
     @asynccontextmanager
     async def connect(cls, settings: Settings) -> AsyncIterator[Manager]:
-        """Serve the probes, wait for the API server, and build the process; close everything at the end."""
+        """Serve the probes, wait for the API server, and build the process; close everything at the end.
+
+        Raises:
+            SettingsError: the port of the probes is taken, or may not be used.
+        """
         async with AsyncExitStack() as stack:
             queue: WorkQueue[StudyKey] = WorkQueue()
             metrics.QUEUE_DEPTH.set_function(queue.__len__)
@@ -98,7 +102,12 @@ class Manager:
             stack.callback(listener.shutdown, wait=False)
             stack.callback(threads.shutdown)
             health = probes.Health(queue.longest_work)
-            server = probes.serve(health, settings.http_port)
+            try:
+                server = probes.serve(health, settings.http_port)
+            except OSError as error:
+                raise SettingsError(
+                    f"HTTP_PORT is {settings.http_port}: {error.strerror}; write a port that is free"
+                ) from None
             stack.callback(server.server_close)
             stack.callback(server.shutdown)
             cluster = await Cluster.connect()

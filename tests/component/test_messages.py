@@ -18,7 +18,8 @@ from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 from trial_pod import Pod
 
 import study_trial
-from study_operator.model.trial import Failure, FailureClass
+from study_operator.model.actions import RunAgain
+from study_operator.model.trial import Failure, FailureClass, TrialRow, TrialState
 from study_operator.storage.database import Database
 from study_operator.storage.refused_calls import refusals
 
@@ -154,7 +155,8 @@ def test_a_message_of_an_earlier_job_is_worth_nothing(pod):
     kept = [pod.message("finish", [0.5]), pod.message("candidate", [0.5]), pod.message("report", 1, 0.5)]
     failure = Failure("NodeLost", kind=FailureClass.INFRASTRUCTURE)
     ((study_id,),) = pod.database.query("SELECT study_id FROM trials")
-    assert pod.database.trials().requeue(study_id, pod.trial_id, "job-0-r1", failure)
+    again = RunAgain(TrialRow(pod.trial_id, 0, TrialState.RUNNING, {}, "job-0"), failure)
+    assert pod.database.trials().run_again(study_id, again, "job-0-r1")
     for message in kept:
         with pytest.raises(psycopg2.Error) as caught:
             pod.submit(message)

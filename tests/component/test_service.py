@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -231,3 +232,13 @@ async def test_liveness_fails_when_one_study_is_worked_on_for_ever(world, kubeco
 def _password(database: TestDatabase) -> str:
     """The operator's password in the database."""
     return database.url.split(":")[2].split("@")[0]
+
+
+def test_a_port_that_is_taken_is_said_in_a_sentence(database, tmp_path):
+    with socket.create_server(("", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        started = Process(database, tmp_path / "log", HTTP_PORT=port)
+        assert started.process.wait(60) == 2
+    said = started.log()
+    assert f"study-operator: HTTP_PORT is {port}: Address already in use; write a port that is free" in said
+    assert "Traceback" not in said

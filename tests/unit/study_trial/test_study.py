@@ -245,7 +245,7 @@ def test_the_start_is_when_this_process_began_the_trial(channel):
 
 def test_old_names_work_and_say_the_new_ones(trial, channel):
     with pytest.warns(
-        DeprecationWarning, match=r"trial\.send_rest\(\) is now trial\.flush\(\).*version 0\.3"
+        DeprecationWarning, match=r"trial\.send_rest\(\) is now trial\.flush\(\).*version 0\.4"
     ) as caught:
         trial.send_rest()
     assert caught[0].filename == __file__
