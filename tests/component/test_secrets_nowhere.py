@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import subprocess
 import sys
 from itertools import count
@@ -16,6 +15,7 @@ from urllib.parse import quote, quote_plus
 import psycopg2
 import pytest
 from database import REPORTER_PASSWORD, SEED
+from ports import free_port
 from postgres_server import PostgresServer
 from running import run_pods
 from waiting import until
@@ -52,9 +52,7 @@ class Process:
     """`study-operator run`, as the chart starts it, and all that it says."""
 
     def __init__(self, world: World, kubeconfig: str, log: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         environment = {
             "KUBECONFIG": kubeconfig,
             "DATABASE_URL": world.database.url,

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from ports import free_port
+
 ROOT = Path(__file__).resolve().parents[3]
 _PROGRAM = "/usr/sbin/pgbouncer"  # not in everybody's PATH
 
@@ -30,9 +32,7 @@ class Pooler:
         # Not below pytest's own directory: PgBouncer refuses to run as root, and its user cannot enter that.
         self._directory = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
         user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         name, password = unquote(self._url.username or ""), stored or unquote(self._url.password or "")
         users = self._directory / "userlist.txt"
         users.write_text('"{}" "{}"\n'.format(*(text.replace('"', '""') for text in (name, password))))

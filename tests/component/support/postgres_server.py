@@ -7,11 +7,12 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+
+from ports import free_port
 
 _BIN = Path("/usr/lib/postgresql/15/bin")
 
@@ -32,9 +33,7 @@ class PostgresServer:
         self._data = self._directory / "data"
         self._settings = settings
         shutil.chown(self._directory, self._user)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         password_file = self._directory / "password"
         password_file.write_text(self.password)
         shutil.chown(password_file, self._user)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -11,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from database import REPORTER_PASSWORD, SEED, TestDatabase
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -20,9 +20,7 @@ class Process:
     """`study-operator run`, or another command, as a process, as the image starts it."""
 
     def __init__(self, database: TestDatabase, log: Path, command: str = "run", **environment: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._log = log
         environment = {
             "PATH": os.environ["PATH"],

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 from database import TestDatabase, settings_for
+from ports import free_port
 from waiting import until
 from world import World
 
@@ -24,9 +24,7 @@ class RunningManager:
     """
 
     def __init__(self, database: TestDatabase, namespace: str, **settings: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         environment = {"WATCH_NAMESPACES": namespace, "HTTP_PORT": str(self.port), **settings}
         self._settings = settings_for(database, **environment)
         self._connected: asyncio.Future[Manager] = asyncio.get_running_loop().create_future()
