@@ -39,7 +39,10 @@ class Step:
 LANES = (
     (
         Step("lint", ("make", "--no-print-directory", "-j2", "--output-sync=target", "lint")),
-        Step("unit and component tests", (*PYTEST, "-n", "4", "tests/unit", "tests/component", "--durations=10")),
+        Step(
+            "unit and component tests",
+            (*PYTEST, "-n", "4", "--dist", "worksteal", "tests/component", "tests/unit", "--durations=10"),
+        ),
     ),
     (
         Step("local cluster and installation", (sys.executable, "hack/demo.py", "--only-install")),

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from e2e import TRAIN, Cluster, eventually, kill, processes_of
+from e2e import TRAIN, Cluster, commands_of, eventually, kill
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,8 +40,7 @@ def test_the_digits_study_survives_the_sudden_death_of_the_operator(own_cluster:
     eventually(lambda: _ended_so_far(own_cluster, "digits") >= 3, "three trials have ended", 300)
     pods = own_cluster.get("pods", labels="app.kubernetes.io/component=operator", namespace=own_cluster.system)["items"]
     before = pods[0]["status"]["containerStatuses"][0]["restartCount"]
-    victims = processes_of(pods[0]["metadata"]["uid"])
-    main = [pid for pid in victims if b"study-operator" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    main = [pid for pid, words in commands_of(pods[0]["metadata"]["uid"]).items() if b"study-operator" in words]
     assert main
     for pid in main:
         kill(pid)

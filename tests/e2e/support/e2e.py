@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -223,5 +224,19 @@ def processes_of(pod_uid: str) -> list[int]:
     return found
 
 
-def kill(pid: int) -> None:
-    os.kill(pid, 9)
+def commands_of(pod_uid: str) -> dict[int, bytes]:
+    """The command lines of a pod's processes, by process id."""
+    found = {}
+    for pid in processes_of(pod_uid):
+        with suppress(OSError):  # it has just ended
+            found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return found
+
+
+def kill(pid: int) -> bool:
+    """SIGKILL. False when the process has just ended by itself."""
+    try:
+        os.kill(pid, 9)
+    except ProcessLookupError:
+        return False
+    return True
