@@ -5,7 +5,7 @@ Job template to the API server as a dry run. `live_study` and `study_trials` are
 Kubernetes, and the rows with the optimizer over them. `actor` does what `model.plan` has decided; `dependents` are the
 claims and the Service beside Jobs, `adoption` says whether an object that exists already is ours, and `concurrency`
 makes many calls at once. `publisher` writes the status and decides which Events there are; `event_recorder` writes an
-Event. `deleted_studies` ends the rows of Studies that are gone.
+Event. `deleted_studies` ends and removes the rows of Studies that are gone.
 
 This package may not know why a study is reconciled now, or what other studies do.
 """
