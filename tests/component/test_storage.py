@@ -17,6 +17,7 @@ from world import World, params_of
 from study_operator.model.batch import Batch, Stored
 from study_operator.model.study import parse
 from study_operator.model.trial import Failure, Report, TrialState
+from study_operator.optimizer.sampling import Sampling
 from study_operator.reconcile import study_trials
 from study_operator.storage import batch_writer
 from study_operator.storage.database import Database, StorageUnavailable
@@ -198,6 +199,28 @@ async def test_a_value_that_arrives_while_a_failure_is_told_is_kept(world, monke
     await world.settle()
     status = (await world.study())["status"]
     assert (status["phase"], status["bestTrial"]["values"], world.rows()) == ("Succeeded", ["0.5"], [(0, "COMPLETE")])
+
+
+async def test_a_pruner_that_fails_in_between_loses_no_decision(world, monkeypatch):
+    await world.apply(pruner={"name": "SuccessiveHalving", "options": {"min_resource": 1, "reduction_factor": 2}})
+    await world.settle()
+    good, bad = await world.pod(0), await world.pod(1)
+    good.call("report", 1, 0.9)
+    bad.call("report", 1, 0.1)
+    feed, shown = Sampling.feed, []
+
+    def fails_after_the_second(sampling: Sampling, report: Report, latest: bool = True) -> bool:
+        given_up = feed(sampling, report, latest)
+        shown.append(report)
+        if len(shown) == 2:
+            raise ZeroDivisionError
+        return given_up
+
+    monkeypatch.setattr(Sampling, "feed", fails_after_the_second)
+    with pytest.raises(ZeroDivisionError):
+        await world.look()
+    await world.settle()
+    assert world.rows() == [(0, "RUNNING"), (1, "PRUNED")]
 
 
 async def test_a_pruned_trial_is_told_to_stop_and_stores_nothing_more(world):

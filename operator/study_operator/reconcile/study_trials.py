@@ -270,7 +270,11 @@ class StudyTrials:
 
     def _show_pruner(self, optimizer: StudyOptimizer, running: Collection[TrialRow]) -> None:
         numbers = {row.trial_id: row.number for row in running if row.number not in self.prune}
-        verdicts = optimizer.judge(self._rows.reports(optimizer.last_reports(numbers)), numbers)
+        try:
+            verdicts = optimizer.judge(self._rows.reports(optimizer.last_reports(numbers)), numbers)
+        except BaseException:
+            self._optimizer = None  # it has seen some of the reports, and what it said to them is lost
+            raise
         self.prune.update(numbers[trial_id] for trial_id in verdicts.prune)
         if verdicts.notes is None:
             return
