@@ -41,8 +41,13 @@ LANES = (
         Step("lint", ("make", "--no-print-directory", "-j2", "--output-sync=target", "lint")),
         Step(
             "unit and component tests",
-            (*PYTEST, "-n", "4", "--dist", "worksteal", "tests/component", "tests/unit", "--durations=10"),
+            (
+                *(*PYTEST, "-n", "4", "--dist", "worksteal", "-m", "not neighbours"),
+                *("tests/component", "tests/unit", "--durations=10"),
+            ),
         ),
+        # One after the other: they measure how long one study waits.
+        Step("beside a neighbour", (*PYTEST, "-m", "neighbours", "tests/component", "--durations=5")),
     ),
     (
         Step("local cluster and installation", (sys.executable, "hack/demo.py", "--only-install")),

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+import pytest_asyncio
+from canary import Street, street
 from database import TestDatabase, settings_for
 from fresh import Fresh, fresh_database
 from kubeconfig import use_kubeconfig
@@ -39,6 +41,30 @@ def services() -> dict[str, str]:
     command = [sys.executable, str(ROOT / "hack/local-cluster"), "test-services", "up"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def own_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The same services, of this process alone: for what would break others' lists, logins or server."""
+    local_cluster = [sys.executable, str(ROOT / "hack/local-cluster"), "test-services"]
+    place = ["--dir", str(tmp_path_factory.mktemp("services"))]
+    try:
+        done = subprocess.run([*local_cluster, "up", *place], stdout=subprocess.PIPE, text=True, check=True)
+        yield json.loads(done.stdout.strip().splitlines()[-1])
+    finally:
+        subprocess.run([*local_cluster, "down", *place], check=True)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def canary_street(own_services, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Street]:
+    """An operator with the chart's limits, a canary study, and room for a neighbour."""
+    await install_crd(own_services["kubeconfig"])
+    database = TestDatabase(own_services["database_url"], "studies")
+    with _autocommit(database.server) as cursor:
+        cursor.execute("CREATE DATABASE studies")
+    migrate(settings_for(database), patience=60)
+    async with street(own_services, database, tmp_path_factory.mktemp("operator")) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")
@@ -169,14 +195,16 @@ def own_pod(own_database, server) -> Pod:
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """What the crash-point matrix has tried: its cases are made while it runs, and no list of tests shows them."""
-    lines = [
-        text
-        for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
-        for name, text in report.user_properties
-        if name == "crash points" and report.when == "call"
-    ]
-    if lines:
-        terminalreporter.section("crash points")
-        for line in lines:
-            terminalreporter.write_line(line)
+    """What no list of tests shows: what the crash-point matrix has tried, and how long the canary has waited."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    for title in ("crash points", "neighbours"):
+        lines = [
+            text
+            for report in reports
+            for name, text in report.user_properties
+            if name == title and report.when == "call"
+        ]
+        if lines:
+            terminalreporter.section(title)
+            for line in lines:
+                terminalreporter.write_line(line)

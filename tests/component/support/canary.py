@@ -1,0 +1,277 @@
+"""A study that harms nobody, beside a neighbour who may: how long it waits, compared with an idle operator's.
+
+The canary has one trial at a time, which completes as soon as its Job is there. So it waits for nobody but the
+operator, between a Job's end and the next Job, and for the database, which takes its final value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from api import Api
+from database import TestDatabase
+from kept_operator import KeptOperator
+from neighbours import Neighbour, study_text
+from played_namespace import Life, PlayedNamespace
+
+# How much longer than beside an idle operator the canary may wait: docs/guarantees.md.
+ALLOWED_SECONDS = 1.0
+_TURNS = 5  # Jobs of the canary in which nothing must be late
+_PATIENCE_SECONDS = 30.0  # whoever waits so long stands still
+# Other programs share the cores. What is late three times, and later than beside an idle operator at the same hour, is
+# the neighbour's doing.
+_ATTEMPTS = 3
+_CANARY = "canary"
+
+
+@dataclass
+class Waits:
+    """The longest waits, in seconds.
+
+    Attributes:
+        job: for the next Job, from the end of the one before.
+        database: for the database to take a final value, from the start of the Job.
+        newcomer: of a new Study, from its creation to its first Job.
+        restart: for the canary's first Job, from the start of a new operator.
+    """
+
+    job: float = 0.0
+    database: float = 0.0
+    newcomer: float = 0.0
+    restart: float = 0.0
+
+    def longest(self, other: Waits) -> Waits:
+        """The longer one of each."""
+        return Waits(*(max(getattr(self, one.name), getattr(other, one.name)) for one in fields(self)))
+
+    def late(self, idle: Waits) -> list[str]:
+        """What is later than it may be, in sentences."""
+        said = {
+            "job": "the canary waited {0:.1f} s for its next Job after the end of one",
+            "database": "the database took {0:.1f} s to take the canary's final value",
+            "newcomer": "a new Study waited {0:.1f} s for its first Job",
+            "restart": "a new operator took {0:.1f} s until the canary had a Job",
+        }
+        return [
+            sentence.format(getattr(self, name)) + f"; {getattr(idle, name):.1f} s beside an idle operator"
+            for name, sentence in said.items()
+            if getattr(self, name) > getattr(idle, name) + ALLOWED_SECONDS
+        ]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{one.name} {getattr(self, one.name):.2f} s" for one in fields(self))
+
+
+class Street:
+    """An operator, the canary's namespace, and the neighbour's.
+
+    Attributes:
+        api: the API server.
+        operator: under the chart's limits; it serves both namespaces.
+        neighbours, canarys: the namespaces.
+        idle: the canary's waits while there is no neighbour.
+    """
+
+    def __init__(self, api: Api, operator: KeptOperator) -> None:
+        self.api, self.operator = api, operator
+        self.neighbours = PlayedNamespace(api, "a-neighbour", patient=False)
+        self.canarys = PlayedNamespace(api, "b-canary", patient=True)
+        self.idle = Waits()
+        self._newcomers = itertools.count()
+
+    async def open(self) -> None:
+        """Start everything, and see how long the canary waits beside an idle operator."""
+        for namespace in (self.neighbours, self.canarys):
+            await namespace.open()
+        await self.operator.start()
+        await self.canarys.apply(study_text(self.canarys.name, _CANARY, parallelism=1, maxTrials=1_000_000))
+        await self._until(lambda: len(self._lives) > 2 * _TURNS, "serves the canary")
+        await self._serving(self._nothing)  # what is done once in the life of a process is done
+        await self._measure_idle()
+
+    async def close(self) -> None:
+        """End everything."""
+        await self.operator.stop()
+        for namespace in (self.neighbours, self.canarys):
+            await namespace.close()
+
+    async def leaves_alone(self, neighbour: Neighbour) -> Waits:
+        """Check that a neighbour delays the canary by no more than a second, and that the operator stays alive: while
+        the neighbour moves in, and when the operator starts anew beside it. Return the canary's waits.
+
+        Raises:
+            AssertionError: it is not so; who stood still, and for how long.
+        """
+        for _ in range(_ATTEMPTS):
+            waits = await self._beside(neighbour)
+            if not waits.late(self.idle):
+                return waits
+            await self._begin_anew()
+            await self._measure_idle()
+            if not (late := waits.late(self.idle)):
+                return waits
+        raise AssertionError(f"beside {neighbour.name}: " + "; ".join(late))
+
+    async def _beside(self, neighbour: Neighbour) -> Waits:
+        try:
+            waits = await self._serving(lambda: self._move_in(neighbour))
+            waits = waits.longest(await self._restarting())
+            await self.neighbours.clear()
+        except BaseException:
+            await self.neighbours.clear()
+            await self._begin_anew()
+            raise
+        return waits
+
+    async def _measure_idle(self) -> None:
+        for what in (self._serving(self._nothing), self._restarting()):
+            self.idle = self.idle.longest(await what)
+
+    async def _begin_anew(self) -> None:
+        """Begin with an operator that has never heard of the neighbour: the old one may still compute for it."""
+        before = len(self._lives)
+        await self.operator.kill()
+        await self._until(lambda: len(self._lives) > before, "serves the canary", forgiving=True)
+
+    async def _nothing(self) -> None:
+        """Be idle."""
+
+    # The neighbour
+
+    async def _move_in(self, neighbour: Neighbour) -> None:
+        """Let the neighbour do its worst: until then its Studies have had their Jobs, or are refused."""
+        place = self.neighbours
+        place.program = neighbour.program
+        admitted = []
+        for name, text in neighbour.studies(place.name):
+            if await place.apply(text) is None:
+                admitted.append(name)
+        for name in admitted:
+            await self._until(
+                lambda name=name: self._has_had_its_turn(name, neighbour.jobs),
+                f"says what it thinks of the Study {name} of {neighbour.name}, or starts its Jobs",
+            )
+        if neighbour.attacks:
+            await self._until(place.at_work.is_set, f"lets the pods of {neighbour.name} begin")
+
+    async def _has_had_its_turn(self, study: str, jobs: int) -> bool:
+        if jobs and len(self.neighbours.lives[study]) >= jobs:
+            return True
+        status = await self.neighbours.status(study)
+        conditions = {one["type"]: one for one in status.get("conditions", ())}
+        if conditions.get("Accepted", {}).get("status") == "False":
+            return True
+        progressing = conditions.get("Progressing", {})
+        return progressing.get("status") == "False" and progressing["reason"] != "WaitingForStorage"
+
+    # The canary
+
+    @property
+    def _lives(self) -> list[Life]:
+        return self.canarys.lives[_CANARY]
+
+    async def _serving(self, what: Callable[[], Awaitable[None]]) -> Waits:
+        """Do something. Return the waits from then on, until the canary has had some more turns."""
+        first = max(len(self._lives) - 1, 0)
+        await what()
+        waits = Waits(newcomer=await self._newcomer())
+        more = len(self._lives) + _TURNS
+        await self._until(lambda: len(self._lives) >= more, "serves the canary")
+        return waits.longest(self._waits(first))
+
+    async def _restarting(self) -> Waits:
+        """Replace the operator. Return the waits from then on."""
+        await self.operator.replace()
+        began, before = time.monotonic(), len(self._lives)
+        await self._until(lambda: len(self._lives) > before, "serves the canary")
+        waits = Waits(restart=self._lives[before].arrived - began)
+        return waits.longest(await self._serving(self._nothing))
+
+    def _waits(self, first: int) -> Waits:
+        """The longest waits since the Job of that index arrived."""
+        lives = self._lives[first:]
+        jobs = [later.arrived - earlier.ended for earlier, later in itertools.pairwise(lives) if earlier.ended]
+        database = [life.programmed - life.arrived for life in lives if life.programmed]
+        return Waits(job=max(jobs, default=0.0), database=max(database, default=0.0))
+
+    async def _newcomer(self) -> float:
+        """Create a Study beside the canary. Return the seconds until it has a Job."""
+        place, name = self.canarys, f"newcomer-{next(self._newcomers)}"
+        began = time.monotonic()
+        await place.apply(study_text(place.name, name, parallelism=1, maxTrials=1))
+        await self._until(lambda: place.lives[name], "serves a new Study beside the canary")
+        waited = place.lives[name][0].arrived - began
+        path = f"/apis/study-operator.io/v1alpha1/namespaces/{place.name}/studies/{name}"
+        await self.api.call("DELETE", path)
+        await place.delete_all("apis/batch/v1", "jobs", labelSelector=f"study-operator.io/study={name}")
+        return waited
+
+    async def _until(self, condition: Callable[[], Any], what: str, forgiving: bool = False) -> None:
+        """Wait for a condition.
+
+        Args:
+            what: what an operator does for which it becomes true.
+            forgiving: the canary may have stood still before.
+
+        Raises:
+            AssertionError: the operator has ended, or the canary stands still, or the condition is not true in time.
+        """
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            found = condition()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return
+            for place in (self.neighbours, self.canarys):
+                place.check()
+            self.operator.alive()
+            if not forgiving and (standstill := self._standstill()):
+                raise AssertionError(standstill)
+            assert time.monotonic() < deadline, f"after {_PATIENCE_SECONDS:.0f} s there is no operator that {what}"
+            await asyncio.sleep(0.02)
+
+    def _standstill(self) -> str:
+        """What the canary has been waiting for, for far too long; empty if it has not."""
+        if not self._lives:
+            return ""
+        life, now = self._lives[-1], time.monotonic()
+        if life.ended is not None and now - life.ended > _PATIENCE_SECONDS:
+            return f"the canary has stood still for {now - life.ended:.0f} s: no Job comes after the end of {life.job}"
+        if life.programmed is None and now - life.arrived > _PATIENCE_SECONDS:
+            trouble = f": {life.trouble}" if life.trouble else ""
+            return (
+                f"the canary has stood still for {now - life.arrived:.0f} s: the database does not take the final "
+                f"value of {life.job}{trouble}"
+            )
+        return ""
+
+
+@asynccontextmanager
+async def street(
+    services: dict[str, str], database: TestDatabase, folder: Path, **settings: str
+) -> AsyncIterator[Street]:
+    """An operator of its own for two namespaces, with the canary in one of them.
+
+    Args:
+        services: of an API server that nobody else uses: what the neighbour writes would break others' lists.
+        database: migrated.
+        folder: for the operator's logs.
+        settings: of the operator.
+    """
+    api = await Api.connect(services["kubeconfig"])
+    operator = KeptOperator(database, folder, KUBECONFIG=services["kubeconfig"], **settings)
+    street = Street(api, operator)
+    try:
+        await street.open()
+        yield street
+    finally:
+        await street.close()
+        await api.close()
