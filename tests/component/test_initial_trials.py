@@ -13,6 +13,7 @@ from database import TestDatabase, settings_for
 from optuna.trial import TrialState
 
 from study_operator.model.study import Refused, Study
+from study_operator.optimizer.distributions import optuna_distributions
 from study_operator.storage.database import Database
 from study_operator.storage.initial_trials import INITIAL_ATTR, WARM_ATTR, InitialTrials
 
@@ -93,9 +94,8 @@ def test_pruned_and_failed_trials(place, database):
     name = place.earlier(1)
     with database.optuna_study(name) as there:
         for state in (TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING):
-            trial = there.ask(
-                study(parameters=PARAMETERS).distributions | {"y": optuna.distributions.IntDistribution(0, 0)}
-            )
+            space = optuna_distributions(study(parameters=PARAMETERS).space)
+            trial = there.ask(space | {"y": optuna.distributions.IntDistribution(0, 0)})
             trial.report(0.25, step=2)
             if state is not TrialState.RUNNING:
                 there.tell(trial, state=state)
@@ -202,7 +202,7 @@ def test_initial_trials_wait_as_if_a_notebook_had_enqueued_them(place, database)
             (1, "WAITING", {"fixed_params": {"kind": "b", "y": 0.5}}, None),
             (2, "WAITING", {"fixed_params": {"x": 0.25}}, None),
         ]
-        asked = [there.ask(dict(made.distributions)).params for _ in range(3)]
+        asked = [there.ask(optuna_distributions(made.space)).params for _ in range(3)]
     assert [asked[0]["x"], asked[1]["kind"], asked[1]["y"], asked[2]["x"]] == [1.0, "b", 0.5, 0.25]
 
 

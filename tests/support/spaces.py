@@ -1,10 +1,14 @@
-"""Search spaces that Hypothesis makes up: small, finite, with conditions upon conditions."""
+"""Search spaces that Hypothesis makes up: small, finite, conditions upon conditions. And Optuna's trials of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import optuna
 from hypothesis import strategies as st
+
+from study_operator.model.search_space import Space
+from study_operator.optimizer.distributions import optuna_distributions
 
 _CHOICES = st.lists(st.sampled_from(["a", "b", 2, 0.5, True, None]), min_size=1, max_size=3, unique=True)
 
@@ -33,3 +37,9 @@ def parameter_lists(draw, most: int = 5) -> list[dict[str, Any]]:
             parameter[kind] = {"low": 0, "high": draw(st.sampled_from([0.1, 0.2, 0.3])), "step": 0.1}
         found.append(parameter)
     return found
+
+
+def suggest_all(space: Space, trial: optuna.Trial) -> dict[str, Any]:
+    """The parameters of a trial of Optuna's own, asked for one by one."""
+    known = optuna_distributions(space)
+    return space.choose(lambda name, _: trial._suggest(name, known[name]))

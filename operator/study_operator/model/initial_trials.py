@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-
+from study_operator.model.distributions import Categorical, Distribution, Float
 from study_operator.model.search_space import Space, as_text
 from study_operator.model.study import Refused, Study
 
@@ -56,12 +55,12 @@ def _check_active(space: Space, params: Mapping[str, Any]) -> None:
             child = condition.parent
 
 
-def _only_choice(distribution: BaseDistribution) -> Sequence[Any]:
+def _only_choice(distribution: Distribution) -> Sequence[Any]:
     """Return the choice of a parameter that has only one; nothing for other parameters."""
-    return distribution.choices if isinstance(distribution, CategoricalDistribution) and distribution.single() else ()
+    return distribution.choices if isinstance(distribution, Categorical) and distribution.single else ()
 
 
-def _typed(distribution: BaseDistribution, value: Any) -> Any:
-    if isinstance(distribution, CategoricalDistribution):
+def _typed(distribution: Distribution, value: Any) -> Any:
+    if isinstance(distribution, Categorical):
         return value
-    return float(value) if isinstance(distribution, FloatDistribution) else int(value)
+    return float(value) if isinstance(distribution, Float) else int(value)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import decimal
 import math
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from study_operator.model.distributions import Categorical, Distribution, Float, Int
 
 _MOST_CHARACTERS = 128
 
@@ -32,11 +26,11 @@ class Space:
     """What a study may try. The parameters are a forest: each has one parent at most, which comes before it.
 
     Attributes:
-        distributions: Optuna's distribution of each parameter, in the order of the spec.
+        distributions: the distribution of each parameter, in the order of the spec.
         conditions: when each conditional parameter is active.
     """
 
-    distributions: Mapping[str, BaseDistribution]
+    distributions: Mapping[str, Distribution]
     conditions: Mapping[str, When]
 
     @property
@@ -49,7 +43,7 @@ class Space:
         condition = self.conditions.get(name)
         return condition is None or (condition.parent in params and params[condition.parent] in condition.values)
 
-    def choose(self, suggest: Callable[[str, BaseDistribution], Any]) -> dict[str, Any]:
+    def choose(self, suggest: Callable[[str, Distribution], Any]) -> dict[str, Any]:
         """Return the parameters of one trial: a value from `suggest` for each active parameter, in order."""
         params: dict[str, Any] = {}
         for name, distribution in self.distributions.items():
@@ -98,7 +92,7 @@ def search_space(parameters: Sequence[Mapping[str, Any]]) -> Space:
     Raises:
         ValueError: the range, the choices or the `when` of a parameter are impossible. The message names it.
     """
-    space: dict[str, BaseDistribution] = {}
+    space: dict[str, Distribution] = {}
     conditions: dict[str, When] = {}
     for parameter in parameters:
         name = parameter["name"]
@@ -111,7 +105,7 @@ def search_space(parameters: Sequence[Mapping[str, Any]]) -> Space:
     return Space(space, conditions)
 
 
-def _distribution(parameter: Mapping[str, Any]) -> BaseDistribution:
+def _distribution(parameter: Mapping[str, Any]) -> Distribution:
     if "float" in parameter:
         bounds = parameter["float"]
         low, high = float(bounds["low"]), float(bounds["high"])
@@ -120,20 +114,13 @@ def _distribution(parameter: Mapping[str, Any]) -> BaseDistribution:
         step = None if bounds.get("step") is None else float(bounds["step"])
         if step is not None and not math.isfinite(step):  # Optuna takes it where low and high are equal
             raise ValueError("step must be a finite number")
-        try:
-            return FloatDistribution(low, high, log=bounds.get("log", False), step=step)
-        except decimal.InvalidOperation:  # there are more steps than Optuna can count
-            raise ValueError(
-                f"step {step!r} is too small for {low!r} to {high!r}: write a larger one, or leave it out"
-            ) from None
+        return Float(low, high, log=bounds.get("log", False), step=step)
     if "int" in parameter:
         bounds = parameter["int"]
-        return IntDistribution(
-            bounds["low"], bounds["high"], log=bounds.get("log", False), step=bounds.get("step") or 1
-        )
+        return Int(bounds["low"], bounds["high"], log=bounds.get("log", False), step=bounds.get("step") or 1)
     choices = tuple(parameter["categorical"]["choices"])
     _check_choices(choices)
-    return CategoricalDistribution(choices)
+    return Categorical(choices)
 
 
 def _check_choices(choices: Sequence[Any]) -> None:
@@ -161,12 +148,12 @@ def _check_choices(choices: Sequence[Any]) -> None:
             )
 
 
-def _condition(when: Mapping[str, Any], before: Mapping[str, BaseDistribution]) -> When:
+def _condition(when: Mapping[str, Any], before: Mapping[str, Distribution]) -> When:
     parent, values = when["parameter"], tuple(when["in"])
     distribution = before.get(parent)
     if distribution is None:
         raise ValueError(f"when names {parent!r}, which is no parameter that is listed before it")
-    if isinstance(distribution, FloatDistribution):
+    if isinstance(distribution, Float):
         raise ValueError(f"when names {parent!r}, a float, whose values are never met exactly; name another one")
     for value in values:
         if not possible(distribution, value):
@@ -174,25 +161,24 @@ def _condition(when: Mapping[str, Any], before: Mapping[str, BaseDistribution]) 
     return When(parent, values)
 
 
-def possible(distribution: BaseDistribution, value: Any) -> bool:
+def possible(distribution: Distribution, value: Any) -> bool:
     """Return whether a parameter can have this value. True is not 1 here, although it is in Python and Optuna."""
-    if isinstance(distribution, CategoricalDistribution):
+    if isinstance(distribution, Categorical):
         return any(choice == value and _is_bool(choice) is _is_bool(value) for choice in distribution.choices)
     if _is_bool(value) or not isinstance(value, int | float) or not math.isfinite(value):
         return False
-    return distribution._contains(float(value))
+    return distribution.contains(float(value))
 
 
 def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-def describe(distribution: BaseDistribution) -> str:
+def describe(distribution: Distribution) -> str:
     """Return the values that a parameter can have, in words for a message."""
-    if isinstance(distribution, CategoricalDistribution):
+    if isinstance(distribution, Categorical):
         return _one_of(distribution.choices)
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
-    kind = "a whole number" if isinstance(distribution, IntDistribution) else "a number"
+    kind = "a whole number" if isinstance(distribution, Int) else "a number"
     step = distribution.step
     steps = "" if step is None or (step == 1 and kind == "a whole number") else f" in steps of {as_text(step)}"
     return f"{kind} from {as_text(distribution.low)} to {as_text(distribution.high)}{steps}"
@@ -227,9 +213,8 @@ def example_params(space: Space) -> dict[str, Any]:
 
 def _candidates(name: str, space: Space) -> Iterable[Any]:
     distribution = space.distributions[name]
-    if isinstance(distribution, CategoricalDistribution):
+    if isinstance(distribution, Categorical):
         return distribution.choices
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
     return [distribution.low, *space.deciding(name)]
 
 

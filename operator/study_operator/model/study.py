@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from optuna.distributions import BaseDistribution
-
+from study_operator.model.distributions import Distribution
 from study_operator.model.search_space import Space, search_space
 
 GROUP, VERSION, PLURAL, KIND = "study-operator.io", "v1alpha1", "studies", "Study"
@@ -194,8 +193,8 @@ class Study:
         return [objective.direction for objective in self.objectives]
 
     @property
-    def distributions(self) -> Mapping[str, BaseDistribution]:
-        """Optuna's distribution of each parameter, also of conditional ones."""
+    def distributions(self) -> Mapping[str, Distribution]:
+        """The distribution of each parameter, also of conditional ones."""
         return self.space.distributions
 
     @property

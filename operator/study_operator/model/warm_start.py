@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
-
-from optuna.distributions import distribution_to_json
-from optuna.trial import FrozenTrial
-from optuna.trial import TrialState as OptunaState
 
 from study_operator.model.history import StoredTrial
 from study_operator.model.search_space import possible
@@ -37,6 +34,29 @@ class WarmStarted:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierTrial:
+    """A finished trial of an earlier study.
+
+    Attributes:
+        trial_id, number: as the database has them.
+        state: COMPLETE or PRUNED.
+        started_at, completed_at: naive, as Optuna keeps times.
+        values: the final ones, one per objective; None without.
+        params: by name.
+        reports: values by step; of a COMPLETE trial they are not read.
+    """
+
+    trial_id: int
+    number: int
+    state: TrialState
+    started_at: datetime | None
+    completed_at: datetime | None
+    values: Sequence[float] | None
+    params: Mapping[str, Any]
+    reports: Mapping[int, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Source:
     """An earlier study, as far as it is read.
@@ -53,7 +73,7 @@ class Source:
     directions: Sequence[str]
     metric_names: Sequence[str] | None
     ended: Mapping[TrialState, int]
-    trials: Sequence[FrozenTrial]
+    trials: Sequence[EarlierTrial]
     constraint_values: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
 
@@ -70,7 +90,7 @@ def take(study: Study, source: Source, most: int = MOST_TRIALS) -> tuple[list[St
     reasons: Counter[str] = Counter()
     fitting = []
     for trial in source.trials:
-        if reason := _misfit(study, trial, source.constraint_values.get(trial._trial_id, {})):
+        if reason := _misfit(study, trial, source.constraint_values.get(trial.trial_id, {})):
             reasons[reason] += 1
         else:
             fitting.append(trial)
@@ -81,7 +101,7 @@ def take(study: Study, source: Source, most: int = MOST_TRIALS) -> tuple[list[St
     message = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common() if count)
     if not ended:
         message = "it had no finished trials yet"
-    own = [_own(study, trial, source.constraint_values.get(trial._trial_id, {})) for trial in taken]
+    own = [_own(study, trial, source.constraint_values.get(trial.trial_id, {})) for trial in taken]
     return own, WarmStarted(source.name, len(taken), ended - len(taken), message)
 
 
@@ -100,12 +120,12 @@ def _shown(names: Sequence[str] | None, directions: Sequence[str]) -> str:
     return ", ".join(f"{name} to {direction.lower()}" for name, direction in zip(names, directions, strict=False))
 
 
-def _misfit(study: Study, trial: FrozenTrial, constraints: Mapping[str, float]) -> str:
+def _misfit(study: Study, trial: EarlierTrial, constraints: Mapping[str, float]) -> str:
     """Return why a trial could not be one of this study, in words that follow a number; empty if it could."""
-    if trial.state is OptunaState.PRUNED:
+    if trial.state is TrialState.PRUNED:
         if len(study.objectives) > 1:
             return "stopped early"
-        if not trial.intermediate_values:
+        if not trial.reports:
             return "stopped early without a report"
     elif trial.values is None or len(trial.values) != len(study.objectives):
         return "without a value for each objective"
@@ -128,21 +148,21 @@ def _misfit(study: Study, trial: FrozenTrial, constraints: Mapping[str, float]) 
     return ""
 
 
-def _own(study: Study, trial: FrozenTrial, constraints: Mapping[str, float]) -> StoredTrial:
+def _own(study: Study, trial: EarlierTrial, constraints: Mapping[str, float]) -> StoredTrial:
     """Return the trial with this study's distributions, and its constraints judged by this study's limits."""
     params = study.space.choose(lambda name, _: trial.params[name])
     distributions = {name: study.distributions[name] for name in params}
     return StoredTrial(
-        trial_id=trial._trial_id,
+        trial_id=trial.trial_id,
         number=trial.number,
-        state=TrialState(trial.state.value),
-        started_at=trial.datetime_start,
-        completed_at=trial.datetime_complete,
+        state=trial.state,
+        started_at=trial.started_at,
+        completed_at=trial.completed_at,
         values=trial.values,
         names=tuple(params),
-        params=[distributions[name].to_internal_repr(value) for name, value in params.items()],
-        distributions=[distribution_to_json(distribution) for distribution in distributions.values()],
+        params=[distributions[name].to_internal(value) for name, value in params.items()],
+        distributions=[distribution.to_json() for distribution in distributions.values()],
         user_attrs={},
         system_attrs=constraint_attrs({c.name: c.violation(constraints[c.name]) for c in study.constraints}),
-        reports=trial.intermediate_values,
+        reports=trial.reports,
     )

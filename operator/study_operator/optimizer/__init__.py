@@ -6,13 +6,11 @@ sampler for trials, and its pruner whether to give one up; `samplers` and `prune
 with `option_checks` against Optuna's signatures, and `plugins` builds samplers that are not Optuna's. `memory` is the
 study's trials as an Optuna storage, and `frozen_trials` makes them from rows. `exhaustive` (Grid, BruteForce, over the
 `cells` of a finite search space), `genetic` (NSGAII, NSGAIII) and `tpe` are Optuna's samplers with what they lack.
-`convergence` says whether more trials would help, and `pareto` which trials are the best of several objectives.
+`distributions` are the Study's as Optuna's. `convergence` says whether more trials would help.
 
 This package does no I/O. It may not know the database, Kubernetes, or where its caller runs.
 """
 
-from study_operator.optimizer.pareto import front as pareto_front
-from study_operator.optimizer.samplers import is_finite
 from study_operator.optimizer.study_optimizer import StudyOptimizer, check
 
-__all__ = ["StudyOptimizer", "check", "is_finite", "pareto_front"]
+__all__ = ["StudyOptimizer", "check"]

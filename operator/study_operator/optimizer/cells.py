@@ -10,13 +10,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution
 
+from study_operator.model.distributions import Categorical, Distribution, Float, Int
 from study_operator.model.search_space import Space
 
 # Stands in a cell for the value of a parameter that is not active.
@@ -82,12 +78,16 @@ def cells(space: Space) -> list[tuple[Any, ...]]:
 
 
 def cell_of(
-    space: Space, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
+    space: Space,
+    wanted: Mapping[str, BaseDistribution],
+    params: Mapping[str, Any],
+    distributions: Mapping[str, BaseDistribution],
 ) -> tuple[Any, ...] | None:
     """Return the cell of a trial, as `cells` has it.
 
     Args:
         space: the search space.
+        wanted: Optuna's distributions of the search space, by name.
         params: the trial's parameters, by name.
         distributions: the trial's distributions, by name.
 
@@ -99,7 +99,7 @@ def cell_of(
     for name, distribution in space.distributions.items():
         if not space.active(name, params):
             found.append(ABSENT)
-        elif distributions.get(name) != distribution or not _on_grid(distribution, params[name]):
+        elif distributions.get(name) != wanted[name] or not _on_grid(distribution, params[name]):
             return None
         else:
             found.append(params[name])
@@ -107,41 +107,39 @@ def cell_of(
     return tuple(found) if list(distributions) == active else None
 
 
-def _values(distribution: BaseDistribution) -> list[Any]:
+def _values(distribution: Distribution) -> list[Any]:
     """Return all values of a distribution that has finitely many, the lowest or first choice first."""
-    if isinstance(distribution, CategoricalDistribution):
+    if isinstance(distribution, Categorical):
         return list(distribution.choices)
-    if isinstance(distribution, IntDistribution):
+    if isinstance(distribution, Int):
         return list(range(distribution.low, distribution.high + 1, distribution.step))
-    assert isinstance(distribution, FloatDistribution)
     return [_nth(distribution, n) for n in range(_size("", distribution))]
 
 
-def _nth(distribution: FloatDistribution, n: int) -> float:
+def _nth(distribution: Float, n: int) -> float:
     """Return the value n steps above the lowest."""
     # In decimal, as Optuna does it. In binary 3 * 0.1 is 0.30000000000000004, which is above a high of 0.3.
     return float(Decimal(str(distribution.low)) + n * Decimal(str(distribution.step)))
 
 
-def _on_grid(distribution: BaseDistribution, value: Any) -> bool:
+def _on_grid(distribution: Distribution, value: Any) -> bool:
     """Return whether a value is one of those that the distribution can have."""
-    if isinstance(distribution, FloatDistribution):
+    if isinstance(distribution, Float):
         assert distribution.step is not None
         return bool(_nth(distribution, round((value - distribution.low) / distribution.step)) == value)
     return True  # Optuna's storage accepts nothing but a choice, or a whole number of steps
 
 
-def _size(name: str, distribution: BaseDistribution) -> int:
+def _size(name: str, distribution: Distribution) -> int:
     """Return how many values a distribution has.
 
     Raises:
         ValueError: when it has infinitely many; the message has the parameter's `name`.
     """
-    if isinstance(distribution, CategoricalDistribution):
+    if isinstance(distribution, Categorical):
         return len(distribution.choices)
-    if isinstance(distribution, IntDistribution):
+    if isinstance(distribution, Int):
         return (distribution.high - distribution.low) // distribution.step + 1
-    assert isinstance(distribution, FloatDistribution)
     if distribution.step is None:
         raise ValueError(f"parameter {name!r} has no end of values; give its float a step, or list choices")
     # high - low is a multiple of step up to rounding, because Optuna has adjusted high.

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from study_operator.model.initial_trials import WISH_ATTR
 from study_operator.model.search_space import Space
 from study_operator.optimizer.cells import axes, cell_of, cells, count
+from study_operator.optimizer.distributions import optuna_distributions
 
 
 class Grid(GridSampler):
@@ -108,7 +109,7 @@ class BruteForce(BruteForceSampler):
     def __init__(self, space: Space, seed: int | None = None, avoid_premature_stop: bool = False) -> None:
         super().__init__(seed, avoid_premature_stop)
         axes(space)
-        self._space = space
+        self._space, self._distributions = space, optuna_distributions(space)
         self._cells: dict[int, Hashable] = {}  # by number, of trials whose parameters will not change
         self._populate_tree = self._populate_tree_of_space
         self.size = count(space)
@@ -117,7 +118,7 @@ class BruteForce(BruteForceSampler):
         """Return the cell that a trial tries, None when the trial does not fit the search space."""
         if trial.number in self._cells:
             return self._cells[trial.number]
-        cell = cell_of(self._space, trial.params, trial.distributions)
+        cell = cell_of(self._space, self._distributions, trial.params, trial.distributions)
         if cell is not None or trial.state.is_finished():
             self._cells[trial.number] = cell
         return cell

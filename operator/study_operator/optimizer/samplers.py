@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
     BaseSampler,
@@ -25,6 +24,8 @@ from optuna.samplers import (
     TPESampler,
 )
 
+from study_operator.model.distributions import Categorical
+from study_operator.model.samplers import is_finite
 from study_operator.model.study import Algorithm, Refused, Study
 from study_operator.optimizer import genetic, plugins
 from study_operator.optimizer.exhaustive import BruteForce, Grid
@@ -43,7 +44,6 @@ class _Kind:
         conditions: whether it can handle conditional parameters.
         many_objectives: whether it can handle several objectives.
         numbers: how many float and int parameters it needs.
-        finite: whether it needs a finite search space, and exhausts it.
         of_space: builds the operator's own subclass, given the search space; None for Optuna's class.
         torch: whether it needs PyTorch.
     """
@@ -53,7 +53,6 @@ class _Kind:
     conditions: bool = True
     many_objectives: bool = True
     numbers: int = 0
-    finite: bool = False
     of_space: Callable[..., BaseSampler] | None = None
     torch: bool = False
 
@@ -61,8 +60,8 @@ class _Kind:
 _KINDS = {
     "TPE": _Kind(TPESampler, of_space=lambda space, **options: TPE(**options)),
     "Random": _Kind(RandomSampler),
-    "Grid": _Kind(GridSampler, one_sequence=True, finite=True, of_space=Grid),
-    "BruteForce": _Kind(BruteForceSampler, finite=True, of_space=BruteForce),
+    "Grid": _Kind(GridSampler, one_sequence=True, of_space=Grid),
+    "BruteForce": _Kind(BruteForceSampler, of_space=BruteForce),
     "QMC": _Kind(QMCSampler, one_sequence=True, conditions=False),
     "CmaES": _Kind(CmaEsSampler, conditions=False, many_objectives=False, numbers=2),
     "GP": _Kind(GPSampler, conditions=False, torch=True),
@@ -73,11 +72,6 @@ _KINDS = {
 NAMES = tuple(_KINDS)
 _RESERVED = ("seed", "search_space", "study")
 _BASE, _FIXED = "base_sampler", "fixed_params"
-
-
-def is_finite(name: str) -> bool:
-    """Return whether a sampler of this name exhausts a finite search space. False for an unknown name."""
-    return name in _KINDS and _KINDS[name].finite
 
 
 def build_sampler(study: Study, started: int, allowed: Collection[str] = ()) -> BaseSampler:
@@ -162,7 +156,7 @@ def _check_able(study: Study, name: str, kind: _Kind, where: str, fixed: Collect
             f"{where}: {name} works with exactly one objective; choose {able}, or keep one objective",
         )
     free = [known for parameter, known in study.distributions.items() if parameter not in fixed]
-    if sum(not isinstance(distribution, CategoricalDistribution) for distribution in free) < kind.numbers:
+    if sum(not isinstance(distribution, Categorical) for distribution in free) < kind.numbers:
         raise Refused(
             "UnsuitableSampler",
             f"{where}: {name} needs at least two float or int parameters, and is random without them; choose TPE",
@@ -187,9 +181,9 @@ def _partial_fixed(study: Study, sampler: Algorithm, started: int, where: str) -
         raise ValueError(f"{_FIXED}: {error}") from None
     check_nested(kind, _BASE, base, ("options", "seed"))
     inner, seed = _KINDS.get(base["name"]), base.get("seed", sampler.seed)
-    if inner is not None and (inner.finite or inner.cls is PartialFixedSampler):
+    if inner is not None and (is_finite(base["name"]) or inner.cls is PartialFixedSampler):
         able = _words(
-            name for name, known in _KINDS.items() if not known.finite and known.cls is not PartialFixedSampler
+            name for name, known in _KINDS.items() if not is_finite(name) and known.cls is not PartialFixedSampler
         )
         raise ValueError(
             f"the {_BASE} of PartialFixed cannot be {base['name']}; choose {able}. "

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from study_operator.model.study import Study
 from study_operator.model.trial import Report
 from study_operator.optimizer.convergence import ConvergenceTest
+from study_operator.optimizer.distributions import optuna_distributions
 from study_operator.optimizer.exhaustive import BruteForce, Grid
 from study_operator.optimizer.memory import Memory
 from study_operator.optimizer.pruners import OwnTrials, compares
@@ -39,6 +40,7 @@ class Sampling:
         convergence: ConvergenceTest | None = None,
     ) -> None:
         self.memory, self._space = memory, study.space
+        self._distributions = optuna_distributions(study.space)
         self._study = optuna.Study(study.optuna_name, memory, sampler, pruner or NopPruner())
         self._pruner, self._convergence = pruner, convergence
         self._own = OwnTrials(self._study, memory.first) if memory.first else self._study  # what the pruner sees
@@ -93,11 +95,15 @@ class Sampling:
         asked = []
         for _ in range(count if self._finite is None else 1):
             trial = self._study.ask()
-            self._space.choose(trial._suggest)  # what `Study.ask` calls for each of a list of parameters
+            self._choose(trial)
             for name, value in attrs(trial.number - self.memory.first).items():
                 self.memory.set_trial_system_attr(trial._trial_id, name, value)
             asked.append(trial._trial_id)
         return asked
+
+    def _choose(self, trial: optuna.Trial) -> None:
+        # `_suggest` is what `Study.ask` calls for each of a list of parameters.
+        self._space.choose(lambda name, _: trial._suggest(name, self._distributions[name]))
 
     def cursors(self, trial_ids: Iterable[int]) -> dict[int, int]:
         """Return for each trial the last report_id that `feed` has seen, 0 for none; empty when nothing prunes."""

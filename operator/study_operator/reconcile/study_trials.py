@@ -16,10 +16,12 @@ from study_operator.metrics import SUGGEST
 from study_operator.model.actions import RunAgain, Tell
 from study_operator.model.batch import Batch, Full, NotStored, StaleHistory
 from study_operator.model.history import Outlook
+from study_operator.model.pareto import pareto_front
+from study_operator.model.samplers import is_finite
 from study_operator.model.study import Study
 from study_operator.model.trial import BestTrial, Clock, Rows, TrialRow, TrialState
 from study_operator.model.warm_start import WarmStarted
-from study_operator.optimizer import StudyOptimizer, is_finite, pareto_front
+from study_operator.optimizer import StudyOptimizer
 from study_operator.storage import history
 from study_operator.storage.batch_writer import store, store_most
 from study_operator.storage.database import Database

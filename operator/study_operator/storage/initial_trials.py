@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from optuna.trial import FrozenTrial
-from optuna.trial import TrialState as OptunaState
 from psycopg2.extensions import cursor
 
 from study_operator.model.history import StoredTrial
 from study_operator.model.initial_trials import WISH_ATTR, initial_trials
 from study_operator.model.study import Refused, Study
 from study_operator.model.trial import TrialState
-from study_operator.model.warm_start import MOST_TRIALS, Source, WarmStarted, take
+from study_operator.model.warm_start import MOST_TRIALS, EarlierTrial, Source, WarmStarted, take
 from study_operator.storage import trial_queries
 from study_operator.storage.database import Database, one_row
 from study_operator.storage.studies import METRIC_NAMES_ATTR, set_attribute
@@ -177,19 +175,15 @@ def _source(cursor: cursor, study_id: int, name: str, only: Sequence[int] | None
     for report in trial_queries.reports_of(cursor, [(row[0], 0) for row in found if row[2] == "PRUNED"]):
         reports.setdefault(report.trial_id, {})[report.step] = report.value
     trials = [
-        FrozenTrial(
-            number=number,
-            state=OptunaState[state],
-            value=None,
-            values=values.get(trial_id),
-            datetime_start=started,
-            datetime_complete=completed,
-            params=params[trial_id][0],
-            distributions=params[trial_id][1],
-            user_attrs={},
-            system_attrs={},
-            intermediate_values=reports.get(trial_id, {}),
-            trial_id=trial_id,
+        EarlierTrial(
+            trial_id,
+            number,
+            TrialState[state],
+            started,
+            completed,
+            values.get(trial_id),
+            params[trial_id],
+            reports.get(trial_id, {}),
         )
         for trial_id, number, state, started, completed, _ in found
     ]

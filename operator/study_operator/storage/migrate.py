@@ -6,10 +6,8 @@ import logging
 import time
 from importlib import resources
 
-import optuna
 import psycopg2
 from psycopg2.extensions import connection, cursor, quote_ident
-from sqlalchemy.exc import DBAPIError
 
 from study_operator.settings import Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable, one_row
@@ -134,10 +132,15 @@ def _connect_patiently(database: Database, patience: float) -> connection:
 def _create_optuna_tables(database: Database) -> None:
     """Let Optuna's own code create its tables and note their version.
 
+    Optuna is imported here, because a process that serves Studies must not: it checks the tables' version, too.
+
     Raises:
         psycopg2.Error: when the database refuses, for example because the operator's login lacks a right.
         StorageUnavailable: when the database cannot be reached.
     """
+    import optuna
+    from sqlalchemy.exc import DBAPIError
+
     try:
         storage = optuna.storages.RDBStorage(
             "postgresql+psycopg2://", engine_kwargs={"creator": database.connect, "pool_size": 1}

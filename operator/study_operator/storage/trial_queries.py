@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any
 
-from optuna.distributions import BaseDistribution, json_to_distribution
 from psycopg2.extensions import cursor
 
+from study_operator.model import distributions
 from study_operator.model.trial import (
     JOB_ATTR,
     BestTrial,
@@ -66,7 +66,7 @@ def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dic
             trial_id=trial_id,
             number=number,
             state=TrialState[state],
-            params=params[trial_id][0] if trial_id in params else {},
+            params=params.get(trial_id, {}),
             job=json.loads(job) if job else None,
             completed_at=completed and completed.replace(tzinfo=UTC),
             result=None if values is None else Result(tuple(values), *rest),
@@ -77,19 +77,20 @@ def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dic
     }
 
 
-def params_of(cursor: cursor, ids: list[int]) -> dict[int, tuple[dict[str, Any], dict[str, BaseDistribution]]]:
-    """Return parameters and distributions, each by name in the order in which they were suggested, by trial_id."""
+def params_of(cursor: cursor, ids: list[int]) -> dict[int, dict[str, Any]]:
+    """Return parameters, by name in the order in which they were suggested, by trial_id."""
     cursor.execute(
         "SELECT trial_id, param_name, param_value, distribution_json FROM trial_params"
         " WHERE trial_id = ANY(%s) ORDER BY param_id",
         (ids,),
     )
-    parsed: dict[str, BaseDistribution] = {}  # a study has few distinct distributions, and parsing them is slow
-    found: dict[int, tuple[dict[str, Any], dict[str, BaseDistribution]]] = {i: ({}, {}) for i in ids}
+    parsed: dict[
+        str, distributions.Distribution
+    ] = {}  # a study has few distinct distributions, and parsing them is slow
+    found: dict[int, dict[str, Any]] = {i: {} for i in ids}
     for trial_id, name, value, text in cursor.fetchall():
-        distribution = parsed.get(text) or parsed.setdefault(text, json_to_distribution(text))
-        found[trial_id][0][name] = distribution.to_external_repr(value)
-        found[trial_id][1][name] = distribution
+        distribution = parsed.get(text) or parsed.setdefault(text, distributions.from_json(text))
+        found[trial_id][name] = distribution.to_external(value)
     return found
 
 
@@ -195,7 +196,7 @@ def complete_trials(cursor: cursor, ids: list[int]) -> list[BestTrial]:
     )
     found = {trial_id: (number, json.loads(job) if job else None) for trial_id, number, job in cursor.fetchall()}
     values, params = values_of(cursor, ids), params_of(cursor, ids)
-    return [BestTrial(number=found[i][0], values=tuple(values[i]), params=params[i][0], job=found[i][1]) for i in ids]
+    return [BestTrial(number=found[i][0], values=tuple(values[i]), params=params[i], job=found[i][1]) for i in ids]
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from spaces import parameter_lists
 
+from study_operator.model.distributions import Categorical, Distribution, Float, Int
 from study_operator.model.search_space import Space, as_text, describe, example_params, possible, search_space
 from study_operator.optimizer.cells import ABSENT, cells
 
@@ -24,17 +24,17 @@ def space_of(**kinds: dict) -> Space:
 @pytest.mark.parametrize(
     ("kind", "bounds", "distribution"),
     [
-        ("float", {"low": 0, "high": 1}, FloatDistribution(0.0, 1.0)),
-        ("float", {"low": 1e-5, "high": 0.1, "log": True}, FloatDistribution(1e-5, 0.1, log=True)),
-        ("float", {"low": 0, "high": 1, "step": 0.25}, FloatDistribution(0.0, 1.0, step=0.25)),
-        ("float", {"low": 0, "high": 1, "step": 1}, FloatDistribution(0.0, 1.0, step=1.0)),
-        ("float", {"low": 2, "high": 2}, FloatDistribution(2.0, 2.0)),
-        ("int", {"low": 1, "high": 4}, IntDistribution(1, 4)),
-        ("int", {"low": 1, "high": 512, "log": True}, IntDistribution(1, 512, log=True)),
-        ("int", {"low": 0, "high": 9, "step": 3}, IntDistribution(0, 9, step=3)),
-        ("int", {"low": -3, "high": -3}, IntDistribution(-3, -3)),
-        ("categorical", {"choices": ["a", "b"]}, CategoricalDistribution(("a", "b"))),
-        ("categorical", {"choices": ["a"]}, CategoricalDistribution(("a",))),
+        ("float", {"low": 0, "high": 1}, Float(0.0, 1.0)),
+        ("float", {"low": 1e-5, "high": 0.1, "log": True}, Float(1e-5, 0.1, log=True)),
+        ("float", {"low": 0, "high": 1, "step": 0.25}, Float(0.0, 1.0, step=0.25)),
+        ("float", {"low": 0, "high": 1, "step": 1}, Float(0.0, 1.0, step=1.0)),
+        ("float", {"low": 2, "high": 2}, Float(2.0, 2.0)),
+        ("int", {"low": 1, "high": 4}, Int(1, 4)),
+        ("int", {"low": 1, "high": 512, "log": True}, Int(1, 512, log=True)),
+        ("int", {"low": 0, "high": 9, "step": 3}, Int(0, 9, step=3)),
+        ("int", {"low": -3, "high": -3}, Int(-3, -3)),
+        ("categorical", {"choices": ["a", "b"]}, Categorical(("a", "b"))),
+        ("categorical", {"choices": ["a"]}, Categorical(("a",))),
     ],
 )
 def test_each_kind_of_parameter(kind, bounds, distribution):
@@ -167,7 +167,7 @@ TREE = [
 def test_a_trial_has_the_parameters_that_are_active(choices, names):
     space, asked = search_space(TREE), []
 
-    def suggest(name: str, distribution: BaseDistribution) -> Any:
+    def suggest(name: str, distribution: Distribution) -> Any:
         assert distribution is space.distributions[name]
         asked.append(name)
         return choices[name]

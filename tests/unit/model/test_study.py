@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 from building import PARAMETERS, job_template, manifest, study
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from study_operator.model.distributions import Categorical, Float, Int
 from study_operator.model.study import (
     Algorithm,
     Checkpoints,
@@ -83,9 +83,9 @@ def test_every_field_of_the_spec_is_taken():
         "job_template": manifest(**spec)["spec"]["jobTemplate"],
     }
     assert found.distributions == {
-        "lr": FloatDistribution(1e-5, 0.1, log=True),
-        "layers": IntDistribution(1, 4),
-        "optimizer": CategoricalDistribution(("adam", "sgd")),
+        "lr": Float(1e-5, 0.1, log=True),
+        "layers": Int(1, 4),
+        "optimizer": Categorical(("adam", "sgd")),
     }
 
 

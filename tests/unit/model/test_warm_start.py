@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from building import study
-from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.trial import FrozenTrial, TrialState
 
 from study_operator.model import warm_start
 from study_operator.model.study import Study
-from study_operator.model.warm_start import Source, take
+from study_operator.model.trial import TrialState
+from study_operator.model.warm_start import EarlierTrial, Source, take
+from study_operator.optimizer.distributions import optuna_distributions
 from study_operator.optimizer.frozen_trials import frozen
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
@@ -31,30 +31,13 @@ def new(**spec: Any) -> Study:
     return study(**{"parameters": PARAMETERS, **spec})
 
 
-def trial(number: int = 0, params: dict[str, Any] = GOOD, state: TrialState = COMPLETE, **fields: Any) -> FrozenTrial:
-    """A trial as another study has it, with other distributions."""
-    wide = {"layers": FloatDistribution(-100, 100), "lr": FloatDistribution(-100, 100)}
-    given: dict[str, Any] = {
-        "values": [0.5] if state is COMPLETE else None,
-        "intermediate_values": {},
-        "system_attrs": {"nsga2:generation": 3},
-        "user_attrs": {"by": "notebook"},
-        **fields,
-    }
-    return FrozenTrial(
-        number=number,
-        trial_id=1000 + number,
-        state=state,
-        value=None,
-        params=params,
-        distributions={n: wide.get(n, CategoricalDistribution((v, "another"))) for n, v in params.items()},
-        datetime_start=None,
-        datetime_complete=None,
-        **given,
-    )
+def trial(number: int = 0, params: dict[str, Any] = GOOD, state: TrialState = COMPLETE, **fields: Any) -> EarlierTrial:
+    """A trial as another study has it."""
+    given: dict[str, Any] = {"values": [0.5] if state is COMPLETE else None, **fields}
+    return EarlierTrial(1000 + number, number, state, None, None, params=params, **given)
 
 
-def source(*trials: FrozenTrial, failed: int = 0, **fields: Any) -> Source:
+def source(*trials: EarlierTrial, failed: int = 0, **fields: Any) -> Source:
     ended = Counter(t.state for t in trials) + Counter({FAIL: failed})
     given = {"directions": ["MAXIMIZE"], "metric_names": ["accuracy"], "ended": ended, **fields}
     return Source("team-a/old-12345678", trials=trials, **given)
@@ -66,7 +49,7 @@ def test_a_trial_that_fits_is_taken_as_if_it_were_the_studys_own():
     assert (taken.number, taken.trial_id, taken.state, taken.values) == (7, 1007, COMPLETE, [0.5])
     (own,) = frozen([taken])
     assert own.params == GOOD
-    assert own.distributions == {name: here.distributions[name] for name in GOOD}
+    assert own.distributions == {name: kind for name, kind in optuna_distributions(here.space).items() if name in GOOD}
     assert (taken.system_attrs, taken.user_attrs) == ({}, {})
     assert (came.study, came.taken, came.left, came.message) == ("team-a/old-12345678", 1, 0, "")
 
@@ -110,7 +93,7 @@ def test_whole_numbers_and_floats_are_the_same_number():
 
 def test_pruned_trials_are_taken_with_their_reports():
     there = source(
-        trial(0, state=PRUNED, intermediate_values={1: 0.2, 3: 0.4}), trial(1, state=PRUNED), failed=2
+        trial(0, state=PRUNED, reports={1: 0.2, 3: 0.4}), trial(1, state=PRUNED), failed=2
     )  # the second one called itself infeasible, or was pruned by its script before it had said anything
     (taken,), came = take(new(), there)
     assert (taken.state, taken.reports) == (PRUNED, {1: 0.2, 3: 0.4})
@@ -120,7 +103,7 @@ def test_pruned_trials_are_taken_with_their_reports():
 def test_several_objectives():
     here = new(objectives=[ACCURACY, LOSS])
     both = {"directions": ["MAXIMIZE", "MINIMIZE"], "metric_names": ["accuracy", "loss"]}
-    there = source(trial(0, values=[0.5, 2.0]), trial(1, state=PRUNED, intermediate_values={1: 1.0}), **both)
+    there = source(trial(0, values=[0.5, 2.0]), trial(1, state=PRUNED, reports={1: 1.0}), **both)
     (taken,), came = take(here, there)
     assert taken.values == [0.5, 2.0]
     assert came.message == "1 stopped early"

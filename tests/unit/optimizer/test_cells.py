@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BruteForceSampler
 from optuna.storages import InMemoryStorage
-from spaces import parameter_lists
+from spaces import parameter_lists, suggest_all
 
 from study_operator.model.search_space import Space, search_space
 from study_operator.optimizer.cells import ABSENT, axes, cell_of, cells, count
+from study_operator.optimizer.distributions import optuna_distributions
 
 
 def space_of(**kinds: dict) -> Space:
@@ -31,7 +32,7 @@ def brute_force(space: Space) -> dict[str, list]:
     axes = {}
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         sampler = BruteForceSampler(seed=0)
-    for name, distribution in space.distributions.items():
+    for name, distribution in optuna_distributions(space).items():
         study = optuna.create_study(sampler=sampler)
         while True:
             trial = study.ask({name: distribution})
@@ -69,7 +70,7 @@ def test_a_grid_of_floats_is_optunas_own(low, high, step):
     assert all(
         space.distributions["float"].low <= value <= space.distributions["float"].high for value in values["float"]
     )
-    assert all(space.distributions["float"]._contains(value) for value in values["float"])
+    assert all(space.distributions["float"].contains(value) for value in values["float"])
 
 
 @given(
@@ -118,7 +119,7 @@ def tried(space: Space) -> list[dict[str, Any]]:
     """The parameters of every trial that Optuna's own exhaustive sampler makes."""
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         study = optuna.create_study(storage=InMemoryStorage(), sampler=BruteForceSampler(seed=0))
-    study.optimize(lambda trial: float(len(space.choose(trial._suggest))))
+    study.optimize(lambda trial: float(len(suggest_all(space, trial))))
     return [trial.params for trial in study.trials]
 
 
@@ -140,7 +141,8 @@ def test_a_trial_is_in_its_cell(parameters):
     space = search_space(parameters)
     for cell in cells(space)[:50]:
         params = as_params(space, cell)
-        assert cell_of(space, params, {name: space.distributions[name] for name in params}) == cell
+        wanted = optuna_distributions(space)
+        assert cell_of(space, wanted, params, {name: wanted[name] for name in params}) == cell
 
 
 CONDITIONAL = [
@@ -169,7 +171,8 @@ def test_cells_are_counted_without_being_made():
 )
 def test_a_trial_of_another_space_has_no_cell(params, change):
     space = search_space(CONDITIONAL)
-    known = dict(space.distributions)
+    wanted = optuna_distributions(space)
+    known = dict(wanted)
     for name, bounds in (change or {}).items():
-        known |= search_space([{"name": name, "int": bounds}]).distributions
-    assert cell_of(space, params, {name: known[name] for name in params}) is None
+        known |= optuna_distributions(search_space([{"name": name, "int": bounds}]))
+    assert cell_of(space, wanted, params, {name: known[name] for name in params}) is None

@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from sampled import COMPLETE, FAIL, ask, sampling_with, tell
 
 from study_operator.model.study import Study
+from study_operator.optimizer.distributions import optuna_distributions
 from study_operator.optimizer.plugins import build
 
 CLASS = "hyperopt_sampler:HyperoptSampler"
@@ -79,11 +80,11 @@ def test_it_knows_after_a_restart_what_it_knew_before():
     of = tuned(n_startup_trials=5)
     before = optuna.create_study(sampler=build(of, 1, [CLASS]))
     for _ in range(20):
-        trial = before.ask(of.distributions)
+        trial = before.ask(optuna_distributions(of.space))
         before.tell(trial, loss(trial.params))
     after = optuna.create_study(sampler=build(of, 2, [CLASS]))
     after.add_trials(before.trials)
-    losses = [loss(after.ask(of.distributions).params) for _ in range(10)]
+    losses = [loss(after.ask(optuna_distributions(of.space)).params) for _ in range(10)]
     assert statistics.mean(losses) < statistics.mean(t.value for t in before.trials[:5]) / 2
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from optuna.samplers import BaseSampler
 
 from study_operator.model.study import Algorithm, Refused
+from study_operator.optimizer.distributions import optuna_distributions
 from study_operator.optimizer.plugins import build
 
 MODULE = """
@@ -111,7 +112,8 @@ def refusal(cls: str, options: dict[str, Any] | None = None, **given: Any) -> tu
 def test_a_class_of_the_list_is_built_with_its_options_and_the_seed(plugin):
     sampler = sampler_of("tuners.samplers:Good", {"n": 3, "mode": {"any": ["thing"]}}, seed=7)
     assert sampler.given == {"n": 3, "mode": {"any": ["thing"]}, "callback": None, "seed": 7}
-    assert optuna.create_study(sampler=sampler).ask(study().distributions).params.keys() == study().distributions.keys()
+    space = optuna_distributions(study().space)
+    assert optuna.create_study(sampler=sampler).ask(space).params.keys() == space.keys()
 
 
 def test_a_class_that_takes_any_name_gets_any(plugin):

@@ -24,9 +24,11 @@ from optuna.samplers import (
     TPESampler,
 )
 
+from study_operator.model.samplers import is_finite
 from study_operator.model.study import Refused, Study
+from study_operator.optimizer.distributions import optuna_distributions
 from study_operator.optimizer.option_checks import valid_options
-from study_operator.optimizer.samplers import NAMES, build_sampler, is_finite
+from study_operator.optimizer.samplers import NAMES, build_sampler
 
 FINITE = [{"name": "n", "int": {"low": 1, "high": 4}}, {"name": "x", "float": {"low": 0, "high": 1, "step": 0.1}}]
 TORCH = importlib.util.find_spec("torch") is not None
@@ -121,7 +123,7 @@ def test_every_sampler_can_be_built_without_options(name):
 def test_every_option_of_every_sampler_can_be_given(name, options):
     sampler = build_sampler(with_sampler(name, options, seed=1), 0)
     assert isinstance(sampler, CLASSES[name])
-    optuna.create_study(sampler=sampler).ask(study(parameters=FINITE).distributions)
+    optuna.create_study(sampler=sampler).ask(optuna_distributions(study(parameters=FINITE).space))
 
 
 def test_tpe_is_multivariate_and_lies_about_running_trials_unless_told_otherwise():
@@ -313,7 +315,7 @@ def test_some_parameters_are_fixed_and_another_sampler_chooses_the_others(base):
     assert isinstance(sampler._base_sampler, CLASSES[base])
     tuned = optuna.create_study(sampler=sampler)
     for _ in range(12):
-        trial = tuned.ask(dict(of.distributions))
+        trial = tuned.ask(optuna_distributions(of.space))
         tuned.tell(trial, trial.params["x"])
     assert {trial.params["n"] for trial in tuned.trials} == {3}
     assert len({trial.params["x"] for trial in tuned.trials}) > 3
@@ -420,7 +422,7 @@ def test_a_class_is_used_only_when_it_is_allowed():
 def suggestions(of: Study, started: int, most: int = 6) -> list[dict[str, Any]]:
     """What a sampler that is built after so many trials suggests, as if there were none."""
     tuned = optuna.create_study(sampler=build_sampler(of, started))
-    return [tuned.ask(of.distributions).params for _ in range(most)]
+    return [tuned.ask(optuna_distributions(of.space)).params for _ in range(most)]
 
 
 @pytest.mark.parametrize("name", CLASSES)

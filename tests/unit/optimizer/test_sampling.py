@@ -27,6 +27,7 @@ from sampled import COMPLETE, FAIL, PRUNED, ask, frozen, sampling_of, tell, tria
 
 from study_operator.model.study import Study
 from study_operator.model.trial import Report
+from study_operator.optimizer.distributions import optuna_distributions
 from study_operator.optimizer.pruners import build_pruner
 
 SPACE = [
@@ -107,9 +108,9 @@ def test_suggestions_are_those_of_a_stock_study(name, parallel):
     running: dict[int, optuna.Trial] = {}
     for report_id in range(1, 13):
         while len(running) < parallel and len(theirs.trials) < 12:
-            suggestion, trial = ask(ours), theirs.ask(dict(of.distributions))
+            suggestion, trial = ask(ours), theirs.ask(optuna_distributions(of.space))
             assert (suggestion.number, suggestion.params) == (trial.number, trial.params)
-            assert suggestion.distributions == trial.distributions == of.distributions
+            assert suggestion.distributions == trial.distributions == optuna_distributions(of.space)
             assert suggestion.system_attrs == theirs.trials[-1].system_attrs
             assert suggestion.waiting is None
             running[trial.number] = trial
@@ -317,7 +318,7 @@ class Race:
     def run(self, reports: int, reload_every: int | None = None) -> None:
         for n in range(reports):
             while len(self.trials) < 4:
-                suggestion, trial = ask(self.ours), self.theirs.ask(dict(self.of.distributions))
+                suggestion, trial = ask(self.ours), self.theirs.ask(optuna_distributions(self.of.space))
                 assert suggestion.number == trial.number
                 self.trials[trial.number], self.steps[trial.number] = trial, 0
                 self.reports[trial.number] = []
@@ -402,7 +403,7 @@ def test_reports_that_arrive_while_the_operator_is_away_are_judged_one_by_one(na
     theirs, before = stock(of), sampling_of(of)
     for value in (0.9, 0.1, 0.5, 0.7):
         ask(before)
-        trial = theirs.ask(dict(of.distributions))
+        trial = theirs.ask(optuna_distributions(of.space))
         for step in range(1, 10):
             trial.report(value * step, step)
             if trial.should_prune():

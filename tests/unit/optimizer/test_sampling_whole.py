@@ -16,11 +16,12 @@ from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler, QMCSampl
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, create_trial
 from sampled import COMPLETE, FAIL, PRUNED, Suggestion, ask, frozen, sampling_of, tell, trial_id, waiting_trial
-from spaces import parameter_lists
+from spaces import parameter_lists, suggest_all
 
 from study_operator.model.study import Study
 from study_operator.model.trial import Report
 from study_operator.optimizer.cells import count
+from study_operator.optimizer.distributions import optuna_distributions
 from study_operator.optimizer.sampling import Sampling
 
 TREE = [
@@ -141,7 +142,7 @@ def test_a_genetic_sampler_passes_on_conditional_parameters(sampler):
         errors[0].append(abs(params.get("x", params.get("y")) - 0.7))
         end(ours, number, errors[0][-1])
         trial = theirs.ask()
-        params = of.space.choose(trial._suggest)
+        params = suggest_all(of.space, trial)
         errors[1].append(abs(params.get("x", params.get("y")) - 0.7))
         theirs.tell(trial, errors[1][-1])
     late, at_random = (sum(found[-40:]) / 40 for found in errors)
@@ -226,7 +227,7 @@ def test_suggestions_for_several_objectives_are_those_of_a_stock_study(name, sam
     ours, theirs, running = sampling_of(of), stock(of, sampler()), []
     for turn in range(24):
         while len(running) < 2:
-            suggestion, trial = ask(ours), theirs.ask(dict(of.distributions))
+            suggestion, trial = ask(ours), theirs.ask(optuna_distributions(of.space))
             assert (suggestion.number, suggestion.params) == (trial.number, trial.params)
             running.append(trial)
         trial = running.pop(turn % 2)
@@ -334,7 +335,7 @@ def finished(
     of: Study, params: dict[str, Any], values: tuple[float, ...], number: int = 0, **attrs: Any
 ) -> FrozenTrial:
     """A COMPLETE trial of another study."""
-    distributions = {name: of.distributions[name] for name in params}
+    distributions = {name: known for name, known in optuna_distributions(of.space).items() if name in params}
     trial = create_trial(values=values, params=params, distributions=distributions, system_attrs=attrs)
     trial.number, trial._trial_id = number, 5_000_000 + number
     return trial
