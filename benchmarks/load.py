@@ -172,6 +172,7 @@ async def services(default_limits: bool) -> AsyncIterator[Services]:
         environment = {
             "DATABASE_URL": urlunsplit(urlsplit(found["database_url"])._replace(path=f"/{_DATABASE}")),
             "REPORTER_PASSWORD": secrets.token_hex(16),
+            "REPORTER_LOGINS": "shared",
             "STUDY_KEY_SEED": secrets.token_hex(16),
             "HTTP_PORT": "0",
         }

@@ -131,6 +131,7 @@ def database() -> Iterator[Place]:
                 "DATABASE_URL": urlunsplit(urlsplit(server)._replace(path=f"/{name}")),
                 "REPORTER_USER": name,
                 "REPORTER_PASSWORD": secrets.token_hex(16),
+                "REPORTER_LOGINS": "shared",
                 "STUDY_KEY_SEED": secrets.token_hex(16),
             }
         )
@@ -162,7 +163,9 @@ def _listen(place: Place) -> None:
     _leave_signals()
     opened = psycopg2.connect(place.superuser)
     opened.autocommit = True
-    opened.cursor().execute(f"LISTEN {CHANNEL}")
+    cursor = opened.cursor()
+    cursor.execute(CHANNEL)
+    cursor.execute(f"LISTEN {cursor.fetchone()[0]}")
     while True:
         opened.poll()
         opened.notifies.clear()

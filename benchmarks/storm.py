@@ -323,6 +323,7 @@ async def _measure(options: argparse.Namespace, kubeconfig: str) -> None:
         environment = {
             "DATABASE_URL": server.url(),
             "REPORTER_PASSWORD": secrets.token_hex(16),
+            "REPORTER_LOGINS": "shared",
             "STUDY_KEY_SEED": secrets.token_hex(16),
             "WATCH_NAMESPACES": namespace,
             "HTTP_PORT": "0",

@@ -22,14 +22,17 @@ settings, read from the environment:
   REPORTER_PASSWORD   password of the role that trials report as (required)
   REPORTER_USER       that role [study_reporter]
   MANAGE_REPORTER     whether `migrate` creates that role [true]
+  REPORTER_LOGINS     a login for each namespace, or one that all share: namespace, shared or auto [auto]
   REPORTER_HOST, REPORTER_PORT, REPORTER_SSLMODE
                       the database as pods reach it [as in DATABASE_URL]
+  POOLER_USER         login of a PgBouncer that asks the database about logins; `migrate` lets it, as a superuser [none]
   REPORTER_CA_FILE    CA handed to trials
   STUDY_KEY_SEED      secret that the studies' keys are derived from, at least 32 characters (required)
   WATCH_NAMESPACES    comma-separated [all]
   SAMPLER_CLASSES     comma-separated package.module:Class that Studies may name [none]
   TRIAL_IMAGE         image of the sidecar that reads metrics from files [none]
   OPERATOR_SERVICE    namespace/name of the Service of these replicas; for more than one [none]
+  OPERATOR_POD        namespace/name/uid of this process' pod, for Events about its database [none]
   WORKERS             studies looked at at once [8]
   STORAGE_THREADS     connections to the database [8]
   RESYNC_SECONDS      how often all studies are looked at although nothing happened [300]

@@ -25,6 +25,7 @@ from study_operator.kube.client import ApiError, Cluster
 from study_operator.model.study import StudyKey
 from study_operator.podlogs.follower import Follower
 from study_operator.pool import BlockingPool
+from study_operator.reconcile.event_recorder import EventRecorder
 from study_operator.reconcile.reconciler import Reconciler
 from study_operator.settings import Settings, SettingsError
 from study_operator.storage.database import Database
@@ -73,6 +74,7 @@ class Manager:
         health: probes.Health,
     ) -> None:
         self._settings, self._cluster, self._database, self._listener = settings, cluster, database, listener
+        self._cluster_id, self._events = cluster_id, EventRecorder(cluster)
         self.queue, self.health, self.stop = queue, health, asyncio.Event()
         clock = RemoteClock()  # the database's
         studies = Studies(database, cluster_id)
@@ -132,7 +134,7 @@ class Manager:
             controller.watch_readiness(),
             controller.resync(),
             controller.outage.watch(),
-            guard(settings, self.replicas.leads),
+            guard(settings, self._cluster_id, self.replicas.leads, self._tell_of_database),
             listen(self._database, self._listener, controller.trial_reported, controller.queue_served),
             watch_studies(controller.study_changed, settings.watch_namespaces),
             watch_jobs(
@@ -170,6 +172,14 @@ class Manager:
         for task in done:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
+
+    async def _tell_of_database(self, sentence: str) -> None:
+        """Record a Warning Event on the operator's own pod: a login of pods has been set right."""
+        if self._settings.pod is not None:
+            namespace, name, uid = self._settings.pod
+            meta = {"namespace": namespace, "name": name, "uid": uid}
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta}
+            await self._events.record(pod, "LoginHealed", sentence, self._cluster.clock.now(), warning=True)
 
     async def _show_progress(self) -> None:
         """Tell `health` every second that the event loop is alive."""

@@ -35,6 +35,14 @@ TAKEOVERS = Counter(
     "study_operator_takeovers_total",
     "Studies taken over from a replica that had not let go of them: it had died or stopped.",
 )
+LOGINS_HEALED = Counter(
+    "study_operator_logins_healed_total",
+    "Logins of pods that were changed and have been set right, by namespace (empty: the login that all share).",
+    ["namespace"],
+)
+SESSIONS_ENDED = Counter(
+    "study_operator_sessions_ended_total", "Sessions of pods that had lifted a limit, or held a lock, and were ended."
+)
 LAST_PROGRESS = Gauge(
     "study_operator_last_progress_timestamp_seconds", "When the event loop last made progress, seconds since 1970."
 )

@@ -31,6 +31,9 @@ class Settings:
         reporter_user: the reporter's name, a role in PostgreSQL.
         reporter_password: the reporter's.
         manage_reporter: whether the operator creates the reporter, and sets its password and limits.
+        reporter_logins: namespace for a login for each namespace, shared for the reporter's alone, or auto: for each
+            namespace where the database allows it, and pods reach it at the operator's own address.
+        pooler_user: the login by which a PgBouncer asks the database what is stored of passwords; None if none does so.
         reporter_ca: the database's CA as PEM, for trials; None if they need none.
         study_key_seed: the secret that the studies' keys are derived from.
         watch_namespaces: empty for all.
@@ -43,6 +46,7 @@ class Settings:
         sampler_classes: package.module:Class that Studies may name.
         trial_image: the image of the sidecar that reads metrics from files; None if there is none.
         service: namespace and name of the Service that selects the replicas of this operator; None if there is none.
+        pod: namespace, name and UID of the operator's own pod, for Events on it; None if it runs in none.
     """
 
     dsn: str = field(repr=False)
@@ -50,6 +54,8 @@ class Settings:
     reporter_user: str
     reporter_password: str = field(repr=False)
     manage_reporter: bool
+    reporter_logins: str
+    pooler_user: str | None
     reporter_ca: str | None
     study_key_seed: str = field(repr=False)
     watch_namespaces: tuple[str, ...]
@@ -62,6 +68,7 @@ class Settings:
     sampler_classes: tuple[str, ...]
     trial_image: str | None
     service: tuple[str, str] | None
+    pod: tuple[str, str, str] | None
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -81,12 +88,17 @@ class Settings:
         if len(seed) < 32:
             raise SettingsError(f"STUDY_KEY_SEED has {len(seed)} characters; write at least 32 random ones")
         ca_file = env.get("REPORTER_CA_FILE")
+        logins = _choice(env, "REPORTER_LOGINS", "auto", ("auto", "namespace", "shared"))
+        if logins == "auto" and (env.get("REPORTER_HOST") or env.get("REPORTER_PORT")):
+            logins = "shared"  # probably a pooler, which has to know each login
         return cls(
             dsn=make_dsn(**database),
             reporter_url=_reporter_url(env, database, reporter_user, reporter_password),
             reporter_user=reporter_user,
             reporter_password=reporter_password,
             manage_reporter=_choice(env, "MANAGE_REPORTER", "true", ("true", "false")) == "true",
+            reporter_logins=logins,
+            pooler_user=env.get("POOLER_USER") or None,
             reporter_ca=_read_file("REPORTER_CA_FILE", ca_file) if ca_file else None,
             study_key_seed=seed,
             watch_namespaces=tuple(n.strip() for n in env.get("WATCH_NAMESPACES", "").split(",") if n.strip()),
@@ -99,7 +111,13 @@ class Settings:
             sampler_classes=_classes(env),
             trial_image=env.get("TRIAL_IMAGE") or None,
             service=_service(env),
+            pod=_pod(env),
         )
+
+    def url_of(self, user: str, password: str) -> str:
+        """Return the url that pods connect to, with another login than the reporter's."""
+        place = self.reporter_url.partition("@")[2]  # an @ of the reporter's login is percent-encoded
+        return f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{place}"
 
 
 def _database(env: Mapping[str, str]) -> dict[str, str]:
@@ -205,6 +223,15 @@ def _service(env: Mapping[str, str]) -> tuple[str, str] | None:
     if not (namespace and name) or "/" in name:
         raise SettingsError(f"OPERATOR_SERVICE is {text!r}; write namespace/name")
     return namespace, name
+
+
+def _pod(env: Mapping[str, str]) -> tuple[str, str, str] | None:
+    if not (text := env.get("OPERATOR_POD")):
+        return None
+    parts = text.split("/")
+    if len(parts) != 3 or not all(parts):
+        raise SettingsError(f"OPERATOR_POD is {text!r}; write namespace/name/uid")
+    return parts[0], parts[1], parts[2]
 
 
 def _read_file(name: str, path: str) -> str:

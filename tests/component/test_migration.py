@@ -15,7 +15,7 @@ from waiting import until
 
 from study_operator.storage.database import Database, StorageError
 from study_operator.storage.migrate import OPTUNA_SCHEMA, REPORTING_SCHEMA, migrate
-from study_operator.storage.reporter import renew_reporter
+from study_operator.storage.reporter import Guard
 from study_operator.storage.studies import Studies
 
 
@@ -209,7 +209,7 @@ def test_what_a_pod_does_to_the_shared_login_is_made_good(fresh):
     pod.close()
     with pytest.raises(psycopg2.OperationalError):
         psycopg2.connect(settings.reporter_url)
-    renew_reporter(Database(settings.dsn), settings)
+    Guard(settings).renew()
     pod = psycopg2.connect(settings.reporter_url)
     with pod, pod.cursor() as cursor:
         cursor.execute("SELECT current_setting('default_transaction_read_only'), current_setting('statement_timeout')")

@@ -221,7 +221,7 @@ async def test_a_notebook_wakes_the_operator(database):
         await until(
             lambda: database.query(
                 "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle'"
-                " AND query = 'LISTEN study_operator'"
+                " AND query LIKE 'LISTEN study%'"
             )
         )
         with database.optuna_study(STUDY) as notebook:

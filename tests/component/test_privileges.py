@@ -15,7 +15,7 @@ from fresh import Fresh
 from psycopg2 import sql
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, connection
 
-from study_operator.storage import reporter
+from study_operator.storage import public_rights, reporter, roles
 from study_operator.storage.database import StorageError
 from study_operator.storage.migrate import migrate
 from study_operator.storage.reporter import Guard
@@ -299,8 +299,8 @@ def test_no_function_is_left_that_does_something(login):
     assert ours == {"submit", "report", "finish", "candidate", "bad_report", "set_user_attr", "should_stop"}
     judged = {name for names in HARMLESS.values() for name in names.split()}
     others = {name for schema, name in found if schema != "study_operator"}
-    assert others - judged == set(), "who may? Say why in HARMLESS, or revoke it in storage/reporter.py"
-    assert not [name for name in others if re.fullmatch(reporter._FUNCTIONS, name)]
+    assert others - judged == set(), "who may? Say why in HARMLESS, or revoke it in storage/public_rights.py"
+    assert not [name for name in others if re.fullmatch(public_rights.FUNCTIONS, name)]
 
 
 def test_it_owns_nothing_and_is_member_of_nothing(guarded, login):
@@ -384,7 +384,7 @@ def test_the_operator_always_finds_a_connection(guarded):
     ]
 
 
-LIFTED = "; ".join(f"SET {name} = 0" for name in reporter.LIMITS)
+LIFTED = "; ".join(f"SET {name} = 0" for name in roles.LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -434,6 +434,18 @@ def test_reporting_sessions_are_left_alone(guarded, login):
 @pytest.mark.parametrize(
     "change",
     [
+        *(
+            f"ALTER ROLE CURRENT_USER IN DATABASE {{database}} SET {name}"
+            for name in (
+                "default_transaction_read_only = on",
+                "statement_timeout = 0",
+                "idle_session_timeout = 0",
+                "synchronous_commit = off",
+                "plpgsql.extra_errors = 'all'",
+                "\"TimeZone\" = 'UTC'",
+            )
+        ),
+        "ALTER ROLE CURRENT_USER IN DATABASE postgres SET default_transaction_read_only = on",
         "ALTER ROLE CURRENT_USER PASSWORD 'mine'",
         "ALTER ROLE CURRENT_USER PASSWORD NULL",
         "ALTER ROLE CURRENT_USER SET default_transaction_read_only = on",
@@ -445,15 +457,75 @@ def test_what_a_pod_does_to_the_shared_login_is_noticed_and_made_good(guarded, l
     guard = Guard(guarded.settings())
     before = guarded.database.query("SELECT rolpassword FROM pg_authid WHERE rolname = %s", guarded.reporter)
     assert guard.is_changed() is False
-    assert attempt(login, change) == "done"
+    attempt(login, "DO $$ BEGIN END $$")  # knows plpgsql's settings now
+    assert attempt(login, change.format(database=guarded.database.name)) == "done"
     assert guard.is_changed() is True
-    guard.renew()
+    (healed,) = guard.heal()
+    assert healed.addresses == ("127.0.0.1",), "whoever has done it has been sent away, and is named"
+    assert attempt(login, "SELECT 1") in ("57P01", None)
     assert guard.is_changed() is False
     again = connect(guarded)
     assert read(again, "SHOW statement_timeout") == [("10s",)]
     assert read(again, "SHOW default_transaction_read_only") == [("off",)]
     again.close()
-    assert len(before) == 1
+    assert guarded.database.query("SELECT rolpassword FROM pg_authid WHERE rolname = %s", guarded.reporter) == before
+
+
+def test_what_a_superuser_has_set_beside_is_left_alone(guarded):
+    guard, name = Guard(guarded.settings()), sql.Identifier(guarded.reporter)
+    guarded.execute("ALTER ROLE {} SET log_min_duration_statement = 0", name)
+    guarded.execute("ALTER ROLE {} IN DATABASE {} SET pods.thing = 1", name, sql.Identifier(guarded.database.name))
+    assert guard.is_changed() is False
+    guard.renew()
+    migrate(guarded.settings())
+    found = guarded.database.query(
+        "SELECT setconfig FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole"
+        " WHERE rolname = %s ORDER BY setdatabase",
+        guarded.reporter,
+    )
+    assert "log_min_duration_statement=0" in found[0][0]
+    assert found[1][0] == ["pods.thing=1"]
+
+
+def test_a_guard_that_is_no_superuser_settles(fresh):
+    """It neither undoes what a superuser has set nor tells of it for ever: day two of an installation."""
+    fresh.create_role(fresh.operator, "CREATEROLE")
+    fresh.execute("ALTER DATABASE {} OWNER TO {}", sql.Identifier(fresh.database.name), sql.Identifier(fresh.operator))
+    settings = fresh.settings(fresh.operator)
+    migrate(settings)
+    guard, name = Guard(settings), sql.Identifier(fresh.reporter)
+    for limit, value in roles.SUPERUSERS_LIMITS.items():
+        fresh.execute("ALTER ROLE {} SET {} = {}", name, sql.Identifier(limit), sql.Literal(value))
+    assert guard.is_changed() is False
+    hostile = psycopg2.connect(settings.reporter_url)
+    hostile.autocommit = True
+    assert attempt(hostile, "ALTER ROLE CURRENT_USER SET default_transaction_read_only = on") == "done"
+    (healed,) = guard.heal()
+    assert healed.addresses == ("127.0.0.1",)
+    assert guard.is_changed() is False
+    hostile.close()
+
+
+def test_rights_that_are_missing_are_told_and_no_others(fresh, caplog):
+    fresh.create_role(fresh.operator)
+    fresh.execute("ALTER DATABASE {} OWNER TO {}", sql.Identifier(fresh.database.name), sql.Identifier(fresh.operator))
+    fresh.create_role(fresh.reporter)
+    settings = fresh.settings(fresh.operator, MANAGE_REPORTER="false")
+    migrate(settings)
+    assert "every login of the server may still execute lo_creat, " in caplog.text
+    functions = ", ".join(
+        name
+        for (name,) in fresh.database.query(
+            "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace"
+            " AND proname ~ %s",
+            public_rights.FUNCTIONS,
+        )
+    )
+    fresh.database.query(f"REVOKE EXECUTE ON FUNCTION {functions} FROM PUBLIC")
+    fresh.database.query(f"GRANT EXECUTE ON FUNCTION {functions} TO {fresh.operator}")
+    caplog.clear()
+    migrate(settings)
+    assert "execute" not in caplog.text
 
 
 def test_a_login_with_createrole_can_end_sessions(fresh, monkeypatch):

@@ -275,7 +275,7 @@ async def test_reports_are_heard_also_after_the_connection_was_lost(database):
 
 def _listeners(database: TestDatabase) -> list[tuple[int]]:
     return database.query(
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN study_operator'"
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN study%'"
         " AND state = 'idle'"
     )
 

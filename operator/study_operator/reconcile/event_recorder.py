@@ -27,10 +27,10 @@ class EventRecorder:
     async def record(
         self, manifest: Mapping[str, Any], reason: str, message: str, now: datetime, warning: bool = False
     ) -> None:
-        """Record that something happened to a Study.
+        """Record that something happened to a Study, or to another object.
 
         Args:
-            manifest: the Study.
+            manifest: the object, a Study unless it says what it is. Its `metadata` has namespace, name and uid.
             reason: in CamelCase. Events with one reason become one object.
             message: a sentence for users.
             now: the time, aware, UTC.
@@ -48,8 +48,8 @@ class EventRecorder:
                         "kind": "Event",
                         "metadata": {"name": name, "namespace": meta["namespace"]},
                         "involvedObject": {
-                            "apiVersion": f"{GROUP}/{VERSION}",
-                            "kind": KIND,
+                            "apiVersion": manifest.get("apiVersion", f"{GROUP}/{VERSION}"),
+                            "kind": manifest.get("kind", KIND),
                             "namespace": meta["namespace"],
                             "name": meta["name"],
                             "uid": meta["uid"],

@@ -37,6 +37,7 @@ from study_operator.reconcile.study_trials import StudyTrials
 from study_operator.settings import TRIAL_CA_DIRECTORY, Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
 from study_operator.storage.initial_trials import InitialTrials
+from study_operator.storage.logins import Logins
 from study_operator.storage.studies import KnownStudy, Studies
 from study_operator.storage.trials import Trials
 
@@ -99,6 +100,7 @@ class Reconciler:
         self._database = database
         self._studies, self._trials = studies, Trials(database)
         self._initial_trials = InitialTrials(database, cluster_id)
+        self._logins = Logins(database, settings, cluster_id)
         self._deleted = DeletedStudies(self._studies, self._trials, pool, settings.watch_namespaces)
         self._acceptance = Acceptance(cluster, pool, settings.sampler_classes)
         self._publisher = Publisher(cluster)
@@ -175,6 +177,7 @@ class Reconciler:
             if not live.known.predecessors_ended:
                 await self._deleted.end(*key, but=study.uid)
                 live.known.predecessors_ended = True
+            await self._give_login(live)
             await self._serve(key, live, manifest, judgement.condition, noticed, result)
         except (StorageUnavailable, StorageError) as error:
             log.warning("the database cannot be used: %s", error)
@@ -204,6 +207,13 @@ class Reconciler:
             study, condition = None, refused(refusal.reason, refusal.message)
         await self._publish(manifest, study, ReconcileResult(), Situation(condition, storage_down(words)))
         self.forget(key)
+
+    async def _give_login(self, live: LiveStudy) -> None:
+        """Let the study's pods report by their namespace's login, which only the database knows."""
+        url = await self._pool.run(self._logins.url_of, live.study.namespace)
+        if url != live.reporting.url:
+            live.reporting = replace(live.reporting, url=url)
+            live.known.secret = False  # another content makes another Secret
 
     async def _serve(
         self,

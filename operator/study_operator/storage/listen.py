@@ -14,7 +14,8 @@ from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, connection
 from study_operator.backoff import delays
 from study_operator.storage.database import Database, StorageUnavailable, one_line
 
-CHANNEL = "study_operator"
+# The channel's name: see tables.sql.
+CHANNEL = "SELECT channel FROM study_operator.installation"
 # Before a connection is opened again: the first and the longest delay. After a connection that has lasted, the first.
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, _LASTING_SECONDS = 0.5, 10.0, 10.0
 
@@ -67,7 +68,9 @@ def _open(database: Database) -> connection:
     try:
         opened.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
         with opened.cursor() as cursor:
-            cursor.execute(f"LISTEN {CHANNEL}")
+            cursor.execute(CHANNEL)
+            for (channel,) in cursor.fetchall():
+                cursor.execute(f"LISTEN {channel}")
     except psycopg2.Error as error:
         opened.close()
         raise StorageUnavailable(one_line(error)) from None

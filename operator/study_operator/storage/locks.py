@@ -20,8 +20,8 @@ from psycopg2.extensions import POLL_OK, POLL_READ, connection
 
 from study_operator.fence import SESSION_TIMEOUT_SECONDS, Lease
 from study_operator.storage.database import Database, StorageError, StorageUnavailable, one_line
+from study_operator.storage.listen import CHANNEL
 
-CHANNEL = "study_operator_replicas"
 _CONNECT_SECONDS = 5.0
 _OLDEST_SERVER = 14_00_00  # idle_session_timeout came with PostgreSQL 14
 
@@ -56,6 +56,7 @@ class Locks:
         self._connection, self._group = opened, group
         self._cursor = opened.cursor()
         self._woken = asyncio.Event()
+        self._channel = ""
         self.member = 0
         self.lease = Lease()
         self.server_age = 0.0
@@ -85,15 +86,17 @@ class Locks:
                 )
             await locks._run(
                 f"SET idle_session_timeout = '{SESSION_TIMEOUT_SECONDS:.0f}s'; SET synchronous_commit = off;"
-                f" SET statement_timeout = 0; LISTEN {CHANNEL}"
+                " SET statement_timeout = 0"
             )
+            locks._channel = f"{(await locks._run(CHANNEL))[0][0]}_replicas"
+            await locks._run(f"LISTEN {locks._channel}")
             while not locks.member:
                 number = random.SystemRandom().randrange(1, 2**31)
                 if (await locks._run("SELECT pg_try_advisory_lock(%s, %s)", group, number))[0][0]:
                     locks.member = number
             age = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"
             locks.server_age = (await locks._run(age))[0][0]
-            await locks._run(f"NOTIFY {CHANNEL}")
+            await locks._run(f"NOTIFY {locks._channel}")
         except BaseException:
             locks.close()
             raise
@@ -142,12 +145,12 @@ class Locks:
     async def release(self, keys: Collection[int]) -> None:
         """Release some locks, and notify the other replicas."""
         await self._run("SELECT pg_advisory_unlock(k) FROM unnest(%s::bigint[]) AS held(k)", [*keys])
-        await self._run(f"NOTIFY {CHANNEL}")
+        await self._run(f"NOTIFY {self._channel}")
 
     async def leave(self) -> None:
         """Release all locks, notify the other replicas, and close the session."""
         await self._run("SELECT pg_advisory_unlock_all()")
-        await self._run(f"NOTIFY {CHANNEL}")
+        await self._run(f"NOTIFY {self._channel}")
         self.close()
 
     def wake(self) -> None:

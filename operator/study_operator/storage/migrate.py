@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from importlib import resources
 
 import psycopg2
@@ -11,8 +12,9 @@ from psycopg2.extensions import connection, cursor, quote_ident
 
 from study_operator.settings import Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable, one_row
+from study_operator.storage.logins import let_pooler_ask, prepare_logins
 from study_operator.storage.predecessors import wait_for_earlier_operators
-from study_operator.storage.reporter import manage_reporter, restrict_public
+from study_operator.storage.public_rights import restrict_public
 
 # The revision of Optuna's tables that the .sql files and this package are written for and tested with.
 OPTUNA_SCHEMA = "v3.2.0.a"
@@ -47,10 +49,12 @@ def migrate(settings: Settings, patience: float = 600.0) -> None:
         try:
             _create_optuna_tables(database)
             with lock, lock.cursor() as cursor:
-                if settings.manage_reporter:
-                    manage_reporter(cursor, settings)
+                _run_file(cursor, "tables.sql")
+                grantees = prepare_logins(cursor, settings)
                 restrict_public(cursor, settings.reporter_user)
-                _apply_reporting_schema(cursor, settings.reporter_user)
+                _apply_reporting_schema(cursor, grantees)
+                if settings.pooler_user:
+                    let_pooler_ask(cursor, settings.pooler_user)
         except psycopg2.errors.InsufficientPrivilege as error:
             raise StorageError(
                 f"the operator's database login lacks a right: {error.diag.message_primary}. Make it the owner of "
@@ -150,14 +154,26 @@ def _create_optuna_tables(database: Database) -> None:
     storage.engine.dispose()
 
 
-def _apply_reporting_schema(cursor: cursor, reporter: str) -> None:
-    """Run the .sql files, in the order in which they need each other, and note the schema's version."""
-    for name in ("tables.sql", "reporting.sql", "mirror.sql"):
-        text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-        # The files have psql's notation for an identifier, so that an administrator can run them by hand as well.
-        cursor.execute(text.replace(':"reporter"', quote_ident(reporter, cursor)))
+def _apply_reporting_schema(cursor: cursor, grantees: Sequence[str]) -> None:
+    """Create the functions, let these roles connect and report, and note the schema's version."""
+    # The files have psql's notation for an identifier, so that an administrator can run them by hand as well.
+    roles = ", ".join(quote_ident(role, cursor) for role in grantees)
+    _run_file(cursor, "reporting.sql", roles)
+    _run_file(cursor, "mirror.sql")
+    cursor.execute(
+        "SELECT quote_ident(datname), pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()"
+    )
+    name, is_owner = one_row(cursor)
+    if is_owner:
+        cursor.execute(f"GRANT CONNECT ON DATABASE {name} TO {roles}")
     cursor.execute(
         "INSERT INTO study_operator.schema_version (version) SELECT %s"
         " WHERE NOT EXISTS (SELECT FROM study_operator.schema_version WHERE version = %s)",
         (REPORTING_SCHEMA, REPORTING_SCHEMA),
     )
+
+
+def _run_file(cursor: cursor, name: str, reporters: str = "") -> None:
+    """Run a .sql file of this package. Files need each other in the order tables, reporting, mirror."""
+    text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    cursor.execute(text.replace(':"reporter"', reporters) if reporters else text)

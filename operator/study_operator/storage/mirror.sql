@@ -33,7 +33,7 @@ BEGIN
     IF EXISTS (SELECT FROM study_operator.access a WHERE a.study_id = study AND a.key_hash IS NOT NULL) THEN
         INSERT INTO study_operator.changes (study_id, trial_id) VALUES (study, trial) ON CONFLICT DO NOTHING;
         IF FOUND THEN
-            PERFORM pg_notify('study_operator', study::text);
+            PERFORM pg_notify(i.channel, study::text) FROM study_operator.installation i;
         END IF;
     END IF;
     RETURN NULL;

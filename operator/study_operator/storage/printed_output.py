@@ -122,7 +122,7 @@ class Output:
                     (trial_id, study_id, batch.bad, batch.last_bad),
                 )
             if batch.reports or batch.bad:
-                cursor.execute("SELECT pg_notify('study_operator', %s)", (str(study_id),))
+                cursor.execute("SELECT pg_notify(channel, %s) FROM study_operator.installation", (str(study_id),))
             return OutputStored.DONE
 
     def finish(self, trial_id: int, objectives: Sequence[str], constraints: Sequence[str]) -> tuple[str, ...]:

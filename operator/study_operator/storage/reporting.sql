@@ -170,7 +170,7 @@ BEGIN
         CASE value WHEN 'NaN' THEN 'NAN' WHEN 'Infinity' THEN 'INF_POS' WHEN '-Infinity' THEN 'INF_NEG'
                    ELSE 'FINITE' END::public.trialintermediatevaluetype)
     ON CONFLICT DO NOTHING;
-    PERFORM pg_notify('study_operator', caller.study_id::text);
+    PERFORM pg_notify(i.channel, caller.study_id::text) FROM study_operator.installation i;
     RETURN false;
 END $$;
 
@@ -238,7 +238,7 @@ BEGIN
         WHERE r.provisional;
         EXIT WHEN FOUND;  -- else another call has stored a result since it was looked for: look again
     END LOOP;
-    PERFORM pg_notify('study_operator', caller.study_id::text);
+    PERFORM pg_notify(i.channel, caller.study_id::text) FROM study_operator.installation i;
     RETURN false;
 END $$;
 
@@ -272,7 +272,7 @@ BEGIN
     ON CONFLICT ON CONSTRAINT bad_reports_pkey DO UPDATE
     SET count = CASE WHEN total IS NULL THEN least(b.count, 9223372036854775806) + 1 ELSE greatest(b.count, total) END,
         last = excluded.last, reported_at = clock_timestamp();
-    PERFORM pg_notify('study_operator', caller.study_id::text);
+    PERFORM pg_notify(i.channel, caller.study_id::text) FROM study_operator.installation i;
 END $$;
 
 -- Sets a user attribute of the trial, as Optuna's trial.set_user_attr does. Refuses names that the operator uses itself.

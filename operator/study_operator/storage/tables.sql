@@ -97,6 +97,33 @@ WHERE a.key = 'study_operator:failure' AND t.state = 'FAIL'
 ORDER BY t.datetime_complete
 ON CONFLICT DO NOTHING;
 
+-- The channel by which the operator is notified. Its name is random and in no text that other logins may read, because every login
+-- may listen to a channel, and so learn when the trials of others report.
+CREATE TABLE IF NOT EXISTS study_operator.installation (
+    one     boolean PRIMARY KEY DEFAULT true CHECK (one),
+    channel text    NOT NULL
+);
+INSERT INTO study_operator.installation (channel) VALUES ('study_' || replace(gen_random_uuid()::text, '-', ''))
+ON CONFLICT DO NOTHING;
+
+-- The logins of namespaces' pods. A password follows from the installation's seed and the salt; seed_hash tells which seed that was.
+CREATE TABLE IF NOT EXISTS study_operator.logins (
+    role       text PRIMARY KEY,
+    cluster_id text  NOT NULL,
+    namespace  text  NOT NULL,
+    salt       text  NOT NULL,
+    seed_hash  bytea NOT NULL,
+    used_at    timestamptz NOT NULL DEFAULT clock_timestamp(),     -- when an operator last asked for it
+    UNIQUE (cluster_id, namespace)
+);
+-- The login that all pods shared, while some of them still use it: those of trials up to last_trial, which is known some time after
+-- the migration.
+CREATE TABLE IF NOT EXISTS study_operator.shared_login (
+    role          text PRIMARY KEY,
+    superseded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    last_trial    integer
+);
+
 -- The number of each trial's last message of a kind that a later message may override (candidate, set_user_attr).
 CREATE TABLE IF NOT EXISTS study_operator.last_messages (
     trial_id integer PRIMARY KEY REFERENCES public.trials (trial_id) ON DELETE CASCADE,

@@ -189,6 +189,7 @@ def settings_for(database: TestDatabase, **more: str) -> Settings:
         {
             "DATABASE_URL": database.url,
             "REPORTER_PASSWORD": REPORTER_PASSWORD,
+            "REPORTER_LOGINS": "shared",  # roles belong to the whole server, and most tests need only one
             "STUDY_KEY_SEED": SEED,
             "HTTP_PORT": "0",
             **more,

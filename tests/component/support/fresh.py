@@ -28,11 +28,23 @@ class Fresh:
         url = urlsplit(self.database.url)
         if login:
             url = url._replace(netloc=f"{login}:{login}@{url.hostname}:{url.port}")
-        return settings_for(self.database, DATABASE_URL=urlunsplit(url), REPORTER_USER=self.reporter, **more)
+        return settings_for(self.database, **{"DATABASE_URL": urlunsplit(url), "REPORTER_USER": self.reporter, **more})
 
     def create_role(self, name: str, rights: str = "") -> None:
         """A login whose password is its name."""
         self.execute(f"CREATE ROLE {{}} LOGIN {rights} PASSWORD {{}}", sql.Identifier(name), sql.Literal(name))
+
+    def logins(self) -> list[str]:
+        """The logins of namespaces, and their group."""
+        return [
+            role
+            for (role,) in self.database.query(
+                "SELECT rolname FROM pg_roles WHERE rolname = 'study_reporters_' || left(encode(sha256(convert_to("
+                "current_database(), 'UTF8')), 'hex'), 8) OR oid IN (SELECT member FROM pg_auth_members m"
+                " JOIN pg_roles g ON g.oid = m.roleid WHERE g.rolname = 'study_reporters_' || left(encode(sha256("
+                "convert_to(current_database(), 'UTF8')), 'hex'), 8)) AND rolname LIKE 'study%%'"
+            )
+        ]
 
     def execute(self, text: str, *names: sql.Composable) -> None:
         execute(self.database.url, text, *names)
@@ -48,8 +60,9 @@ def fresh_database(server: str) -> Iterator[Fresh]:
     execute(server, "CREATE DATABASE {}", sql.Identifier(name))
     fresh = Fresh(TestDatabase(server, name), f"{name}_operator", f"{name}_reporter")
     yield fresh
+    logins = fresh.logins()
     execute(server, "DROP DATABASE {} WITH (FORCE)", sql.Identifier(name))
-    for role in (fresh.reporter, fresh.operator):
+    for role in (*logins, fresh.reporter, fresh.operator):
         execute(server, "DROP ROLE IF EXISTS {}", sql.Identifier(role))
 
 

@@ -21,12 +21,14 @@ class PostgresServer:
     """Stopped at first. Listens on loopback; the superuser is `postgres` with `password`.
 
     Args:
+        programs: the directory of PostgreSQL's programs.
         settings: of its configuration.
     """
 
     password = "super-secret"
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, programs: Path = _BIN, **settings: object) -> None:
+        self._programs = programs
         # Not below pytest's own directory: PostgreSQL refuses to run as root, and its user cannot enter that.
         self._directory = Path(tempfile.mkdtemp(prefix="postgres-"))
         self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
@@ -61,7 +63,7 @@ class PostgresServer:
 
     def version(self) -> str:
         """As `postgres --version` says it, 15.9 for example."""
-        done = subprocess.run([_BIN / "postgres", "--version"], capture_output=True, text=True, check=True)
+        done = subprocess.run([self._programs / "postgres", "--version"], capture_output=True, text=True, check=True)
         return done.stdout.split()[2]
 
     def memory(self) -> int:
@@ -90,7 +92,7 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
-            [_BIN / program, "-D", self._data, *arguments],
+            [self._programs / program, "-D", self._data, *arguments],
             user=self._user if os.geteuid() == 0 else None,
             cwd=self._directory,
             env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},

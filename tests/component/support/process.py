@@ -27,6 +27,7 @@ class Process:
             "PYTHONPATH": str(ROOT / "operator"),
             "DATABASE_URL": database.url,
             "REPORTER_PASSWORD": REPORTER_PASSWORD,
+            "REPORTER_LOGINS": "shared",
             "STUDY_KEY_SEED": SEED,
             "HTTP_PORT": str(self.port),
             **environment,
