@@ -105,7 +105,7 @@ class Scene:
         return self.look(phase)[JOB]
 
     def reports(self) -> list[tuple[int, float]]:
-        return [(r.step, r.value) for r in self.world.database.trials().reports({self.trial_id: 0})]
+        return [(r.step, r.value) for r in self.world.database.trials().reports({self.trial_id: 0}, 10_000)[0]]
 
     def results(self) -> list[tuple[list[float], dict[str, float]]]:
         return self.world.database.query("SELECT vals, constraint_values FROM study_operator.results")

@@ -176,7 +176,7 @@ def test_what_a_notebook_writes_is_read_and_nothing_else(database, monkeypatch):
     read: list[int] = []
     trials_of = history.trials
     monkeypatch.setattr(
-        history, "trials", lambda cursor, study, only: read.extend(only) or trials_of(cursor, study, only)
+        history, "trials", lambda cursor, study, only, *rest: read.extend(only) or trials_of(cursor, study, only, *rest)
     )
     assert {trial.number for trial in mirror.catch_up()} == {1, 2, 4, 5}
     assert sorted(read)[0] == 0

@@ -23,7 +23,7 @@ def output(database: TestDatabase) -> Output:
 
 
 def reports(database: TestDatabase, trial_id: int) -> list[tuple[int, str]]:
-    return [(r.step, str(r.value)) for r in database.trials().reports({trial_id: 0})]
+    return [(r.step, str(r.value)) for r in database.trials().reports({trial_id: 0}, 10_000)[0]]
 
 
 def bad(database: TestDatabase, trial_id: int) -> tuple[int, str]:

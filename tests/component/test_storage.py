@@ -52,7 +52,7 @@ def test_rows_are_those_that_optuna_would_write(database):
             )
             assert ours == optunas
             assert ours
-        stored = database.trials().reports({trial.trial_id: 0})
+        stored = database.trials().reports({trial.trial_id: 0}, 10_000)[0]
         assert [(report.step, str(report.value)) for report in stored] == [(s, str(v)) for s, v in reports.items()]
         assert all(isinstance(report, Report) for report in stored)
         frozen, expected = study.trials

@@ -37,6 +37,7 @@ class Observed:
         now: the time of the database's clock, aware, UTC.
         launched: names of the Jobs that this process has created or seen.
         prune: numbers of the trials that the pruner has given up.
+        behind: numbers of the trials that have stored more reports than the pruner has been shown.
         exhausted: whether the sampler has nothing more to suggest.
         converged: whether more trials are not expected to help.
         launching: whether new trials may be started.
@@ -52,6 +53,7 @@ class Observed:
     now: datetime
     launched: frozenset[str] = frozenset()
     prune: frozenset[int] = frozenset()
+    behind: frozenset[int] = frozenset()
     exhausted: bool = False
     converged: bool = False
     launching: bool = True

@@ -43,6 +43,16 @@ class Case:
         return self.job is not None or self.row.job in self.observed.launched
 
 
+def reports_unread(case: Case) -> Wait | None:
+    """Wait until the pruner has been shown all reports of a trial that ends, if there are very many.
+
+    What it notes of them decides about other trials. If the study is over, nothing is decided any more.
+    """
+    if case.over or case.row.number not in case.observed.behind:
+        return None
+    return Wait() if case.row.result is not None or case.ended_job is not None else None
+
+
 def has_result(case: Case) -> Tell | None:
     """Tell the result that the trial has stored. A stored result is never lost, whatever else is true.
 
@@ -139,6 +149,7 @@ def stuck(case: Case) -> Tell | RunAgain | None:
 
 # What to do about a running trial: the first rule that answers wins. If none does, the trial goes on.
 RULES: tuple[Callable[[Case], Answer | None], ...] = (
+    reports_unread,
     has_result,
     output_unread,
     job_failed,

@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study_operator.model import trial as plain
 from study_operator.model.batch import PROVISIONAL, Batch, Change, StaleHistory, Stored
+from study_operator.model.thinning import Thinned
 
 T = TypeVar("T")
 
@@ -43,7 +44,8 @@ def _writes(method: Callable[..., T]) -> Callable[..., T]:
 
 class Memory(BaseStorage):
     """The contract is Optuna's `BaseStorage`, for one study that exists already. A trial that has been handed out never
-    changes: it is replaced.
+    changes: it is replaced. Only the reports of a running trial are added in place, because copies for each would
+    take a time that grows with the square of their number.
 
     Trials of earlier studies, from which the sampler learns, may come first (`put_first`). Their ids are -1, -2, ...,
     their numbers begin at 0, and the numbers of the study's own trials are that much higher here than in the database.
@@ -75,6 +77,7 @@ class Memory(BaseStorage):
         self._pending: dict[int, dict[str, Any]] = {}  # deferred system attributes, by trial_id
         self._pending_before: dict[int, dict[str, Any]] = {}
         self._deferring = False
+        self._thinned: dict[int, Thinned] = {}  # reports of unfinished trials, by trial_id
         self._provisional = itertools.count(PROVISIONAL)
         self.first = 0
         for trial in trials:
@@ -199,13 +202,17 @@ class Memory(BaseStorage):
             trial.datetime_start = now
         if state.is_finished():
             trial.datetime_complete = now
+            if (thinned := self._thinned.get(trial_id)) is not None:
+                trial.intermediate_values = thinned.whole()
         self._replace(trial)
         return True
 
     @_writes
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         before = self._updatable(trial_id)
-        self.add_report(trial_id, step, intermediate_value)
+        trial = _copied(before)
+        trial.intermediate_values = {**before.intermediate_values, step: intermediate_value}
+        self._replace(trial)
         self._change(before).reports[step] = intermediate_value
 
     @_writes
@@ -329,6 +336,8 @@ class Memory(BaseStorage):
                     trial.datetime_start = stored.at
                 if change.state is not None and change.state.is_finished() and change.times is None:
                     trial.datetime_complete = stored.at
+                if trial.state.is_finished():
+                    self._thinned.pop(change.trial_id, None)
                 self._trials[place] = trial
             self._batch, self._undo = None, []
             return new
@@ -359,19 +368,41 @@ class Memory(BaseStorage):
                 if trial_id in self._pending:
                     self._change(self._known(trial_id))
 
-    def add_report(self, trial_id: int, step: int, value: float) -> None:
-        """Take note of a report that is stored already."""
+    def is_open(self, trial_id: int) -> bool:
+        """Return whether the study itself has this trial and it has not ended."""
+        return self.knows(trial_id) and not self._known(trial_id).state.is_finished()
+
+    def peek(self, trial_id: int) -> FrozenTrial:
+        """Return a trial as it is held here. It must not be changed, and its reports change."""
+        return self._known(trial_id)
+
+    def add_report(self, trial_id: int, step: int, value: float) -> bool:
+        """Take note of a report that is stored already. Return whether it is one of those that a pruner is shown."""
         with self._lock:
             before = self._known(trial_id)
-            trial = _copied(before)
-            trial.intermediate_values = {**before.intermediate_values, step: value}
-            self._replace(trial)
+            thinned = self._thinned.get(trial_id)
+            if thinned is None:
+                thinned = self._thinned[trial_id] = Thinned(before.intermediate_values)
+            kept = thinned.add(step, value)
+            if before.intermediate_values is not thinned.values:
+                trial = _copied(before)
+                trial.intermediate_values = thinned.values
+                self._replace(trial)
+            return kept
+
+    def last_report(self, trial_id: int) -> float | None:
+        """Return the value of the highest step that a trial has reported; None without a report."""
+        thinned, reports = self._thinned.get(trial_id), self._known(trial_id).intermediate_values
+        if thinned is not None and thinned.highest is not None:
+            return thinned.highest[1]
+        return reports[max(reports)] if reports else None
 
     def clear_reports(self, trial_id: int) -> None:
         """Forget the reports of a trial, which will be added again one by one."""
         with self._lock:
             trial = _copied(self._known(trial_id))
-            trial.intermediate_values = {}
+            self._thinned[trial_id] = thinned = Thinned()
+            trial.intermediate_values = thinned.values
             self._replace(trial)
 
     def put(self, trial: FrozenTrial) -> None:
@@ -382,6 +413,8 @@ class Memory(BaseStorage):
         """
         with self._lock:
             place = self._places.get(trial._trial_id)
+            if trial.state.is_finished():
+                self._thinned.pop(trial._trial_id, None)
             if place is not None:
                 trial.number = place
                 if deferred := self._pending.get(trial._trial_id):

@@ -85,17 +85,6 @@ def _check_hyperband(
         raise ValueError(f"max_resource is {max_resource}; it must be at least min_resource, which is {min_resource}")
 
 
-def compares(pruner: BasePruner) -> bool:
-    """Return whether a pruner compares a report with the other trials as they are now.
-
-    Successive halving and Hyperband do not: they note each trial's value when it reaches a rung, and compare these.
-    Threshold, and Patient without another pruner, use the trial's own values only.
-    """
-    if isinstance(pruner, PatientPruner):
-        return pruner._wrapped_pruner is not None and compares(pruner._wrapped_pruner)
-    return isinstance(pruner, PercentilePruner | WilcoxonPruner)  # MedianPruner is a PercentilePruner
-
-
 class OwnTrials(optuna.Study):
     """Show a pruner a study without its first trials, which came from other studies (warmStart).
 

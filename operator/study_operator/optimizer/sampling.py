@@ -12,13 +12,14 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseGASampler, BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from study_operator.model.pruners import compares
 from study_operator.model.study import Study
 from study_operator.model.trial import Report
 from study_operator.optimizer.convergence import ConvergenceTest
 from study_operator.optimizer.distributions import optuna_distributions
 from study_operator.optimizer.exhaustive import BruteForce, Grid
 from study_operator.optimizer.memory import Memory
-from study_operator.optimizer.pruners import OwnTrials, compares
+from study_operator.optimizer.pruners import OwnTrials
 
 
 class Sampling:
@@ -42,7 +43,7 @@ class Sampling:
         self.memory, self._space = memory, study.space
         self._distributions = optuna_distributions(study.space)
         self._study = optuna.Study(study.optuna_name, memory, sampler, pruner or NopPruner())
-        self._pruner, self._convergence = pruner, convergence
+        self._pruner, self._compares, self._convergence = pruner, compares(study), convergence
         self._own = OwnTrials(self._study, memory.first) if memory.first else self._study  # what the pruner sees
         self._finite = sampler if isinstance(sampler, Grid | BruteForce) else None
         self._given_out: set[Hashable] = set()  # cells of a finite space
@@ -109,22 +110,22 @@ class Sampling:
         """Return for each trial the last report_id that `feed` has seen, 0 for none; empty when nothing prunes."""
         if self._pruner is None:
             return {}
-        known = (i for i in trial_ids if self.memory.knows(i) and not self.memory.get_trial(i).state.is_finished())
-        return {trial_id: self.seen(trial_id) for trial_id in known}
+        return {trial_id: self.seen(trial_id) for trial_id in trial_ids if self.memory.is_open(trial_id)}
 
     def seen(self, trial_id: int) -> int:
         """Return the last report_id that `see` or `feed` has seen of a trial, 0 for none."""
         return self._seen.get(trial_id, 0)
 
-    def see(self, report: Report) -> None:
-        """Take note of one report, for samplers that learn from those of pruned trials."""
+    def see(self, report: Report) -> bool:
+        """Take note of one report, for samplers that learn from those of pruned trials. Return whether it is one of
+        those that a pruner is shown."""
         self._seen[report.trial_id] = max(report.report_id, self.seen(report.trial_id))
-        self.memory.add_report(report.trial_id, report.step, report.value)
+        return self.memory.add_report(report.trial_id, report.step, report.value)
 
     def feed(self, report: Report, latest: bool = True) -> bool:
-        """Show the pruner one report.
+        """Show the pruner one report, unless its trial has so many that this one is passed over (model/thinning.py).
 
-        Every report must be shown, in order: ASHA notes a rung for the report that reached it, so skipping reports
+        Every report must be given, in order: ASHA notes a rung for the report that reached it, so skipping reports
         changes which trials a trial competes with. What the pruner notes is deferred.
 
         Args:
@@ -134,22 +135,24 @@ class Sampling:
             Whether the trial is to be pruned.
         """
         assert self._pruner is not None
-        self.see(report)
+        shown = self.see(report)
+        if report.trial_id in self._replay:
+            if self._compares:
+                # This pruner stores no notes, so it would compare an old report with trials that have ended since. Its
+                # word about the last report that it is shown may have been lost.
+                shown = latest
+            if latest:
+                self._replay.discard(report.trial_id)
+        if not shown:
+            return False
         with self.memory.deferring():
-            given_up = bool(self._pruner.prune(self._own, self.memory.get_trial(report.trial_id)))
-        if report.trial_id in self._replay and compares(self._pruner):
-            # This pruner stores no notes, so it would compare an old report with trials that have ended since.
-            given_up = given_up and latest
-        if latest:
-            self._replay.discard(report.trial_id)
-        return given_up
+            return bool(self._pruner.prune(self._own, self.memory.peek(report.trial_id)))
 
     def last_value(self, trial_id: int) -> list[float] | None:
         """Return the value reported for the highest step, which Optuna takes as a pruned trial's own; None if there is
         no report, or it is NaN."""
-        reports = self.memory.get_trial(trial_id).intermediate_values
-        value = reports[max(reports)] if reports else math.nan
-        return None if math.isnan(value) else [value]
+        value = self.memory.last_report(trial_id)
+        return None if value is None or math.isnan(value) else [value]
 
     def tell(self, trial_id: int, state: TrialState, values: Sequence[float] | None) -> None:
         """End a trial inside the memory's open batch, as `Study.tell` does. A waiting trial can be ended too."""

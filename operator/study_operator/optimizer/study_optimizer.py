@@ -104,7 +104,7 @@ class StudyOptimizer:
             ours = trial.state is TrialState.RUNNING and JOB_ATTR in trial.system_attrs
             if ours and self._memory.knows(trial._trial_id):
                 # The pruner is shown the reports of our trials one by one, as they came.
-                trial.intermediate_values = self._memory.get_trial(trial._trial_id).intermediate_values
+                trial.intermediate_values = self._memory.peek(trial._trial_id).intermediate_values
             self._memory.put(trial)
         self._sampling.notice(self._memory.get_trial(trial._trial_id) for trial in trials)
         self._impossible = _impossible(self._memory, self._space)
@@ -125,11 +125,14 @@ class StudyOptimizer:
 
     # What is decided; each batch needs `commit` or `rollback`
 
-    def judge(self, reports: Sequence[Report], running: Collection[int]) -> Verdicts:
+    def judge(
+        self, reports: Sequence[Report], running: Collection[int], unread: Collection[int] = frozenset()
+    ) -> Verdicts:
         """Show the pruner reports, oldest first.
 
         Args:
             running: trial_ids of the running trials.
+            unread: trial_ids of the trials that have stored more reports than these.
 
         Returns:
             Which trials are to be pruned. If it has notes, they are a batch.
@@ -137,7 +140,7 @@ class StudyOptimizer:
         latest = {report.trial_id: report.report_id for report in reports}
         prune: set[int] = set()
         for report in reports:
-            last = report.report_id == latest[report.trial_id]
+            last = report.report_id == latest[report.trial_id] and report.trial_id not in unread
             if report.trial_id not in prune and self._sampling.feed(report, last):
                 prune.add(report.trial_id)
         notes = self._memory.begin()

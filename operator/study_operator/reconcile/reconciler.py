@@ -276,6 +276,8 @@ class Reconciler:
             launching=launching,
             end=_end_before(manifest),
         )
+        if live.trials.behind:
+            result.sooner(0.0)
         if reported is not None:
             metrics.REPORT_TO_DECISION.observe(time.perf_counter() - reported)
         self._keys[live.trials.study_id] = key
@@ -286,6 +288,7 @@ class Reconciler:
             rows=rows,
             launched=frozenset(live.known.launched),
             prune=frozenset(live.trials.prune),
+            behind=live.trials.behind,
             exhausted=outlook.exhausted,
             converged=outlook.converged,
             impossible=outlook.impossible,

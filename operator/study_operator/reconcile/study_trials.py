@@ -17,9 +17,10 @@ from study_operator.model.actions import RunAgain, Tell
 from study_operator.model.batch import Batch, Full, NotStored, StaleHistory
 from study_operator.model.history import Outlook
 from study_operator.model.pareto import pareto_front
+from study_operator.model.pruners import compares
 from study_operator.model.samplers import is_finite
 from study_operator.model.study import Study
-from study_operator.model.trial import BestTrial, Clock, Rows, TrialRow, TrialState
+from study_operator.model.trial import BestTrial, Clock, Report, Rows, TrialRow, TrialState
 from study_operator.model.warm_start import WarmStarted
 from study_operator.optimizer import StudyOptimizer
 from study_operator.storage import history
@@ -29,6 +30,10 @@ from study_operator.storage.initial_trials import InitialTrials
 from study_operator.storage.studies import Studies
 from study_operator.storage.trials import Trials
 
+# Reports that are read at once, so that memory holds no more; that are shown to the pruner at once, because a look can
+# end only between two pieces and the slowest pruner, Wilcoxon, takes 3 ms for a report; and for how long one look goes
+# on with further pieces.
+REPORTS_READ, REPORTS_SHOWN, LONGEST_SHOW_SECONDS = 1000, 100, 1.0
 FRONT_SHOWN = 20  # trials of a Pareto front that the status shows
 _ATTEMPTS = 5  # to store suggestions while other programs write to the study
 
@@ -45,6 +50,7 @@ class StudyTrials:
 
     Attributes:
         prune: numbers of the trials that the pruner gave up and whose end has not been told yet.
+        behind: numbers of the trials that have stored more reports than the pruner has been shown.
         warm_started: what came of each earlier study that it begins with, once that is known.
     """
 
@@ -61,6 +67,7 @@ class StudyTrials:
         self._study, self._key_hash, self._sampler_classes = study, key_hash, sampler_classes
         self._database, self._studies, self._rows, self._initial_trials = database, studies, trials, initial_trials
         self.prune: set[int] = set()
+        self.behind: frozenset[int] = frozenset()
         self.warm_started: tuple[WarmStarted, ...] = ()
         self._study_id: int | None = None
         self._ensured_policy: str | None = None
@@ -122,7 +129,7 @@ class StudyTrials:
         must_know = is_finite(self._study.sampler.name) or self._study.convergence is not None
         ended = rows.total >= self._study.max_trials or (end is not None and not must_know)
         if not launching or (ended and not running):
-            self._optimizer = None  # hundreds of finished studies must not keep their histories in memory
+            self._optimizer, self.behind = None, frozenset()  # hundreds of finished studies must not stay in memory
             if launching:
                 return rows, Outlook()
             # Without a sampler nothing new can be found out: an ended study stays as it is.
@@ -213,9 +220,9 @@ class StudyTrials:
         optimizer = self._optimizer_of(told.row.trial_id for told in tells)
         if optimizer is None:
             return self._rows.tell(self.study_id, tells)
-        # Without a pruner, none of the reports has been read.
+        # Without a pruner, none of the reports has been read. Samplers learn from the last one alone.
         pruned = [told.row.trial_id for told in tells if told.state is TrialState.PRUNED]
-        optimizer.see(self._rows.reports(optimizer.last_seen(pruned)))
+        optimizer.see(self._rows.last_reports(pruned))
         done = store_most(tells, lambda some: self._store(optimizer, optimizer.tell(some)))
         if not all(done):
             self._optimizer = None
@@ -257,7 +264,7 @@ class StudyTrials:
         """Take account of what other programs have written to the study."""
         self._optimizer = None  # unless this comes to its end
         try:
-            optimizer.update(history.take_changes(self._database, self.study_id))
+            optimizer.update(history.take_changes(self._database, self.study_id, compares(self._study)))
         except StaleHistory as error:
             log.info("loading the study's history again: %s", error)
             return
@@ -266,25 +273,50 @@ class StudyTrials:
     def _load(self) -> StudyOptimizer:
         self._initial_trials.enqueue(self._study, self.study_id)
         earlier, self.warm_started = self._initial_trials.load(self._study, self.study_id)
-        rows = history.load(self._database, self.study_id)
+        rows = history.load(self._database, self.study_id, compares(self._study))
         self._optimizer = StudyOptimizer(self._study, rows, earlier, self._sampler_classes)
         return self._optimizer
 
     def _show_pruner(self, optimizer: StudyOptimizer, running: Collection[TrialRow]) -> None:
+        """Show the pruner what is new, piece by piece, for LONGEST_SHOW_SECONDS at most. The next look goes on."""
         numbers = {row.trial_id: row.number for row in running if row.number not in self.prune}
+        begun, self.behind = time.monotonic(), frozenset[int]()
+        while True:
+            reports, unread = self._rows.reports(optimizer.last_reports(numbers), REPORTS_READ)
+            for start in range(0, len(reports), REPORTS_SHOWN) or (0,):
+                some, later = reports[start : start + REPORTS_SHOWN], reports[start + REPORTS_SHOWN :]
+                unshown = unread | {report.trial_id for report in later}
+                if not self._show_some(optimizer, some, numbers, unshown):
+                    return
+                self.behind = frozenset(numbers[trial_id] for trial_id in unshown if trial_id in numbers)
+                if time.monotonic() - begun > LONGEST_SHOW_SECONDS:
+                    return
+            if not self.behind:
+                return
+
+    def _show_some(
+        self, optimizer: StudyOptimizer, reports: Sequence[Report], numbers: dict[int, int], unshown: Collection[int]
+    ) -> bool:
+        """Show the pruner some reports, and store what it notes. Return False if the history has to be loaded anew.
+
+        Args:
+            numbers: those of the trials that it may still give up, by trial_id. The others are taken out.
+            unshown: trial_ids of the trials that have stored more reports.
+        """
         try:
-            verdicts = optimizer.judge(self._rows.reports(optimizer.last_reports(numbers)), numbers)
+            verdicts = optimizer.judge([r for r in reports if r.trial_id in numbers], list(numbers), unshown)
         except BaseException:
             self._optimizer = None  # it has seen some of the reports, and what it said to them is lost
             raise
-        self.prune.update(numbers[trial_id] for trial_id in verdicts.prune)
-        if verdicts.notes is None:
-            return
-        try:
-            self._store(optimizer, verdicts.notes)
-        except NotStored as error:
-            log.info("loading the study's history again: %s", error)
-            self._optimizer = None
+        self.prune.update(numbers.pop(trial_id) for trial_id in verdicts.prune)
+        if verdicts.notes is not None:
+            try:
+                self._store(optimizer, verdicts.notes)
+            except NotStored as error:
+                log.info("loading the study's history again: %s", error)
+                self._optimizer = None
+                return False
+        return True
 
     # Rows
 

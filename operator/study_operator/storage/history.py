@@ -13,11 +13,15 @@ from typing import Any
 from psycopg2.extensions import cursor
 
 from study_operator.model.history import Changes, History, StoredStudy, StoredTrial
+from study_operator.model.thinning import MOST_STEPS
 from study_operator.model.trial import TrialState
 from study_operator.storage.database import Database
 from study_operator.storage.trial_queries import INFINITIES
 
 # One row a trial: ten thousand of twenty reports each are 200,000 rows less to send and to take apart.
+# Reports may be millions, so they are read only as far as anybody looks at them. Samplers want the highest step of a
+# trial. Some pruners compare with the steps of complete trials: those are thinned out as in model/thinning.py, in the
+# same places.
 _TRIALS = """
     WITH wanted AS MATERIALIZED (
         SELECT trial_id, number, state::text AS state, datetime_start, datetime_complete FROM trials
@@ -36,7 +40,22 @@ _TRIALS = """
                       array_agg(intermediate_value ORDER BY trial_intermediate_value_id) AS vals,
                       array_agg(intermediate_value_type::text ORDER BY trial_intermediate_value_id)
                       FILTER (WHERE intermediate_value_type <> 'FINITE') AS kinds
-               FROM trial_intermediate_values JOIN wanted USING (trial_id) GROUP BY 1) r USING (trial_id)
+               FROM (
+                   SELECT h.trial_id, h.step, h.intermediate_value, h.intermediate_value_type,
+                          h.trial_intermediate_value_id
+                   FROM wanted, LATERAL (
+                       SELECT * FROM trial_intermediate_values i WHERE i.trial_id = wanted.trial_id
+                       ORDER BY step DESC LIMIT 1) h
+                   WHERE NOT (%(compared)s AND wanted.state = 'COMPLETE')
+                   UNION ALL
+                   SELECT trial_id, step, intermediate_value, intermediate_value_type, trial_intermediate_value_id
+                   FROM (SELECT i.*, row_number() OVER (of_trial ORDER BY trial_intermediate_value_id) AS nth,
+                                count(*) OVER of_trial AS count, max(step) OVER of_trial AS highest
+                         FROM trial_intermediate_values i JOIN wanted USING (trial_id)
+                         WHERE %(compared)s AND wanted.state = 'COMPLETE'
+                         WINDOW of_trial AS (PARTITION BY trial_id)) i
+                   WHERE (nth - 1) %% (1 << length(ltrim(((count - 1) / %(most)s)::bit(32)::text, '0'))) = 0
+                         OR step = highest) chosen GROUP BY 1) r USING (trial_id)
     LEFT JOIN (SELECT trial_id, array_agg(key ORDER BY trial_user_attribute_id) AS keys,
                       array_agg(value_json ORDER BY trial_user_attribute_id) AS vals
                FROM trial_user_attributes JOIN wanted USING (trial_id) GROUP BY 1) u USING (trial_id)
@@ -58,8 +77,11 @@ _TAKE = (
 )
 
 
-def load(database: Database, study_id: int) -> History:
+def load(database: Database, study_id: int, compared: bool = True) -> History:
     """Read a study whole. What others change from now on is noted down.
+
+    Args:
+        compared: whether the study's pruner compares a trial with the reports of complete trials.
 
     Raises:
         KeyError: there is no study with this id.
@@ -72,11 +94,14 @@ def load(database: Database, study_id: int) -> History:
     if changed:
         forget_changes(database, study_id)  # before the rows are read: no change in between is missed then
     with database.transaction() as cursor:
-        return History(study_id, study(cursor, study_id), trials(cursor, study_id))
+        return History(study_id, study(cursor, study_id), trials(cursor, study_id, compared=compared))
 
 
-def take_changes(database: Database, study_id: int) -> Changes:
+def take_changes(database: Database, study_id: int, compared: bool = True) -> Changes:
     """Read what others have changed since `load` or the last call.
+
+    Args:
+        compared: as in `load`.
 
     Raises:
         StorageUnavailable, StorageError: as `load`. Some changes may have been lost on the way: load the study anew.
@@ -86,7 +111,7 @@ def take_changes(database: Database, study_id: int) -> Changes:
         return Changes(None, ())
     with database.transaction() as cursor:
         attributes = study(cursor, study_id) if 0 in changed else None
-        return Changes(attributes, trials(cursor, study_id, changed))
+        return Changes(attributes, trials(cursor, study_id, changed, compared))
 
 
 def forget_changes(database: Database, study_id: int) -> list[int]:
@@ -117,9 +142,12 @@ def study(cursor: cursor, study_id: int) -> StoredStudy:
     return StoredStudy(name, directions, *attrs)
 
 
-def trials(cursor: cursor, study_id: int, only: Sequence[int] | None = None) -> list[StoredTrial]:
+def trials(
+    cursor: cursor, study_id: int, only: Sequence[int] | None = None, compared: bool = True
+) -> list[StoredTrial]:
     """Read every trial of a study, or those with these ids, in order of number."""
-    cursor.execute(_TRIALS, {"study": study_id, "only": None if only is None else list(only)})
+    chosen = {"only": None if only is None else list(only), "compared": compared, "most": MOST_STEPS}
+    cursor.execute(_TRIALS, {"study": study_id, **chosen})
     return [_trial(row) for row in cursor.fetchall()]
 
 

@@ -170,10 +170,10 @@ def _source(cursor: cursor, study_id: int, name: str, only: Sequence[int] | None
     found = list(reversed(cursor.fetchall()))
     ids = [row[0] for row in found]
     params, values = trial_queries.params_of(cursor, ids), trial_queries.values_of(cursor, ids)
-    # Of complete trials samplers want the final values alone, and pruners never see any of these trials.
-    reports: dict[int, dict[int, float]] = {}
-    for report in trial_queries.reports_of(cursor, [(row[0], 0) for row in found if row[2] == "PRUNED"]):
-        reports.setdefault(report.trial_id, {})[report.step] = report.value
+    # Of complete trials samplers want the final values alone, of pruned ones the last report too. Pruners never see any
+    # of these trials.
+    pruned = trial_queries.last_reports_of(cursor, [row[0] for row in found if row[2] == "PRUNED"])
+    reports = {report.trial_id: {report.step: report.value} for report in pruned}
     trials = [
         EarlierTrial(
             trial_id,

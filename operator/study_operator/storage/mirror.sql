@@ -60,6 +60,15 @@ BEGIN
     END LOOP;
 END $$;
 
+-- The operator reads the reports of a trial in the order in which they came, from the last one on that it knows. Without this index
+-- PostgreSQL would go through all reports of the trial each time.
+DO $$
+BEGIN
+    IF to_regclass('public.study_operator_reports') IS NULL THEN  -- IF NOT EXISTS would wait for every writer each time
+        CREATE INDEX study_operator_reports ON public.trial_intermediate_values (trial_id, trial_intermediate_value_id);
+    END IF;
+END $$;
+
 -- Refuses the transaction unless `holder` is the epoch of the newest hold of the study. The check locks the study's access row, so a
 -- takeover has to wait until the transaction ends.
 CREATE OR REPLACE FUNCTION study_operator.admit(study_id integer, holder bigint) RETURNS void

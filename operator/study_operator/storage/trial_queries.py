@@ -23,6 +23,8 @@ from study_operator.model.trial import (
     TrialState,
 )
 
+# Reports of each trial that are read at once at least, however many trials there are.
+_OF_EACH = 20
 # Optuna stores these values as NULL and a word, because not every database has infinities and NaN.
 INFINITIES = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
 
@@ -59,7 +61,11 @@ def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dic
     params, reported = {}, set()
     if without:
         params = params_of(cursor, without)
-        cursor.execute("SELECT DISTINCT trial_id FROM trial_intermediate_values WHERE trial_id = ANY(%s)", (without,))
+        cursor.execute(
+            "SELECT trial_id FROM unnest(%s::int[]) AS asked (trial_id)"
+            " WHERE EXISTS (SELECT FROM trial_intermediate_values v WHERE v.trial_id = asked.trial_id)",
+            (without,),
+        )
         reported = {trial_id for (trial_id,) in cursor.fetchall()}
     return {
         number: TrialRow(
@@ -105,21 +111,52 @@ def values_of(cursor: cursor, ids: list[int]) -> dict[int, list[float]]:
     return found
 
 
-def reports_of(cursor: cursor, after: list[tuple[int, int]]) -> list[Report]:
-    """Return the reports of some trials, in the order in which they were stored.
+def reports_of(cursor: cursor, after: Mapping[int, int], most: int) -> tuple[list[Report], frozenset[int]]:
+    """Return the next reports of some trials, in the order in which they were stored.
+
+    The order is that of all reports together, however many are read at once. So what a pruner decides does not depend
+    on that number.
 
     Args:
         cursor: the transaction.
-        after: for each trial its trial_id and the report_id of the last report that is already known, 0 for none.
+        after: for each trial_id the report_id of the last report that is already known, 0 for none.
+        most: how many to return, roughly; some of each trial are read in any case.
+
+    Returns:
+        The reports, and the trial_ids of the trials that have more.
     """
+    of_each = max(most // len(after), _OF_EACH) if after else 0
     cursor.execute(
-        "SELECT v.trial_intermediate_value_id, v.trial_id, v.step, v.intermediate_value,"
+        "SELECT v.trial_intermediate_value_id, known.trial_id, v.step, v.intermediate_value,"
         " v.intermediate_value_type::text"
-        " FROM unnest(%s::int[], %s::int[]) AS known (trial_id, report_id)"
-        " JOIN trial_intermediate_values v"
-        " ON v.trial_id = known.trial_id AND v.trial_intermediate_value_id > known.report_id"
-        " ORDER BY v.trial_intermediate_value_id",
-        ([trial_id for trial_id, _ in after], [report_id for _, report_id in after]),
+        " FROM unnest(%s::int[], %s::int[]) AS known (trial_id, report_id), LATERAL (SELECT *"
+        " FROM trial_intermediate_values i"
+        " WHERE i.trial_id = known.trial_id AND i.trial_intermediate_value_id > known.report_id"
+        " ORDER BY i.trial_intermediate_value_id LIMIT %s) v ORDER BY v.trial_intermediate_value_id",
+        (list(after.keys()), list(after.values()), of_each + 1),  # one more tells whether there are more
+    )
+    found = [
+        Report(report_id, trial_id, step, INFINITIES.get(kind, value))
+        for report_id, trial_id, step, value, kind in cursor.fetchall()
+    ]
+    by_trial: dict[int, list[int]] = {}
+    for report in found:
+        by_trial.setdefault(report.trial_id, []).append(report.report_id)
+    # Reports of other trials that came after those that are not read wait with them.
+    horizon = min((ids[of_each - 1] for ids in by_trial.values() if len(ids) > of_each), default=None)
+    if horizon is None:
+        return found, frozenset()
+    more = frozenset(trial_id for trial_id, ids in by_trial.items() if ids[-1] > horizon)
+    return [report for report in found if report.report_id <= horizon], more
+
+
+def last_reports_of(cursor: cursor, ids: list[int]) -> list[Report]:
+    """Return of each of some trials the report with the highest step. A trial without a report is missing."""
+    cursor.execute(
+        "SELECT v.trial_intermediate_value_id, asked.trial_id, v.step, v.intermediate_value,"
+        " v.intermediate_value_type::text FROM unnest(%s::int[]) AS asked (trial_id), LATERAL (SELECT *"
+        " FROM trial_intermediate_values i WHERE i.trial_id = asked.trial_id ORDER BY step DESC LIMIT 1) v",
+        (ids,),
     )
     return [
         Report(report_id, trial_id, step, INFINITIES.get(kind, value))

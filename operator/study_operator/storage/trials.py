@@ -91,17 +91,28 @@ class Trials:
         with self._database.transaction() as cursor:
             return trial_queries.complete_trials(cursor, ids)
 
-    def reports(self, after: Mapping[int, int]) -> list[Report]:
-        """Read the reports of some trials, oldest first.
+    def reports(self, after: Mapping[int, int], most: int) -> tuple[list[Report], frozenset[int]]:
+        """Read the next reports of some trials, oldest first.
 
         Args:
             after: for each trial_id the highest `report_id` that is known already, 0 for none. Each trial has a cursor
                 of its own, because ids of different pods may become visible out of order.
+            most: how many to return, roughly.
+
+        Returns:
+            The reports, and the trial_ids of the trials that have more.
         """
         if not after:
+            return [], frozenset()
+        with self._database.transaction() as cursor:
+            return trial_queries.reports_of(cursor, after, most)
+
+    def last_reports(self, trial_ids: Sequence[int]) -> list[Report]:
+        """Read of each of some trials the report with the highest step. A trial without a report is missing."""
+        if not trial_ids:
             return []
         with self._database.transaction() as cursor:
-            return trial_queries.reports_of(cursor, list(after.items()))
+            return trial_queries.last_reports_of(cursor, list(trial_ids))
 
     def run_again(self, study_id: int, again: RunAgain, job: str) -> bool:
         """Let a running trial run again under another Job.
@@ -147,12 +158,5 @@ class Trials:
     def _last_value(self, trial_id: int) -> float | None:
         """Read the value reported for the highest step, which Optuna takes as a pruned trial's own. None if there is
         none, or it is NaN."""
-        with self._database.transaction() as cursor:
-            cursor.execute(
-                "SELECT intermediate_value, intermediate_value_type::text FROM trial_intermediate_values"
-                " WHERE trial_id = %s ORDER BY step DESC LIMIT 1",
-                (trial_id,),
-            )
-            found = cursor.fetchone()
-            value = None if found is None else trial_queries.INFINITIES.get(found[1], found[0])
-            return None if value is None or math.isnan(value) else value
+        found = self.last_reports([trial_id])
+        return None if not found or math.isnan(found[0].value) else found[0].value

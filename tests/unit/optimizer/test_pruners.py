@@ -18,9 +18,10 @@ from optuna.pruners import (
     WilcoxonPruner,
 )
 
+from study_operator.model.pruners import compares
 from study_operator.model.study import Refused
 from study_operator.optimizer.option_checks import valid_options
-from study_operator.optimizer.pruners import build_pruner, compares
+from study_operator.optimizer.pruners import build_pruner
 
 CLASSES: dict[str, type[BasePruner]] = {
     "Median": MedianPruner,
@@ -243,4 +244,5 @@ def test_what_cannot_be_wrapped_is_explained(wrapped, reason, message):
     ],
 )
 def test_what_a_pruner_decides_rests_on_other_trials_as_they_are_now(name, options, compared):
-    assert compares(build(name, **options)) is compared
+    assert compares(study(pruner={"name": name, "options": options})) is compared
+    assert not compares(study())
