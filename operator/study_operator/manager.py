@@ -110,8 +110,7 @@ class Manager:
                 raise SettingsError(
                     f"HTTP_PORT is {settings.http_port}: {error.strerror}; write a port that is free"
                 ) from None
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
+            stack.callback(server.close)
             cluster = await Cluster.connect()
             stack.push_async_callback(cluster.close)
             cluster_id = await _cluster_id(cluster, settings.watch_namespaces, health.progress)
