@@ -43,6 +43,11 @@ LOGINS_HEALED = Counter(
 SESSIONS_ENDED = Counter(
     "study_operator_sessions_ended_total", "Sessions of pods that had lifted a limit, or held a lock, and were ended."
 )
+WATCHES_BROKEN = Counter(
+    "study_operator_watches_broken_total",
+    "Watches that were broken off, by what they watch (studies, jobs, namespaces), and were begun anew.",
+    ["watch"],
+)
 LAST_PROGRESS = Gauge(
     "study_operator_last_progress_timestamp_seconds", "When the event loop last made progress, seconds since 1970."
 )

@@ -28,7 +28,7 @@ from study_operator.model.trial import Failure, Rows, TrialRow
 from study_operator.podlogs.follower import Follower
 from study_operator.pool import BlockingPool
 from study_operator.reconcile import dependents
-from study_operator.reconcile.acceptance import REFUSED_AGAIN_SECONDS, Acceptance, accepted_before
+from study_operator.reconcile.acceptance import REFUSED_AGAIN_SECONDS, Acceptance, accepted_before, reserved
 from study_operator.reconcile.actor import CALLS_AT_ONCE, Actor
 from study_operator.reconcile.deleted_studies import DeletedStudies
 from study_operator.reconcile.live_study import LiveStudy
@@ -102,7 +102,7 @@ class Reconciler:
         self._initial_trials = InitialTrials(database, cluster_id)
         self._logins = Logins(database, settings, cluster_id)
         self._deleted = DeletedStudies(self._studies, self._trials, pool, settings.watch_namespaces)
-        self._acceptance = Acceptance(cluster, pool, settings.sampler_classes)
+        self._acceptance = Acceptance(cluster, pool, settings.sampler_classes, reserved(settings))
         self._publisher = Publisher(cluster)
         self._gate = asyncio.Semaphore(CALLS_AT_ONCE)
         self._live: dict[StudyKey, LiveStudy] = {}
