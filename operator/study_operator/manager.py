@@ -16,6 +16,7 @@ from study_operator import fence, metrics, probes
 from study_operator.backoff import delays
 from study_operator.clocks import RemoteClock
 from study_operator.controller.controller import Controller
+from study_operator.controller.database_usage import measure_database
 from study_operator.controller.job_watch import watch_jobs
 from study_operator.controller.namespaces import Namespaces
 from study_operator.controller.replicas import Replicas, Serving
@@ -78,7 +79,7 @@ class Manager:
     ) -> None:
         self._settings, self._cluster, self._database, self._listener = settings, cluster, database, listener
         self._cluster_id, self._events = cluster_id, EventRecorder(cluster)
-        self._namespaces = namespaces
+        self._namespaces, self._threads = namespaces, threads
         self.queue, self.health, self.stop = queue, health, asyncio.Event()
         clock = RemoteClock()  # the database's
         studies = Studies(database, cluster_id)
@@ -151,6 +152,7 @@ class Manager:
             controller.watch_readiness(),
             controller.resync(),
             controller.outage.watch(),
+            measure_database(self._database, self._threads),
             guard(settings, self._cluster_id, self.replicas.leads, self._tell_of_database),
             listen(self._database, self._listener, controller.trial_reported, controller.queue_served),
             self._namespaces.watch(controller.namespaces_changed),

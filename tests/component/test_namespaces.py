@@ -7,6 +7,7 @@ import uuid
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from running import RunningManager, run_pods, running
 from waiting import until
 from world import MERGE, World, counted
@@ -121,6 +122,8 @@ async def test_studies_of_the_operators_own_namespace_are_refused_and_that_of_he
             condition = await until(lambda name=name: refused(world, name))
             assert condition["reason"] == "NamespaceReserved"
             assert f"the namespace {world.namespace} is the operator's own" in condition["message"]
+        labels = {"namespace": world.namespace, "reason": "NamespaceReserved"}
+        assert REGISTRY.get_sample_value("study_operator_studies_refused", labels) == 2
         await world.apply("operator-test")
         assert counted(await run_pods(world, float, "operator-test")) == {"total": 4, "complete": 4}
         assert await world.active("before") == [0], "what runs is left alone"

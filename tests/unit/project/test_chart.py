@@ -149,7 +149,7 @@ class TestRights:
 
     def test_in_namespaces_with_labels(self) -> None:
         objects = render(*SELECTED)
-        everywhere, cluster_id, replicas = self.bound(objects)
+        everywhere = next(self.bound(objects))
         assert everywhere[:2] == ("ClusterRole", None)
         assert self.plain(everywhere[2]) == [*RULES, ([""], ["namespaces"], ["get", "list", "watch"])]
         found = environment(objects)
