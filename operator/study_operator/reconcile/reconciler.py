@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from study_operator import metrics
-from study_operator.kube.client import Cluster
+from study_operator.kube.client import Cluster, owner_uid
 from study_operator.manifests.job import Reporting
 from study_operator.model import pending_pods
 from study_operator.model.job_state import JobState, job_state
@@ -307,6 +307,9 @@ class Reconciler:
         found = await self._cluster.list_pods(
             study.namespace, f"{STUDY_LABEL}={study.name}", pending=True, limit=PENDING_PODS
         )
+        # Anybody in the namespace may give a pod the study's labels.
+        jobs = {job.uid for job in waiting}
+        found = [pod for pod in found if owner_uid(pod) in jobs]
         return pending_pods.stuck(study, waiting, found, now), pending_pods.why(waiting, found)
 
     async def _keep_time(self, live: LiveStudy, observed: Observed, end: Outcome | None) -> Observed:
