@@ -6,7 +6,8 @@ one pass over one study. `podlogs` reads what trials print. `kube` and `storage`
 goes down this list, never up: `make lint` checks it.
 
 The modules beside the packages are the ground floor, which any package may use: `settings` (the environment), `logs`
-(lines as text or JSON), `metrics`, `probes` (/healthz, /readyz, /metrics), `clocks` (other machines' time), `fence`
+(lines as text or JSON), `texts` (what tenants say, on one line), `metrics`, `probes` (/healthz, /readyz, /metrics),
+`httpd` (the server that they answer from), `clocks` (other machines' time), `fence`
 (what keeps a replica from writing about a study that it has lost; lease and heartbeat), `pool` (the threads that may
 block) and `backoff` (delays between attempts).
 """

@@ -29,6 +29,9 @@ settings, read from the environment:
   REPORTER_CA_FILE    CA handed to trials
   STUDY_KEY_SEED      secret that the studies' keys are derived from, at least 32 characters (required)
   WATCH_NAMESPACES    comma-separated [all]
+  WATCH_NAMESPACE_SELECTOR
+                      labels of the namespaces to watch, such as studies=yes,team in (a,b) [all]
+  ALLOWED_NAMESPACES  comma-separated: those of kube-* and the operator's own in which Studies are wanted [none]
   SAMPLER_CLASSES     comma-separated package.module:Class that Studies may name [none]
   TRIAL_IMAGE         image of the sidecar that reads metrics from files [none]
   OPERATOR_SERVICE    namespace/name of the Service of these replicas; for more than one [none]

@@ -1,4 +1,7 @@
-"""Configures logs as text or JSON, with namespace, study and trial on every line."""
+"""Configures logs as text or JSON, with namespace, study and trial on every line.
+
+Whatever a message quotes, it stays one line: in text, only what begins with a time begins a line about something.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from typing import Any
 
 from pythonjsonlogger.core import LogData
 from pythonjsonlogger.json import JsonFormatter
+
+from study_operator.texts import one_line
 
 _TEXT = "%(time)s %(level)-7s namespace=%(namespace)s study=%(study)s trial=%(trial)s %(message)s"
 # The keys of a JSON line, in this order, and the attributes of a record that they show.
@@ -25,6 +31,8 @@ _FIELDS = {
 }
 # Keys of lines that have something to show there.
 _MORE = ("exc_info", "stack_info")
+# Stands before each line of a traceback, which quotes exceptions: in text, such a line would look like any other.
+_QUOTED = "  | "
 
 _study: ContextVar[tuple[str, str]] = ContextVar("study", default=("-", "-"))
 _trial: ContextVar[str] = ContextVar("trial", default="-")
@@ -57,9 +65,29 @@ class _Context(logging.Filter):
         """Add the fields. Let every record pass."""
         record.time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         record.level = record.levelname.lower()
-        record.namespace, record.study = _study.get()
+        record.namespace, record.study = map(one_line, _study.get())
         record.trial = _trial.get()
         return True
+
+
+class _TextFormatter(logging.Formatter):
+    """One line of text for each event; the lines of a traceback are indented below it."""
+
+    def __init__(self) -> None:
+        super().__init__(_TEXT)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line, without a traceback."""
+        record.message = one_line(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        """Return a traceback."""
+        return _lines(super().formatException(ei), _QUOTED)
+
+    def formatStack(self, stack_info: str) -> str:
+        """Return where something was logged."""
+        return _lines(super().formatStack(stack_info), _QUOTED)
 
 
 class _JsonFormatter(JsonFormatter):
@@ -70,7 +98,13 @@ class _JsonFormatter(JsonFormatter):
 
     def process_log_record(self, log_data: LogData) -> LogData:
         """Return the fields that a line shows."""
-        return {key: log_data[key] for key in (*_FIELDS.values(), *_MORE) if key in log_data}
+        shown = {key: log_data[key] for key in (*_FIELDS.values(), *_MORE) if key in log_data}
+        return {key: _lines(str(value)) if key in _MORE else one_line(str(value)) for key, value in shown.items()}
+
+
+def _lines(text: str, before: str = "") -> str:
+    """Return a text of several lines, each of them safe to show."""
+    return "\n".join(before + one_line(line) for line in text.split("\n"))
 
 
 def configure(log_format: str, level: str) -> None:
@@ -82,7 +116,7 @@ def configure(log_format: str, level: str) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_Context())
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

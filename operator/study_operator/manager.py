@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -16,7 +16,9 @@ from study_operator import fence, metrics, probes
 from study_operator.backoff import delays
 from study_operator.clocks import RemoteClock
 from study_operator.controller.controller import Controller
+from study_operator.controller.database_usage import measure_database
 from study_operator.controller.job_watch import watch_jobs
+from study_operator.controller.namespaces import Namespaces
 from study_operator.controller.replicas import Replicas, Serving
 from study_operator.controller.reporter_guard import guard
 from study_operator.controller.study_watch import watch_studies
@@ -52,6 +54,7 @@ class Manager:
             database.
         queue: the studies to reconcile.
         health: what the probes tell.
+        namespaces: those that are served; to be read before.
 
     Attributes:
         stop: ends `run` when it is set; so do SIGTERM and SIGINT.
@@ -72,9 +75,11 @@ class Manager:
         listener: ThreadPoolExecutor,
         queue: WorkQueue[StudyKey],
         health: probes.Health,
+        namespaces: Namespaces,
     ) -> None:
         self._settings, self._cluster, self._database, self._listener = settings, cluster, database, listener
         self._cluster_id, self._events = cluster_id, EventRecorder(cluster)
+        self._namespaces, self._threads = namespaces, threads
         self.queue, self.health, self.stop = queue, health, asyncio.Event()
         clock = RemoteClock()  # the database's
         studies = Studies(database, cluster_id)
@@ -83,10 +88,21 @@ class Manager:
             settings, cluster, cluster_id, database, studies, threads, self.follower, clock.now, cluster.clock.now
         )
         self.serving = Serving(gained=queue.add, lost=reconciler.forget, busy=queue.working)
-        self.replicas = Replicas(database, threads, studies, cluster_id, settings.watch_namespaces, self.serving)
+        served = settings.watch_namespaces or (settings.namespace_selector,)
+        self.replicas = Replicas(database, threads, studies, cluster_id, served, self.serving)
         nobody_ready = partial(cluster.nobody_ready, *settings.service) if settings.service else None
         self.controller = Controller(
-            settings, cluster, threads, studies, reconciler, self.replicas, queue, health, clock, nobody_ready
+            settings,
+            cluster,
+            threads,
+            studies,
+            reconciler,
+            self.replicas,
+            queue,
+            health,
+            clock,
+            namespaces,
+            nobody_ready,
         )
 
     @classmethod
@@ -95,7 +111,8 @@ class Manager:
         """Serve the probes, wait for the API server, and build the process; close everything at the end.
 
         Raises:
-            SettingsError: the port of the probes is taken, or may not be used.
+            SettingsError: the port of the probes is taken, or may not be used; or the API server does not understand
+                the selector of namespaces.
         """
         async with AsyncExitStack() as stack:
             queue: WorkQueue[StudyKey] = WorkQueue()
@@ -110,12 +127,13 @@ class Manager:
                 raise SettingsError(
                     f"HTTP_PORT is {settings.http_port}: {error.strerror}; write a port that is free"
                 ) from None
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
+            stack.callback(server.close)
             cluster = await Cluster.connect()
             stack.push_async_callback(cluster.close)
-            cluster_id = await _cluster_id(cluster, settings.watch_namespaces, health.progress)
-            manager = cls(settings, cluster, cluster_id, Database(settings.dsn), threads, listener, queue, health)
+            namespaces = _namespaces(cluster, settings)
+            cluster_id = await _cluster_id(cluster, settings, namespaces, health.progress)
+            database = Database(settings.dsn)
+            manager = cls(settings, cluster, cluster_id, database, threads, listener, queue, health, namespaces)
             stack.push_async_callback(manager.follower.close)
             yield manager
 
@@ -134,9 +152,11 @@ class Manager:
             controller.watch_readiness(),
             controller.resync(),
             controller.outage.watch(),
+            measure_database(self._database, self._threads),
             guard(settings, self._cluster_id, self.replicas.leads, self._tell_of_database),
             listen(self._database, self._listener, controller.trial_reported, controller.queue_served),
-            watch_studies(controller.study_changed, settings.watch_namespaces),
+            self._namespaces.watch(controller.namespaces_changed),
+            watch_studies(controller.study_seen, settings.watch_namespaces),
             watch_jobs(
                 self._cluster.configuration,
                 controller.job_ended,
@@ -195,20 +215,35 @@ async def run(settings: Settings) -> None:
             await manager.run()
 
 
-async def _cluster_id(cluster: Cluster, namespaces: Sequence[str], progress: Callable[[], None]) -> str:
-    """Return the cluster's ID as soon as the API server answers and knows Studies.
+def _namespaces(cluster: Cluster, settings: Settings) -> Namespaces:
+    own = settings.service[0] if settings.service else None
+    return Namespaces(cluster.configuration, settings.watch_namespaces, settings.namespace_selector, own)
+
+
+async def _cluster_id(
+    cluster: Cluster, settings: Settings, namespaces: Namespaces, progress: Callable[[], None]
+) -> str:
+    """Return the cluster's ID as soon as the API server answers, knows Studies, and has told which namespaces to serve.
 
     Args:
-        namespaces: those to watch; empty for all.
         progress: called after each attempt that has failed.
+
+    Raises:
+        SettingsError: the API server does not understand the selector of namespaces.
     """
     waits = delays(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
     while True:
         try:
             found = await cluster.cluster_id()
-            await cluster.list_studies(next(iter(namespaces), None))
+            await namespaces.read()
+            await cluster.list_studies(next(iter(settings.watch_namespaces), None))
             return found
         except ApiError as error:
+            if error.status == 400 and settings.namespace_selector:
+                raise SettingsError(
+                    f"WATCH_NAMESPACE_SELECTOR is {settings.namespace_selector!r}; write labels such as "
+                    f"studies=yes,team in (a,b): {error.message}"
+                ) from None
             hint, delay = "; is the CRD installed?" if error.status == 404 else "", next(waits)
             log.warning("waiting for the API server, trying again in %.0f s: %s%s", delay, error, hint)
             await asyncio.sleep(delay)

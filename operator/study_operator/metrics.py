@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counted
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -43,6 +45,21 @@ LOGINS_HEALED = Counter(
 SESSIONS_ENDED = Counter(
     "study_operator_sessions_ended_total", "Sessions of pods that had lifted a limit, or held a lock, and were ended."
 )
+WATCHES_BROKEN = Counter(
+    "study_operator_watches_broken_total",
+    "Watches that were broken off, by what they watch (studies, jobs, namespaces), and were begun anew.",
+    ["watch"],
+)
+DATABASE_CONNECTIONS = Gauge(
+    "study_operator_database_connections",
+    "Connections to the database server: of this operator's login (operator), and of all others (others).",
+    ["login"],
+)
+DATABASE_CONNECTIONS_MOST = Gauge(
+    "study_operator_database_connections_most", "How many connections the database server takes: max_connections."
+)
+DATABASE_SIZE = Gauge("study_operator_database_size_bytes", "Size of the database on disk.")
+BUILD = Gauge("study_operator_build_info", "Always 1; the version of this operator.", ["version"])
 LAST_PROGRESS = Gauge(
     "study_operator_last_progress_timestamp_seconds", "When the event loop last made progress, seconds since 1970."
 )
@@ -70,5 +87,34 @@ class RefusedCalls(Collector):
         yield family
 
 
+class RefusedStudies(Collector):
+    """Studies that this replica serves and that cannot be run as they are written.
+
+    Attributes:
+        reasons: the reason of the Accepted condition, by namespace and name.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: dict[tuple[str, str], str] = {}
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the one metric."""
+        family = GaugeMetricFamily(
+            "study_operator_studies_refused",
+            "Studies served here whose condition Accepted is False, by its reason.",
+            labels=["namespace", "reason"],
+        )
+        counts = Counted((namespace, reason) for (namespace, _), reason in list(self.reasons.items()))
+        for labels, count in counts.items():
+            family.add_metric(labels, count)
+        yield family
+
+
+REFUSED_STUDIES = RefusedStudies()
+REGISTRY.register(REFUSED_STUDIES)
 REFUSED_CALLS = RefusedCalls()
 REGISTRY.register(REFUSED_CALLS)
+try:
+    BUILD.labels(version("study-operator")).set(1)
+except PackageNotFoundError:  # run from a checkout that is not installed
+    BUILD.labels("unknown").set(1)

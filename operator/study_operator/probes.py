@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
-from collections.abc import Callable
-from http.server import ThreadingHTTPServer
-from urllib.parse import urlsplit
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from prometheus_client import MetricsHandler
+from prometheus_client import make_wsgi_app
 
 from study_operator import metrics
+from study_operator.httpd import Answer, Server, Slow
 
 # The event loop shows a sign of life every second; one reconciliation never takes minutes.
 LOOP_LIMIT_SECONDS, WORK_LIMIT_SECONDS = 30.0, 300.0
@@ -48,42 +46,41 @@ class Health:
         return None
 
 
-def serve(health: Health, port: int) -> ThreadingHTTPServer:
-    """Start serving in a thread. `shutdown` and `server_close` of the result end it.
+def serve(health: Health, port: int) -> Server:
+    """Start serving in a thread. `close` of the result ends it.
 
     Args:
         health: what /healthz and /readyz tell.
         port: TCP port on all addresses; 0 for any free one.
+
+    Raises:
+        OSError: the port is taken, or may not be used.
     """
 
-    class Handler(MetricsHandler):
-        def do_GET(self) -> None:
-            path = urlsplit(self.path).path
-            if path == "/metrics":
-                super().do_GET()
-            elif self.path in ("/healthz", "/readyz"):
-                trouble = health.not_alive() if path == "/healthz" else health.not_ready
-                self._answer(503 if trouble else 200, (trouble or "ok").encode() + b"\n", "text/plain; charset=utf-8")
-            else:
-                self._answer(404, b"there are /metrics, /healthz and /readyz\n", "text/plain")
+    def answer(target: str, headers: Mapping[str, str]) -> Answer | Slow:
+        path, _, query = target.partition("?")
+        if path == "/metrics":
+            return partial(_metrics, query, headers)
+        if target not in ("/healthz", "/readyz"):
+            return Answer(404, b"there are /metrics, /healthz and /readyz\n")
+        trouble = health.not_alive() if path == "/healthz" else health.not_ready
+        return Answer(503 if trouble else 200, (trouble or "ok").encode() + b"\n")
 
-        def _answer(self, status: int, body: bytes, content_type: str) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    return Server(answer, port)
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        # An IPv6 socket takes IPv4 addresses too, and a cluster may have no IPv4.
-        address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
 
-        def server_bind(self) -> None:
-            if self.address_family is socket.AF_INET6:
-                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            super().server_bind()
+_render = make_wsgi_app()
 
-    server = Server(("", port), Handler)
-    threading.Thread(target=server.serve_forever, name="probes", daemon=True).start()
-    return server
+
+def _metrics(query: str, headers: Mapping[str, str]) -> Answer:
+    """Return the metrics as Prometheus asks for them: text or OpenMetrics, compressed, some of them."""
+    asked = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": "/metrics",
+        "QUERY_STRING": query,
+        "HTTP_ACCEPT": headers.get("accept", ""),
+        "HTTP_ACCEPT_ENCODING": headers.get("accept-encoding", ""),
+    }
+    found: dict[str, str] = {}
+    body = b"".join(_render(asked, lambda _, given: found.update(given)))
+    return Answer(200, body, found)

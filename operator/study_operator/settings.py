@@ -36,7 +36,9 @@ class Settings:
         pooler_user: the login by which a PgBouncer asks the database what is stored of passwords; None if none does so.
         reporter_ca: the database's CA as PEM, for trials; None if they need none.
         study_key_seed: the secret that the studies' keys are derived from.
-        watch_namespaces: empty for all.
+        watch_namespaces: empty for all, or those that `namespace_selector` finds.
+        namespace_selector: labels of the namespaces to watch, as the API server's `labelSelector`; empty for all.
+        allowed_namespaces: namespaces of Kubernetes, or the operator's own, in which Studies are served all the same.
         log_format: text or json.
         log_level: debug, info, warning or error.
         workers: how many studies are reconciled at once.
@@ -59,6 +61,8 @@ class Settings:
     reporter_ca: str | None
     study_key_seed: str = field(repr=False)
     watch_namespaces: tuple[str, ...]
+    namespace_selector: str
+    allowed_namespaces: tuple[str, ...]
     log_format: str
     log_level: str
     workers: int
@@ -101,7 +105,9 @@ class Settings:
             pooler_user=env.get("POOLER_USER") or None,
             reporter_ca=_read_file("REPORTER_CA_FILE", ca_file) if ca_file else None,
             study_key_seed=seed,
-            watch_namespaces=tuple(n.strip() for n in env.get("WATCH_NAMESPACES", "").split(",") if n.strip()),
+            watch_namespaces=_names(env, "WATCH_NAMESPACES"),
+            namespace_selector=_namespace_selector(env),
+            allowed_namespaces=_names(env, "ALLOWED_NAMESPACES"),
             log_format=_choice(env, "LOG_FORMAT", "text", ("text", "json")),
             log_level=_choice(env, "LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
             workers=_integer(env, "WORKERS", 8),
@@ -208,8 +214,19 @@ def _integer(env: Mapping[str, str], name: str, default: int, lowest: int = 1, h
     return int(text)
 
 
+def _names(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(found.strip() for found in env.get(name, "").split(",") if found.strip())
+
+
+def _namespace_selector(env: Mapping[str, str]) -> str:
+    selector = env.get("WATCH_NAMESPACE_SELECTOR", "").strip()
+    if selector and _names(env, "WATCH_NAMESPACES"):
+        raise SettingsError("WATCH_NAMESPACES and WATCH_NAMESPACE_SELECTOR are both set; write names or labels")
+    return selector
+
+
 def _classes(env: Mapping[str, str]) -> tuple[str, ...]:
-    classes = tuple(name.strip() for name in env.get("SAMPLER_CLASSES", "").split(",") if name.strip())
+    classes = _names(env, "SAMPLER_CLASSES")
     for name in classes:
         if not _CLASS.fullmatch(name):
             raise SettingsError(f"SAMPLER_CLASSES: {name!r} is not a class; write package.module:Class")

@@ -217,6 +217,11 @@ class TestRights:
         assert self.rules(release, "default") == self.HERE | self.ANYWHERE
         assert self.rules(release, release.namespace) == self.HERE | self.ANYWHERE | self.AT_HOME
 
+    def test_everywhere_with_a_selector_of_namespaces(self, release: Release) -> None:
+        release.install("watchNamespaceSelector.matchLabels.studies=yes")
+        namespaces = {(verb, "namespaces", "*") for verb in ("get", "list", "watch")}
+        assert self.rules(release, "default") == self.HERE | self.ANYWHERE | namespaces
+
     def test_in_watched_namespaces_only(self, release: Release) -> None:
         release.install(f"watchNamespaces={{{release.namespace}}}")
         assert self.rules(release, release.namespace) == self.HERE | self.ANYWHERE | self.AT_HOME

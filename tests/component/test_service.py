@@ -99,6 +99,11 @@ async def test_a_study_from_its_creation_to_its_end(world, kubeconfig, tmp_path)
         assert metrics["study_operator_suggest_seconds_count", ""] == 4
         assert metrics["study_operator_trial_failures_total", "class=program,reason=Error"] == 1
         assert abs(metrics["study_operator_last_progress_timestamp_seconds", ""] - time.time()) < 30
+        assert metrics["study_operator_database_connections", "login=operator"] >= 1
+        most = metrics["study_operator_database_connections_most", ""]
+        assert 0 <= metrics["study_operator_database_connections", "login=others"] < most
+        assert metrics["study_operator_database_size_bytes", ""] > 1_000_000
+        assert [value for (name, _), value in metrics.items() if name == "study_operator_build_info"] == [1]
         gauges = {labels: value for (name, labels), value in metrics.items() if name == "study_operator_trials"}
         where = f"namespace={world.namespace},state={{}},study=study"
         counts = dict.fromkeys(("running", "queued", "infeasible", "terminated"), 0)

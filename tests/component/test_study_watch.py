@@ -10,8 +10,10 @@ from kubernetes.aio import client
 from proxy import Proxy
 from running import run_pods, running
 from waiting import until
-from world import counted
+from world import MERGE, counted
 from yarl import URL
+
+from study_operator import metrics
 
 _YET_TO_COME = {
     "resourceVersion": str(10**15),
@@ -39,13 +41,23 @@ class Behind(Proxy):
         return request.rel_url.update_query(_YET_TO_COME if self.watches[request.path] == 1 else {})
 
 
+def broken_off() -> dict[str, float]:
+    """How many watches were broken off, by what they watch, as /metrics shows it."""
+    return {watch: metrics.WATCHES_BROKEN.labels(watch)._value.get() for watch in ("studies", "jobs", "namespaces")}
+
+
 async def test_a_server_whose_cache_is_behind(world, tmp_path, monkeypatch, caplog):
     async with Behind(world._configuration) as proxy:
         kubeconfig = tmp_path / "kubeconfig"
         write_kubeconfig(kubeconfig, proxy.url)
         use_kubeconfig(monkeypatch, kubeconfig)
-        async with running(world):
-            await until(lambda: len(proxy.watches) == 2 and min(proxy.watches.values()) >= 2)
+        labels = {"metadata": {"labels": {"studies": "yes"}}}
+        await world.cluster._call("PATCH", f"/api/v1/namespaces/{world.namespace}", body=labels, content=MERGE)
+        selecting = {"WATCH_NAMESPACES": "", "WATCH_NAMESPACE_SELECTOR": "studies=yes"}
+        before = broken_off()
+        async with running(world, **selecting):
+            await until(lambda: len(proxy.watches) == 3 and min(proxy.watches.values()) >= 2)
+            assert all(broken_off()[watch] > before[watch] for watch in before)
             await world.apply()
             status = await run_pods(world, float)
     assert counted(status) == {"total": 4, "complete": 4}

@@ -62,7 +62,7 @@ def test_a_line_of_json(capsys):
         "study": "digits",
         "trial": "31",
         "logger": "study_operator.test",
-        "message": 'a "quoted"\nmessage, äöü',
+        "message": 'a "quoted" message, äöü',
     }
 
 
@@ -117,8 +117,8 @@ def test_an_exception_is_logged_with_its_traceback(capsys):
     configure("text", "info")
     log_an_exception()
     text = "\n".join(lines(capsys))
-    assert "trying again in 0.5 s\nTraceback (most recent call last):" in text
-    assert text.endswith("ValueError: what is wrong")
+    assert "trying again in 0.5 s\n  | Traceback (most recent call last):" in text
+    assert text.endswith("  | ValueError: what is wrong")
 
 
 def test_an_exception_is_a_field_of_its_own_in_json(capsys):
@@ -129,6 +129,39 @@ def test_an_exception_is_a_field_of_its_own_in_json(capsys):
     assert found["message"] == "trying again in 0.5 s"
     assert found["exc_info"].startswith("Traceback (most recent call last):\n")
     assert found["exc_info"].endswith("ValueError: what is wrong")
+
+
+FORGED = "x\n2026-11-29T09:00:00.000+00:00 error   namespace=team-z study=prod trial=- forged\x1b[31m\u202e\ud800"
+
+
+def forge() -> None:
+    with study_context(f"team-a{FORGED}", "digits\u2028"), trial_context(1):
+        log.warning("trial 1 failed: %s", FORGED)
+        try:
+            raise ValueError(FORGED)
+        except ValueError:
+            log.exception("trying again: %s", FORGED, stack_info=True)
+
+
+def test_no_text_forges_a_line_of_text(capsys):
+    configure("text", "info")
+    forge()
+    written = capsys.readouterr().err
+    for line in written.split("\n")[:-1]:
+        assert line.isprintable(), line
+        assert " namespace=team-ax 2026-11" in line or line.startswith("  | ")
+    assert sum(line.startswith("2026-11-29T09") for line in written.splitlines()) == 0
+
+
+def test_no_text_forges_a_line_of_json(capsys):
+    configure("json", "info")
+    forge()
+    found = [json.loads(line) for line in capsys.readouterr().err.split("\n")[:-1]]
+    assert len(found) == 2
+    for line in found:
+        assert line["namespace"].startswith("team-ax 2026-")
+        for name, value in line.items():
+            assert value.replace("\n", "" if name in ("exc_info", "stack_info") else "\n").isprintable(), name
 
 
 def test_what_a_library_attaches_to_a_record_is_not_shown(capsys):

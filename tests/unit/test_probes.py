@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import re
+import resource
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from email.message import Message
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from study_operator import metrics
+from study_operator import httpd, metrics, probes
 from study_operator.probes import LOOP_LIMIT_SECONDS, WORK_LIMIT_SECONDS, Health, serve
+
+OBSERVABILITY = Path(__file__).resolve().parents[2] / "docs/observability.md"
 
 
 class Process:
@@ -30,9 +37,8 @@ def served() -> Iterator[tuple[Process, int]]:
     """A process whose probes are served, and on which port."""
     process = Process()
     server = serve(process.health, 0)
-    yield process, server.server_address[1]
-    server.shutdown()
-    server.server_close()
+    yield process, server.port
+    server.close()
 
 
 @pytest.fixture
@@ -108,21 +114,13 @@ def test_metrics_over_http(port):
     status, text = get(port, "/metrics")
     assert status == 200
     families = {family.name: family for family in text_string_to_metric_families(text)}
-    kinds = {name: family.type for name, family in families.items() if is_ours(name)}
-    assert kinds == {
-        "study_operator_reconcile_seconds": "histogram",
-        "study_operator_suggest_seconds": "histogram",
-        "study_operator_report_to_decision_seconds": "histogram",
-        "study_operator_slot_free_to_job_seconds": "histogram",
-        "study_operator_trials": "gauge",
-        "study_operator_trial_failures": "counter",
-        "study_operator_queue_depth": "gauge",
-        "study_operator_last_progress_timestamp_seconds": "gauge",
-        "study_operator_refused_calls": "counter",
-        "study_operator_replicas": "gauge",
-        "study_operator_studies_served": "gauge",
-        "study_operator_takeovers": "counter",
+    served = {
+        name + ("_total" if family.type == "counter" else ""): family.type
+        for name, family in families.items()
+        if is_ours(name)
     }
+    rows = re.findall(r"^\| `(study_operator_\w+)[^`]*` \| (\w+) \|", OBSERVABILITY.read_text(), re.MULTILINE)
+    assert served == dict(rows), "docs/observability.md says what there is"
     counts = [s.value for s in families["study_operator_reconcile_seconds"].samples if s.name.endswith("_count")]
     assert counts[0] >= 1
 
@@ -167,10 +165,104 @@ def test_a_client_that_says_nothing_keeps_no_other_waiting(port):
 def test_the_server_ends_when_told():
     before = threading.active_count()
     server = serve(Process().health, 0)
-    number = server.server_address[1]
+    number = server.port
     assert get(number, "/healthz")[0] == 200
-    server.shutdown()
-    server.server_close()
+    server.close()
+    server.close()
     with pytest.raises(OSError):
         get(number, "/healthz")
-    assert threading.active_count() <= before + 1  # the thread that served may be ending
+    assert threading.active_count() == before
+
+
+@pytest.fixture
+def idle(port: int) -> Iterator[list[socket.socket]]:
+    """4,000 connections that say nothing, or the beginning of something."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    connections: list[socket.socket] = []
+    for number in range(4000):
+        connections.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+        if number % 2:
+            with contextlib.suppress(OSError):  # closed already, for a later one
+                connections[-1].sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+    yield connections
+    for connection in connections:
+        connection.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_thousands_of_idle_connections_hold_up_no_probe(port, idle):
+    threads = threading.active_count()
+    took = []
+    for _ in range(20):
+        begun = time.monotonic()
+        assert get(port, "/healthz") == (200, "ok\n")
+        took.append(time.monotonic() - begun)
+    assert sorted(took)[10] < 1, took
+    assert get(port, "/metrics")[0] == 200
+    assert threading.active_count() <= threads + 1  # that of /metrics
+    closed = 0
+    for connection in idle:
+        connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            try:
+                closed += not connection.recv(1)
+            except ConnectionError:
+                closed += 1
+    assert closed >= len(idle) - httpd.MOST_CONNECTIONS
+
+
+def test_a_connection_has_only_so_much_time(port, monkeypatch):
+    monkeypatch.setattr(httpd, "MOST_SECONDS", 0.2)
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost:")
+        assert ended(connection)
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the server closes a connection without an answer."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+@pytest.mark.parametrize("flood", [b"x" * 200_000, b"GET /healthz HTTP/1.1\r\n" + b"a: b\r\n" * 50_000])
+def test_a_request_that_never_ends_is_cut_off(port, flood):
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(flood)
+        assert ended(connection)
+    assert get(port, "/healthz") == (200, "ok\n")
+
+
+def test_clients_that_do_not_read_keep_no_more_than_some_answers(port, monkeypatch):
+    """Each asks for a large answer and reads none of it. The probes answer, and others are told to come again."""
+    monkeypatch.setattr(probes, "_metrics", lambda query, headers: httpd.Answer(200, b"x" * 20_000_000))
+    with contextlib.ExitStack() as stack:
+        for _ in range(httpd.MOST_SLOW):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        deadline = time.monotonic() + 10
+        while get(port, "/metrics")[0] != 503 and time.monotonic() < deadline:
+            pass
+        assert get(port, "/metrics") == (503, "too many answers are being sent: ask again\n")
+        assert get(port, "/healthz") == (200, "ok\n")
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"POST /healthz HTTP/1.1\r\n\r\n", b"405"),
+        (b"HEAD / HTTP/1.1\r\n\r\n", b"405"),
+        (b"hello\r\n\r\n", b"400"),
+        (b"\r\n\r\n", b"400"),
+        (b"GET /healthz HTTP/2.0\r\n\r\n", b"400"),
+        (b"GET \xff\xfe HTTP/1.1\r\n\r\n", b"404"),
+        (b"GET /healthz HTTP/1.0\r\n\xff\x00: \x80\r\nnonsense\r\n\r\n", b"200"),
+    ],
+)
+def test_odd_requests_are_answered(port, request_, status):
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(request_)
+        assert connection.makefile("rb").read().split()[1] == status

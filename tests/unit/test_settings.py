@@ -69,6 +69,8 @@ def test_what_is_required_is_enough():
         "manage_reporter": True,
         "reporter_ca": None,
         "watch_namespaces": (),
+        "namespace_selector": "",
+        "allowed_namespaces": (),
         "log_format": "text",
         "log_level": "info",
         "workers": 8,
@@ -88,6 +90,8 @@ def test_what_is_required_is_enough():
         ("WATCH_NAMESPACES", "a", "watch_namespaces", ("a",)),
         ("WATCH_NAMESPACES", " a, b ,,c", "watch_namespaces", ("a", "b", "c")),
         ("WATCH_NAMESPACES", " , ", "watch_namespaces", ()),
+        ("WATCH_NAMESPACE_SELECTOR", " a=b,c in (d, e) ", "namespace_selector", "a=b,c in (d, e)"),
+        ("ALLOWED_NAMESPACES", "kube-ml, system", "allowed_namespaces", ("kube-ml", "system")),
         ("LOG_FORMAT", "JSON", "log_format", "json"),
         ("LOG_LEVEL", "debug", "log_level", "debug"),
         ("WORKERS", "1", "workers", 1),
@@ -108,6 +112,8 @@ def test_every_setting_can_be_changed(variable, text, field, value):
         "REPORTER_USER",
         "MANAGE_REPORTER",
         "WATCH_NAMESPACES",
+        "WATCH_NAMESPACE_SELECTOR",
+        "ALLOWED_NAMESPACES",
         "LOG_FORMAT",
         "LOG_LEVEL",
         "WORKERS",
@@ -136,6 +142,11 @@ def test_settings_come_from_the_processs_environment_unless_given(monkeypatch):
 
 
 # Errors
+
+
+def test_namespaces_are_named_or_selected():
+    with pytest.raises(SettingsError, match="WATCH_NAMESPACES and WATCH_NAMESPACE_SELECTOR are both set; write"):
+        read(WATCH_NAMESPACES="a", WATCH_NAMESPACE_SELECTOR="b=c")
 
 
 @pytest.mark.parametrize("variable", REQUIRED)

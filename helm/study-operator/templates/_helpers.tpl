@@ -199,6 +199,14 @@ Of objects that are not the chart's, only the version goes in: a hash of a short
 - name: WATCH_NAMESPACES
   value: {{ join "," . | quote }}
 {{- end }}
+{{- with include "study-operator.namespaceSelector" . }}
+- name: WATCH_NAMESPACE_SELECTOR
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.allowedNamespaces }}
+- name: ALLOWED_NAMESPACES
+  value: {{ join "," . | quote }}
+{{- end }}
 {{- with .Values.samplerClasses }}
 - name: SAMPLER_CLASSES
   value: {{ join "," . | quote }}
@@ -219,6 +227,23 @@ Of objects that are not the chart's, only the version goes in: a hash of a short
 - name: RESYNC_SECONDS
   value: {{ .resyncSeconds | quote }}
 {{- end }}
+{{- end }}
+
+{{/* watchNamespaceSelector as the API server's calls have it: "team in (a,b),studies=yes". */}}
+{{- define "study-operator.namespaceSelector" -}}
+{{- $terms := list }}
+{{- range $key, $value := .Values.watchNamespaceSelector.matchLabels }}
+{{- $terms = append $terms (printf "%s=%s" $key $value) }}
+{{- end }}
+{{- range .Values.watchNamespaceSelector.matchExpressions }}
+{{- $words := dict "In" "in" "NotIn" "notin" }}
+{{- if hasKey $words .operator }}
+{{- $terms = append $terms (printf "%s %s (%s)" .key (get $words .operator) (join "," .values)) }}
+{{- else }}
+{{- $terms = append $terms (printf "%s%s" (ternary "!" "" (eq .operator "DoesNotExist")) .key) }}
+{{- end }}
+{{- end }}
+{{- join "," $terms }}
 {{- end }}
 
 {{/* Where `helm test` runs its Study: a namespace the operator serves. */}}

@@ -7,12 +7,14 @@ replica serves.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from study_operator import fence, metrics
 from study_operator.clocks import RemoteClock
+from study_operator.controller.namespaces import Namespaces
 from study_operator.controller.outage import Outage
 from study_operator.controller.replicas import Replicas
 from study_operator.controller.workqueue import WorkQueue
@@ -52,6 +54,7 @@ class Controller:
         queue: shared with whatever else adds keys.
         health: learns whether the database answers.
         clock: the database's; it is set here.
+        namespaces: those that are served.
         nobody_ready: asks Kubernetes whether no replica is ready; None when Kubernetes does not know the replicas.
 
     Attributes:
@@ -69,11 +72,13 @@ class Controller:
         queue: WorkQueue[StudyKey],
         health: Health,
         clock: RemoteClock,
+        namespaces: Namespaces,
         nobody_ready: Callable[[], Awaitable[bool]] | None,
     ) -> None:
         self._settings, self._cluster, self._threads, self._studies = settings, cluster, threads, studies
         self._reconciler, self._replicas, self._queue = reconciler, replicas, queue
-        self._health, self._clock = health, clock
+        self._health, self._clock, self._namespaces = health, clock, namespaces
+        self._sweep_now = asyncio.Event()
         self.outage = Outage(replicas, nobody_ready, self._queue_known)
 
     # Workers
@@ -155,6 +160,15 @@ class Controller:
 
     # Event handlers
 
+    def study_seen(self, key: StudyKey) -> None:
+        """Queue a study that an event of the watch is about, if its namespace is served."""
+        if self._namespaces.serves(key.namespace):
+            self.study_changed(key)
+
+    def namespaces_changed(self) -> None:
+        """Look at once which studies there are now: others are served than before."""
+        self._sweep_now.set()
+
     def study_changed(self, key: StudyKey) -> None:
         """Queue a study whose Study object was created, changed or deleted."""
         self._replicas.notice(key)
@@ -232,12 +246,14 @@ class Controller:
         """Sweep from time to time, until cancelled: events can get lost, and deleted Studies leave rows behind."""
         while True:
             delay = self._settings.resync_seconds
+            self._sweep_now.clear()
             try:
                 await self._sweep()
             except (ApiError, StorageUnavailable, StorageError) as error:
                 log.warning("could not look for lost events and deleted Studies, trying again soon: %s", error)
                 delay = min(delay, SWEEP_AGAIN_SECONDS)
-            await asyncio.sleep(delay)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._sweep_now.wait(), delay)
 
     async def _sweep(self) -> None:
         """Queue every study that exists or has left something, and drop the others."""
@@ -245,11 +261,16 @@ class Controller:
         heard_of = self._replicas.known()
         # Stored studies first, Studies second: a study that is stored and not listed is then really gone.
         stored = await self._reconciler.known_studies()
+        ours = await self._namespaces.served_or_gone(study.namespace for study in stored)
+        stored = [study for study in stored if study.namespace in ours]
         present = await self._present()
         uids = {uid for _, uid in present}
         left = {StudyKey(study.namespace, study.name) for study in stored if study.uid not in uids}
         there = {key for key, _ in present} | left
         self._replicas.forget({key: notice for key, notice in heard_of.items() if key not in there})
+        for key in heard_of.keys() - there:
+            if not self._namespaces.serves(key.namespace):  # it exists, and is not to be served any more
+                self._replicas.gone(key)
         for key in left:
             self._reconciler.look_for_predecessors(key)
         for key in there:
@@ -265,9 +286,10 @@ class Controller:
             self._replicas.notice(key)
 
     async def _present(self) -> list[tuple[StudyKey, str]]:
-        """Return key and UID of every Study in the namespaces that are watched."""
+        """Return key and UID of every Study in the namespaces that are served."""
         return [
             (StudyKey(manifest["metadata"]["namespace"], manifest["metadata"]["name"]), manifest["metadata"]["uid"])
             for namespace in self._settings.watch_namespaces or (None,)
             for manifest in await self._cluster.list_studies(namespace)
+            if self._namespaces.serves(manifest["metadata"]["namespace"])
         ]

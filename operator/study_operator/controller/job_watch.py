@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 
 from kubernetes.aio import client
 
+from study_operator import metrics
 from study_operator.backoff import delays
 from study_operator.kube import decoding
 from study_operator.kube.client import ApiError
@@ -75,6 +76,7 @@ async def _watch(
                     ended(key)
         except ApiError as error:
             if error.status:  # the server lives; it does not know the version any more, or it is too busy
+                metrics.WATCHES_BROKEN.labels("jobs").inc()
                 log.info("the watch of Jobs was broken off, beginning anew: %s", error)
                 version = ""
                 missed()

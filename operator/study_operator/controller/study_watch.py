@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 import kopf
 
+from study_operator import metrics
 from study_operator.backoff import delays
 from study_operator.model.study import GROUP, PLURAL, VERSION, StudyKey
 
@@ -84,6 +85,7 @@ async def _watch(registry: kopf.OperatorRegistry, namespaces: Collection[str]) -
             if time.monotonic() - begun > _LASTING_SECONDS:
                 waits = delays(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
             delay = next(waits)
+            metrics.WATCHES_BROKEN.labels("studies").inc()
             log.warning("watching Studies was broken off, beginning anew in %.0f s: %s", delay, error)
         else:
             delay = next(waits)

@@ -19,6 +19,7 @@ from study_operator import fence
 from study_operator.clocks import RemoteClock
 from study_operator.kube import decoding
 from study_operator.model.study import GROUP, PLURAL, VERSION
+from study_operator.texts import one_line
 
 _TIMEOUT_SECONDS = 30.0  # a call that hangs must not hold its study for ever
 _MERGE_PATCH = "application/merge-patch+json"
@@ -34,6 +35,7 @@ class ApiError(Exception):
     """
 
     def __init__(self, status: int, reason: str, message: str) -> None:
+        message = one_line(message)  # it quotes what a tenant has written
         super().__init__(f"{status} {reason}: {message}" if status else message)
         self.status, self.reason, self.message = status, reason, message
 
@@ -248,7 +250,7 @@ class Cluster:
             text = await self._call_text("GET", f"{_core(namespace, 'pods')}/{quote(pod)}/log", query)
         except ApiError:
             return ""
-        return " ".join(text.split())
+        return one_line(" ".join(text.split()))
 
     # Other objects
 

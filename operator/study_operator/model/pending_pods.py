@@ -11,6 +11,7 @@ from study_operator.model.job_state import JobState
 from study_operator.model.observed import Stuck
 from study_operator.model.study import JOB_LABEL, TRIAL_LABEL, Study
 from study_operator.model.trial import Failure, FailureClass
+from study_operator.texts import one_line
 
 # After this time the operator asks why a pod has not become ready. It asks again each time that the pod has waited a
 # quarter longer, within these bounds, because a pod may wait for a GPU for days.
@@ -36,9 +37,10 @@ def ask_again(jobs: Iterable[JobState], now: datetime) -> tuple[bool, float | No
 def why(jobs: Iterable[JobState], pending: Iterable[Pod]) -> str | None:
     """Return why a trial's pod does not run; None if each Job has a pod and it is just starting."""
     for pod in pending:
-        if found := pod_status.waiting_for(pod):
+        number = (pod["metadata"].get("labels") or {}).get(TRIAL_LABEL)  # a user may have taken it away
+        if number is not None and (found := pod_status.waiting_for(pod)):
             reason, message = found
-            return f"the pod of trial {pod['metadata']['labels'][TRIAL_LABEL]} waits: {reason}: {message}"
+            return f"the pod of trial {one_line(number)} waits: {reason}: {message}"
     for job in jobs:
         if job.pods == 0:
             return (

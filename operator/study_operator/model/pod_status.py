@@ -7,6 +7,7 @@ from typing import Any
 
 from study_operator.model.job_state import JobState
 from study_operator.model.trial import Failure, FailureClass
+from study_operator.texts import one_line
 
 # With one of these reasons a container is being started, and nothing is wrong.
 _STARTING = ("", "ContainerCreating", "PodInitializing")
@@ -15,12 +16,16 @@ _STARTING = ("", "ContainerCreating", "PodInitializing")
 def waiting_for(pod: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return why a pending pod does not run, as reason and message; None if it is just starting.
 
-    Both are the scheduler's or the kubelet's own words.
+    Both are the scheduler's or the kubelet's own words, on one line: they quote what the Study says.
     """
     status = pod.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return condition.get("reason") or "Unschedulable", condition.get("message") or "not scheduled yet"
+            reason, message = (
+                condition.get("reason") or "Unschedulable",
+                condition.get("message") or "not scheduled yet",
+            )
+            return one_line(reason), one_line(message)
     return cannot_start(pod)
 
 
@@ -29,7 +34,7 @@ def cannot_start(pod: Mapping[str, Any]) -> tuple[str, str] | None:
     for container in _statuses(pod.get("status") or {}):
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason", "") not in _STARTING:
-            return waiting["reason"], waiting.get("message") or "container " + container["name"]
+            return one_line(waiting["reason"]), one_line(waiting.get("message") or "container " + container["name"])
     return None
 
 

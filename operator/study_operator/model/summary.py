@@ -9,6 +9,7 @@ from study_operator.model.observed import Observed
 from study_operator.model.search_space import as_text
 from study_operator.model.trial import BestTrial, Failure, FailureClass, TrialState
 from study_operator.model.warm_start import WarmStarted
+from study_operator.texts import one_line
 
 _FAILURE_MESSAGE, _PARAMETER, _REASON = 256, 128, 64  # bounds of the CRD, in characters
 
@@ -86,7 +87,7 @@ def _front(trial: BestTrial) -> dict[str, Any]:
     return {
         "number": trial.number,
         "values": [repr(value) for value in trial.values],
-        "parameters": {name: shorten(as_text(value), _PARAMETER) for name, value in trial.params.items()},
+        "parameters": {one_line(name): shorten(as_text(value), _PARAMETER) for name, value in trial.params.items()},
     }
 
 
@@ -109,5 +110,6 @@ def time_text(moment: datetime) -> str:
 
 
 def shorten(text: str, most: int) -> str:
-    """Return a text in at most `most` characters: the whole, or its beginning and an ellipsis."""
+    """Return a text on one line and in at most `most` characters: the whole, or its beginning and an ellipsis."""
+    text = one_line(text[: most + 1])  # no character becomes less than one
     return text if len(text) <= most else text[: most - 1] + "…"

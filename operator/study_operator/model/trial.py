@@ -9,6 +9,8 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Any
 
+from study_operator.texts import one_line
+
 # Attributes of trials in Optuna's tables: the name of the Job that runs the trial, and why it failed.
 JOB_ATTR = "study_operator:job"
 FAILURE_ATTR = "study_operator:failure"
@@ -133,6 +135,11 @@ class Failure:
     exit_code: int | None = None
     last_log_line: str = ""
     kind: FailureClass = FailureClass.PROGRAM
+
+    def __post_init__(self) -> None:
+        """Bring what programs and other components have said to one line. Rows of earlier versions may have more."""
+        for name in ("reason", "message", "last_log_line"):
+            object.__setattr__(self, name, one_line(getattr(self, name)))
 
     def detail(self) -> str:
         """Return message and last log line in one text. Either may be missing."""

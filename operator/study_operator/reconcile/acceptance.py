@@ -10,12 +10,14 @@ from study_operator.kube.client import ApiError, Cluster
 from study_operator.manifests.job import job_manifest
 from study_operator.model import log_lines
 from study_operator.model.initial_trials import initial_trials
+from study_operator.model.namespaces import Reserved
 from study_operator.model.search_space import example_params
 from study_operator.model.status import Condition, accepted, refused
-from study_operator.model.study import Refused
+from study_operator.model.study import Refused, StudyKey
 from study_operator.pool import BlockingPool
 from study_operator.reconcile import dependents
 from study_operator.reconcile.live_study import LiveStudy
+from study_operator.settings import Settings
 
 # A Job that the API server refused is shown to it again after this time, because quotas and policies change.
 REFUSED_AGAIN_SECONDS = 60.0
@@ -35,10 +37,13 @@ class Acceptance:
     Args:
         pool: where samplers are built. A plug-in is imported then, and a plug-in may import PyTorch.
         sampler_classes: those that Studies may name.
+        reserved: the namespaces in which Studies are refused.
     """
 
-    def __init__(self, cluster: Cluster, pool: BlockingPool, sampler_classes: Collection[str]) -> None:
-        self._cluster, self._pool, self._sampler_classes = cluster, pool, sampler_classes
+    def __init__(
+        self, cluster: Cluster, pool: BlockingPool, sampler_classes: Collection[str], reserved: Reserved
+    ) -> None:
+        self._cluster, self._pool, self._sampler_classes, self._reserved = cluster, pool, sampler_classes, reserved
 
     async def judge(self, live: LiveStudy, manifest: dict[str, Any]) -> Judgement:
         """Judge a Study. Only the API server can judge the Job template: it is sent there once for each generation, as
@@ -54,6 +59,7 @@ class Acceptance:
         if live.known.accepted_generation == study.generation:
             return Judgement(accepted())  # building a sampler anew takes a second for a grid of a million cells
         try:
+            self._reserved.check(StudyKey(study.namespace, study.name))
             await self._pool.run(optimizer.check, study, self._sampler_classes)
             log_lines.build(study)
             initial_trials(study)
@@ -65,7 +71,8 @@ class Acceptance:
             try:
                 await self._cluster.create_job(example, dry_run=True)
             except ApiError as error:
-                return _refused_by(error, "JobTemplateRefused", "the Job")
+                if error.reason != "AlreadyExists":  # somebody's Job has that name; what was sent is as it must be
+                    return _refused_by(error, "JobTemplateRefused", "the Job")
             try:
                 await dependents.try_claim(self._cluster, study)
             except ApiError as error:
@@ -93,3 +100,10 @@ def accepted_before(manifest: dict[str, Any]) -> bool:
         and condition.get("observedGeneration") == manifest["metadata"]["generation"]
         for condition in (manifest.get("status") or {}).get("conditions") or ()
     )
+
+
+def reserved(settings: Settings) -> Reserved:
+    """Return the namespaces in which Studies are refused. One that the operator is told to watch is wanted."""
+    own, name = settings.service or (None, "")
+    test = StudyKey(own, f"{name}-test") if own else None  # helm/study-operator/templates/tests has the other end
+    return Reserved(own, test, {*settings.allowed_namespaces, *settings.watch_namespaces})

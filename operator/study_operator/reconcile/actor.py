@@ -196,7 +196,8 @@ class Actor:
         """Return why a Job has failed. If that is known, return it with the last line that the program has logged."""
         study = self._live.study
         selector = f"{STUDY_LABEL}={study.name},{JOB_LABEL}={ended.name}"
-        found = await self._cluster.list_pods(study.namespace, selector)
+        # Anybody in the namespace may give a pod these labels. Only the Job's own pods say why it has failed.
+        found = await self._cluster.list_pods(study.namespace, selector, ended.uid)
         container = pod_status.last_container(found)
         line = await self._cluster.last_log_line(study.namespace, *container) if container else ""
         if known is not None:

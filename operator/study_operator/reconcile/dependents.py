@@ -77,6 +77,8 @@ async def ensure_claim(cluster: Cluster, study: Study, number: int) -> str | Non
 async def list_claims(cluster: Cluster, study: Study) -> dict[int, tuple[str, str]]:
     """Return name and UID of the claims of a Study's trials, by trial number, without those that are being deleted.
 
+    A claim of another name is none of ours, whatever its labels and owner are: it would be deleted with the trial.
+
     Raises:
         ApiError: the API server refuses the call or cannot be reached.
     """
@@ -84,7 +86,9 @@ async def list_claims(cluster: Cluster, study: Study) -> dict[int, tuple[str, st
     return {
         int(number): (item["metadata"]["name"], item["metadata"]["uid"])
         for item in found
-        if adoption(item, study) is Adoption.OURS and (number := item["metadata"]["labels"][TRIAL_LABEL]).isdecimal()
+        if adoption(item, study) is Adoption.OURS
+        and (number := item["metadata"]["labels"][TRIAL_LABEL]).isdecimal()
+        and item["metadata"]["name"] == study.job_name(int(number))
     }
 
 

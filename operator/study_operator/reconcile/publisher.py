@@ -50,6 +50,7 @@ class Publisher:
     def forget(self, key: StudyKey) -> None:
         """Drop time stamps and gauges of a Study that is gone or served elsewhere."""
         self._written.pop(key, None)
+        metrics.REFUSED_STUDIES.reasons.pop(key, None)
         for state in ("running", "queued", "complete", "pruned", "failed", "infeasible", "terminated"):
             try:
                 metrics.TRIALS.remove(*key, state)
@@ -82,6 +83,10 @@ class Publisher:
         """
         meta, old = manifest["metadata"], manifest.get("status") or {}
         key = StudyKey(meta["namespace"], meta["name"])
+        if situation.accepted.status is False:
+            metrics.REFUSED_STUDIES.reasons[key] = situation.accepted.reason
+        else:
+            metrics.REFUSED_STUDIES.reasons.pop(key, None)
         new = status.status(manifest, study, situation, now)
         for state, count in (new.get("trials") or {}).items():
             if state != "total":

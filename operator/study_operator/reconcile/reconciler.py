@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from study_operator import metrics
-from study_operator.kube.client import Cluster
+from study_operator.kube.client import Cluster, owner_uid
 from study_operator.manifests.job import Reporting
 from study_operator.model import pending_pods
 from study_operator.model.job_state import JobState, job_state
@@ -28,7 +28,7 @@ from study_operator.model.trial import Failure, Rows, TrialRow
 from study_operator.podlogs.follower import Follower
 from study_operator.pool import BlockingPool
 from study_operator.reconcile import dependents
-from study_operator.reconcile.acceptance import REFUSED_AGAIN_SECONDS, Acceptance, accepted_before
+from study_operator.reconcile.acceptance import REFUSED_AGAIN_SECONDS, Acceptance, accepted_before, reserved
 from study_operator.reconcile.actor import CALLS_AT_ONCE, Actor
 from study_operator.reconcile.deleted_studies import DeletedStudies
 from study_operator.reconcile.live_study import LiveStudy
@@ -102,7 +102,7 @@ class Reconciler:
         self._initial_trials = InitialTrials(database, cluster_id)
         self._logins = Logins(database, settings, cluster_id)
         self._deleted = DeletedStudies(self._studies, self._trials, pool, settings.watch_namespaces)
-        self._acceptance = Acceptance(cluster, pool, settings.sampler_classes)
+        self._acceptance = Acceptance(cluster, pool, settings.sampler_classes, reserved(settings))
         self._publisher = Publisher(cluster)
         self._gate = asyncio.Semaphore(CALLS_AT_ONCE)
         self._live: dict[StudyKey, LiveStudy] = {}
@@ -310,6 +310,9 @@ class Reconciler:
         found = await self._cluster.list_pods(
             study.namespace, f"{STUDY_LABEL}={study.name}", pending=True, limit=PENDING_PODS
         )
+        # Anybody in the namespace may give a pod the study's labels.
+        jobs = {job.uid for job in waiting}
+        found = [pod for pod in found if owner_uid(pod) in jobs]
         return pending_pods.stuck(study, waiting, found, now), pending_pods.why(waiting, found)
 
     async def _keep_time(self, live: LiveStudy, observed: Observed, end: Outcome | None) -> Observed:

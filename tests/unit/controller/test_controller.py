@@ -11,6 +11,7 @@ import pytest
 from kubernetes.aio import client
 
 import study_operator
+from study_operator.controller.namespaces import Namespaces
 from study_operator.controller.workqueue import WorkQueue
 from study_operator.kube.client import Cluster
 from study_operator.manager import Manager
@@ -37,7 +38,8 @@ async def manager() -> AsyncIterator[Manager]:
     queue: WorkQueue[StudyKey] = WorkQueue()
     cluster, database = Cluster(client.Configuration()), Database(settings.dsn)
     pool, listener = BlockingPool(1), ThreadPoolExecutor(1)
-    manager = Manager(settings, cluster, "cluster", database, pool, listener, queue, Health(queue.longest_work))
+    health, namespaces = Health(queue.longest_work), Namespaces(cluster.configuration, (), "", None)
+    manager = Manager(settings, cluster, "cluster", database, pool, listener, queue, health, namespaces)
     yield manager
     await manager.follower.close()
     await cluster.close()
@@ -48,6 +50,8 @@ async def manager() -> AsyncIterator[Manager]:
 async def test_a_callback_may_come_before_the_process_runs(manager):
     controller = manager.controller
     controller.study_changed(KEY)
+    controller.study_seen(KEY)
+    controller.namespaces_changed()
     controller.job_ended(KEY)
     controller.job_moved(KEY)
     controller.trial_reported(7)

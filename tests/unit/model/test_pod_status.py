@@ -296,3 +296,26 @@ def test_whose_log_says_most(pods, found):
 )
 def test_a_failure_as_a_sentence(failed, sentence):
     assert failed.sentence() == sentence
+
+
+NASTY = "x\n2026-11-29T09:00:00 error namespace=team-z \x1b[31m\x07 \u202e"
+SHOWN = "x 2026-11-29T09:00:00 error namespace=team-z \\x1b[31m\\x07 \\u202e"
+
+
+def test_what_a_container_says_at_its_end_is_one_line():
+    died = pod(container(terminated=ended(1, "Error", message=NASTY)), phase="Failed")
+    found = failure(FAILED_JOB, [died], last_log_line=NASTY)
+    assert (found.message, found.last_log_line) == (SHOWN, SHOWN)
+    assert failure(FAILED_JOB, [died], infeasible={1}).message == SHOWN
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        pod(conditions=not_scheduled(reason="Unschedulable", message=NASTY)),
+        pod(container(waiting={"reason": "ErrImagePull", "message": NASTY})),
+        pod(container(waiting={"reason": NASTY, "message": NASTY})),
+    ],
+)
+def test_why_a_pod_waits_is_one_line(waiting):
+    assert all(text.isprintable() for text in waiting_for(waiting))

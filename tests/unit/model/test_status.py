@@ -44,6 +44,7 @@ from study_operator.model.status import (
 from study_operator.model.study_outcome import Outcome
 from study_operator.model.trial import BestTrial, Failure, Rows
 from study_operator.model.warm_start import WarmStarted
+from study_operator.texts import one_line
 
 SUCCEEDED = Outcome(True, "MaxTrialsReached", "100 of 100 trials have ended")
 BROKEN = Outcome(False, "MaxFailedTrialsExceeded", "11 trials failed")
@@ -354,7 +355,38 @@ def test_short_texts_are_left_alone():
 def test_a_shortened_text_is_short_and_says_so(text, most):
     found = shorten(text, most)
     assert len(found) <= most
-    assert found == text or (found.endswith("…") and text.startswith(found[:-1]))
+    whole = one_line(text)
+    assert found == whole or (found.endswith("…") and whole.startswith(found[:-1]))
+
+
+def texts(of: Any) -> list[str]:
+    """All texts in a status, names of fields included."""
+    if isinstance(of, dict):
+        return [*of, *(text for value in of.values() for text in texts(value))]
+    if isinstance(of, list):
+        return [text for value in of for text in texts(value)]
+    return [of] if isinstance(of, str) else []
+
+
+def test_nothing_that_a_tenant_says_gets_into_a_status_unseen():
+    nasty = "x\n2026-11-29 error namespace=team-z \x1b[31m\x9b \u202e\u2066 \u2028 \x00 \ud800"
+    failure = Failure(nasty, nasty, 1, nasty)
+    rows = rows_of(
+        trial_row(0),
+        counts={COMPLETE: 1, FAIL: 1},
+        best=BestTrial(0, (1.0,), {nasty: nasty}, "digits-0"),
+        recent_failures=[(1, failure)],
+        bad_reports=1,
+        last_bad_report=nasty,
+    )
+    for now in (
+        situation(replace(IN_USE, rows=rows), pending=nasty, warm_started=(WarmStarted("earlier", 0, 0, nasty),)),
+        situation(replace(IN_USE, rows=rows), troubles=(nasty,)),
+        situation(None, accepted=refused("JobTemplateRefused", nasty), storage=storage_down(nasty)),
+        situation(replace(IN_USE, rows=rows), outcome=Outcome(False, "MaxFailedTrialsExceeded", nasty)),
+    ):
+        assert [text for text in texts(compute(now)) if not text.isprintable()] == []
+    assert failure.sentence().isprintable()
 
 
 # Patches

@@ -6,6 +6,8 @@ import dataclasses
 
 import pytest
 from building import PARAMETERS, job_template, manifest, study
+from hypothesis import given
+from hypothesis import strategies as st
 
 from study_operator.model.distributions import Categorical, Float, Int
 from study_operator.model.study import (
@@ -129,3 +131,20 @@ def test_an_impossible_search_space_is_refused_with_the_reason():
     assert refused.value.reason == "InvalidSearchSpace"
     assert refused.value.message == str(refused.value)
     assert refused.value.message.startswith("parameter 'x': ")
+
+
+STUDY = study()
+NAMES = st.lists(st.sampled_from(["a", "b", "0", "1", "12", "r1", "r2", "dry", "run"]), min_size=1, max_size=5)
+TRIALS = st.tuples(st.sampled_from([0, 1, 2, 12]), st.integers(0, 2))
+
+
+@given(NAMES, TRIALS, NAMES, TRIALS)
+def test_no_two_studies_have_jobs_of_one_name(one, of_one, other, of_other):
+    """`a-1` may be the Job of Study a or the name of a Study, but never the Job of two."""
+    names = ["-".join(one), "-".join(other)]
+    jobs = [
+        dataclasses.replace(STUDY, name=name).job_name(*trial)
+        for name, trial in zip(names, (of_one, of_other), strict=True)
+    ]
+    assert (jobs[0] == jobs[1]) is ((names[0], of_one) == (names[1], of_other))
+    assert jobs[0] != f"{names[1]}-dry-run"

@@ -19,12 +19,28 @@ EXTERNAL = (
 )
 OWN_SECRETS = ("secrets.existingSecret=operator-keys",)
 NAMESPACED = ("watchNamespaces={team-a,team-b}",)
+SELECTED = (
+    "watchNamespaceSelector.matchLabels.studies=yes",
+    *(
+        f"watchNamespaceSelector.matchExpressions[{number}].{field}"
+        for number, expression in enumerate(
+            [
+                ("key=team", "operator=In", "values={a,b}"),
+                ("key=tier", "operator=NotIn", "values={x}"),
+                ("key=gpus", "operator=Exists"),
+                ("key=frozen", "operator=DoesNotExist"),
+            ]
+        )
+        for field in expression
+    ),
+)
 SERVICE_MONITOR = ("metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.labels.release=prometheus")
 APP_VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
 VARIANTS = {
     "default": (),
     "external": EXTERNAL,
     "namespaced": NAMESPACED,
+    "selected": SELECTED,
     "everything": (
         *EXTERNAL,
         *OWN_SECRETS,
@@ -130,6 +146,16 @@ class TestRights:
         assert cluster_id == ("ClusterRole", None, [CLUSTER_ID])
         assert replicas == ("Role", "system", [REPLICAS])
         assert environment(objects)["WATCH_NAMESPACES"]["value"] == "team-a,team-b"
+
+    def test_in_namespaces_with_labels(self) -> None:
+        objects = render(*SELECTED)
+        everywhere = next(self.bound(objects))
+        assert everywhere[:2] == ("ClusterRole", None)
+        assert self.plain(everywhere[2]) == [*RULES, ([""], ["namespaces"], ["get", "list", "watch"])]
+        found = environment(objects)
+        assert found["WATCH_NAMESPACE_SELECTOR"]["value"] == "studies=yes,team in (a,b),tier notin (x),gpus,!frozen"
+        assert "WATCH_NAMESPACES" not in found
+        assert "WATCH_NAMESPACE_SELECTOR" not in environment(render())
 
     def test_can_be_left_to_an_administrator(self) -> None:
         assert list(self.bound(render("rbac.create=false"))) == []
@@ -383,6 +409,34 @@ class TestNetworkPolicy:
             "values": ["team-a", "team-b"],
         }
 
+    def test_admits_trials_of_namespaces_with_the_labels_only(self) -> None:
+        policy = one(render(*SELECTED), "NetworkPolicy", "study-operator-database")["spec"]
+        _, trials, here = policy["ingress"][0]["from"]
+        assert trials["namespaceSelector"]["matchLabels"] == {"studies": "yes"}
+        assert [e["operator"] for e in trials["namespaceSelector"]["matchExpressions"]] == [
+            "In",
+            "NotIn",
+            "Exists",
+            "DoesNotExist",
+        ]
+        assert here == {"podSelector": trials["podSelector"]}, "the trials of helm test"
+
+    @pytest.mark.parametrize(
+        ("values", "others"),
+        [
+            ((), [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]),
+            (("networkPolicy.metricsFrom=null",), []),
+            (
+                ("networkPolicy.metricsFrom[0].podSelector.matchLabels.app=x",),
+                [{"podSelector": {"matchLabels": {"app": "x"}}}],
+            ),
+        ],
+    )
+    def test_shows_metrics_to_its_own_namespace_and_to_whom_it_is_told(self, values, others) -> None:
+        (rule,) = one(render(*values), "NetworkPolicy", "study-operator")["spec"]["ingress"]
+        assert rule["ports"] == [{"protocol": "TCP", "port": "http"}]
+        assert rule["from"] == [{"podSelector": {}}, *others]
+
     def test_of_the_operator(self) -> None:
         def ports(policy: dict) -> list[list]:
             return [[p["port"] for p in rule["ports"]] for rule in policy["spec"]["egress"]]
@@ -468,6 +522,9 @@ class TestRefusals:
                 "database.external.reporter.sslmode is verify-ca, which needs a certificate authority",
             ),
             (EXTERNAL[1:2], "set database.mode=external to use your own database"),
+            ((*NAMESPACED, *SELECTED), "watchNamespaces and watchNamespaceSelector are both set"),
+            (SELECTED[:3], "the key team has the operator In, which needs values"),
+            ((*SELECTED, "watchNamespaceSelector.matchExpressions[2].values={x}"), "Exists, which takes no values"),
         ],
     )
     def test_of_values_that_contradict_each_other(self, values: tuple[str, ...], sentence: str) -> None:
@@ -484,6 +541,9 @@ class TestRefusals:
             ("operator.workers=0", "minimum: got 0, want 1"),
             ("replicas=-1", "minimum: got -1, want 0"),
             ("watchNamespaces={a,a}", "items at 0 and 1 are equal"),
+            ("watchNamespaceSelector.matchlabels.a=b", "additional properties 'matchlabels' not allowed"),
+            ("watchNamespaceSelector.matchLabels.a=b c", "does not match pattern"),
+            ("allowedNamespaces={KUBE}", "does not match pattern"),
             ("samplerClasses={TPE}", "does not match pattern"),
             ("samplerClasses={a.b:C;import os}", "does not match pattern"),
             ("operator.image.variant=cuda", "value must be one of '', 'gp'"),
