@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -124,9 +125,8 @@ class Manager:
             try:
                 server = probes.serve(health, settings.http_port)
             except OSError as error:
-                raise SettingsError(
-                    f"HTTP_PORT is {settings.http_port}: {error.strerror}; write a port that is free"
-                ) from None
+                why = os.strerror(error.errno or 0)  # asyncio's own text names the address twice
+                raise SettingsError(f"HTTP_PORT is {settings.http_port}: {why}; write a port that is free") from None
             stack.callback(server.close)
             cluster = await Cluster.connect()
             stack.push_async_callback(cluster.close)
