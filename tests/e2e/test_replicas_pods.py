@@ -35,7 +35,7 @@ def serving(cluster: Cluster, name: str) -> str:
 
     def told(pod: str) -> str:
         log = cluster.kubectl("logs", pod, "-c", "operator", namespace=cluster.system)
-        lines = [line for line in log.splitlines() if f"namespace={cluster.namespace} study={name} " in line]
+        lines = [line for line in log.splitlines() if f'"namespace": "{cluster.namespace}", "study": "{name}"' in line]
         return lines[-1] if lines else ""
 
     return max(operators(cluster), key=told)
@@ -75,7 +75,8 @@ def test_a_rolling_update_during_a_study(cluster: Cluster):
     assert not set(before) & set(operators(cluster)), "all pods are new"
     assert_whole(cluster, "updated")
     logs = cluster.kubectl("logs", f"--selector={OPERATORS}", "-c", "operator", "--tail=-1", namespace=cluster.system)
-    lines = [line for line in logs.splitlines() if f"namespace={cluster.namespace} " in line]
+    lines = [line for line in logs.splitlines() if f'"namespace": "{cluster.namespace}"' in line]
+    assert lines
     assert not [line for line in lines if "taken over" in line], "the studies were handed over"
 
 
