@@ -11,6 +11,9 @@ import pytest
 import yaml
 from chart import CHART, REPOSITORY, HelmError, helm, kinds, one, pod_specs, render, render_error
 
+from study_operator.reconcile.acceptance import reserved
+from study_operator.settings import Settings
+
 EXTERNAL = (
     "database.mode=external",
     "database.external.host=db.example.com",
@@ -477,6 +480,19 @@ class TestHelmTest:
         spec = study["spec"]
         assert (spec["maxTrials"], spec["parallelism"], spec["gpusPerTrial"]) == (4, 2, 0)
         assert spec["deletionPolicy"] == "Delete"
+
+    def test_is_the_study_that_the_operator_allows_in_its_own_namespace(self) -> None:
+        objects = render("fullnameOverride=tuner")
+        settings = Settings.from_environment(
+            {
+                "DATABASE_URL": "postgresql://operator@db/studies",
+                "REPORTER_PASSWORD": "x",
+                "STUDY_KEY_SEED": "x" * 32,
+                "OPERATOR_SERVICE": environment(objects)["OPERATOR_SERVICE"]["value"],
+            }
+        )
+        study = json.loads(one(objects, "ConfigMap", "tuner-test")["data"]["study.json"])["metadata"]
+        assert reserved(settings).test == (study["namespace"], study["name"])
 
     @pytest.mark.parametrize(("watched", "namespace"), [("{team-a,system}", "system"), ("{team-a}", "team-a")])
     def test_runs_where_the_operator_serves(self, watched: str, namespace: str) -> None:
