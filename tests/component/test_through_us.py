@@ -13,7 +13,7 @@ import pytest
 from world import MERGE, Manifest, World, container_status, job_template, params_of, study_manifest
 
 from study_operator.kube.client import ApiError, Cluster
-from study_operator.model.study import JOB_LABEL, STUDY_LABEL, TRIAL_ID_ANNOTATION, TRIAL_LABEL, parse
+from study_operator.model.study import JOB_LABEL, STUDY_LABEL, TRIAL_ID_ANNOTATION, TRIAL_LABEL
 
 CLAIM = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}}
 PLURALS = ("pods", "secrets", "services", "persistentvolumeclaims", "serviceaccounts", "configmaps")
@@ -119,15 +119,19 @@ async def test_claims_that_have_the_names_or_labels_of_a_trials(world):
         assert now["persistentvolumeclaims", name] == before["persistentvolumeclaims", name]
 
 
-async def test_a_secret_that_has_the_name_of_the_studys(world):
-    """Its name is made of the key, so nobody can know it before. If it is there, it is left as it is."""
-    await create(world, "secrets", "study-storage-00000000", stringData={"url": "theirs"})
-    study = await world.apply()
-    name = world.reporting(study).secret_name(parse(study))
-    await create(world, "secrets", name, stringData={"url": "theirs", "key": "theirs"})
+async def test_secrets_that_have_names_like_the_studys(world):
+    """Its own name is made of the Study's UID, which nobody can know before. All others are left as they are."""
+    for name in ("study", "study-storage", "study-storage-00000000", "study-0", "other-storage-00000000"):
+        labels = {STUDY_LABEL: "study"}
+        await create(world, "secrets", name, metadata={"labels": labels}, stringData={"url": "theirs", "key": "theirs"})
     before = await objects(world, "secrets")
-    await world.settle()
-    assert await objects(world, "secrets") == before
+    await world.apply(parallelism=1, maxTrials=1)
+    await world.run_trials(float)
+    await world.delete_study()
+    await world.look()
+    now = await objects(world, "secrets")
+    assert {key: now.get(key) for key in before} == before
+    assert len(now) == len(before) + 1, "the study's own, which Kubernetes collects"
 
 
 async def test_a_service_of_others_that_has_the_name_of_the_subdomain(world):
