@@ -252,6 +252,9 @@ class Controller:
             except (ApiError, StorageUnavailable, StorageError) as error:
                 log.warning("could not look for lost events and deleted Studies, trying again soon: %s", error)
                 delay = min(delay, SWEEP_AGAIN_SECONDS)
+            except Exception:  # whatever one object has caused must not end the operator of all the others
+                log.exception("could not look for lost events and deleted Studies, trying again soon")
+                delay = min(delay, SWEEP_AGAIN_SECONDS)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._sweep_now.wait(), delay)
 
@@ -288,8 +291,8 @@ class Controller:
     async def _present(self) -> list[tuple[StudyKey, str]]:
         """Return key and UID of every Study in the namespaces that are served."""
         return [
-            (StudyKey(manifest["metadata"]["namespace"], manifest["metadata"]["name"]), manifest["metadata"]["uid"])
+            (StudyKey(study.namespace, study.name), study.uid)
             for namespace in self._settings.watch_namespaces or (None,)
-            for manifest in await self._cluster.list_studies(namespace)
-            if self._namespaces.serves(manifest["metadata"]["namespace"])
+            for study in await self._cluster.list_studies(namespace)
+            if self._namespaces.serves(study.namespace)
         ]

@@ -1,7 +1,8 @@
 """Watches Studies. The only module that knows kopf: events come in, study keys go out.
 
 kopf watches and does nothing more: handlers of raw events write nothing to the objects and add no finalizers. An event
-says which study to reconcile, never what to do.
+says which study to reconcile, never what to do. What a Study says, kopf never sees: its session has responses that show
+it metadata only (kube/metadata_response.py), so that no Study can break off the watch of the others.
 
 kopf has a thread and an event loop of its own. When kopf ends, for whatever reason, it cancels all tasks of its loop
 that are younger than itself.
@@ -16,10 +17,13 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, cast
 
+import aiohttp
 import kopf
 
 from study_operator import metrics
 from study_operator.backoff import delays
+from study_operator.kube import metadata
+from study_operator.kube.metadata_response import MetadataResponse, ask_for_metadata
 from study_operator.model.study import GROUP, PLURAL, VERSION, StudyKey
 
 if TYPE_CHECKING:
@@ -97,8 +101,9 @@ def _registry(noticed: Callable[[StudyKey], object]) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
-    async def login(*, settings: kopf.OperatorSettings, **_: object) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
+    async def login(*, settings: kopf.OperatorSettings, **_: object) -> kopf.AiohttpSession | None:
+        found = kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
+        return _session(found) if found is not None else None
 
     seen: dict[StudyKey, tuple[str, int, bool]] = {}
 
@@ -116,6 +121,19 @@ def _registry(noticed: Callable[[StudyKey], object]) -> kopf.OperatorRegistry:
         noticed(key)
 
     return registry
+
+
+def _session(found: kopf.ConnectionInfo) -> kopf.AiohttpSession:
+    """Return a session that kopf closes, and opens anew when the API server refuses its token."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=found.as_ssl_context()),
+        headers=found.as_http_headers(),
+        proxy=found.proxy_url,
+        trust_env=found.trust_env,
+        middlewares=[ask_for_metadata],
+        response_class=MetadataResponse,
+    )
+    return kopf.AiohttpSession(server=found.server, default_namespace=found.default_namespace, aiohttp_session=session)
 
 
 class _NoDifferences(kopf.DiffBaseStorage):
@@ -138,6 +156,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True  # with peering, two operators of one priority pause each other
     settings.scanning.disabled = True  # needs no right to watch namespaces and definitions
     settings.posting.enabled = False  # this operator writes its own Events
+    settings.watching.chunk_size = metadata.PAGE
     # kopf would kill the process some time after watching was broken off.
     settings.process.ultimate_exiting_timeout = None
     settings.persistence.diffbase_storage = _NoDifferences()

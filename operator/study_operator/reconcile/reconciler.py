@@ -18,6 +18,7 @@ from study_operator import metrics
 from study_operator.kube.client import Cluster, owner_uid
 from study_operator.manifests.job import Reporting
 from study_operator.model import pending_pods
+from study_operator.model.intake import Unreadable
 from study_operator.model.job_state import JobState, job_state
 from study_operator.model.observed import Observed, Stuck
 from study_operator.model.plan import plan
@@ -109,6 +110,7 @@ class Reconciler:
         self._keys: dict[int, StudyKey] = {}
         self._reported: dict[StudyKey, float] = {}
         self._database_full: str | None = None
+        self._unread: dict[StudyKey, tuple[str, int]] = {}  # UID and generation of those whose status says so
 
     def status_interval(self) -> float:
         """Return the shortest time between two reconciliations that only update counts in the status, in seconds."""
@@ -140,6 +142,7 @@ class Reconciler:
             self._keys.pop(live.trials.study_id, None)
             self._trials.forget(live.trials.study_id)
         self._reported.pop(key, None)
+        self._unread.pop(key, None)
         self._follower.forget(key)
         self._publisher.forget(key)
 
@@ -161,12 +164,15 @@ class Reconciler:
         Raises:
             ApiError: the API server did not answer as it must; reconcile again.
         """
-        manifest = await self._cluster.get_study(*key)
+        try:
+            manifest = await self._cluster.get_study(*key)
+        except Unreadable as trouble:
+            return await self._refuse_unread(key, trouble)
         if manifest is None or "deletionTimestamp" in manifest["metadata"]:
             return await self._end_deleted(key)
         result = ReconcileResult()
         try:
-            study = parse(manifest)
+            study = _parsed(manifest)
         except Refused as refusal:
             await self._publish(manifest, None, result, Situation(refused(refusal.reason, refusal.message)))
             return result
@@ -193,12 +199,15 @@ class Reconciler:
         Raises:
             ApiError: the API server did not answer as it must.
         """
-        manifest = await self._cluster.get_study(*key)
+        try:
+            manifest = await self._cluster.get_study(*key)
+        except Unreadable:
+            return  # that its status says, as soon as the database answers
         if manifest is None:
             return
         study: Study | None
         try:
-            study = parse(manifest)
+            study = _parsed(manifest)
             if accepted_before(manifest):
                 condition = accepted()
             else:
@@ -375,6 +384,24 @@ class Reconciler:
     ) -> None:
         result.sooner(await self._publisher.publish(manifest, study, situation, self._now(), failures))
 
+    async def _refuse_unread(self, key: StudyKey, trouble: Unreadable) -> ReconcileResult:
+        """Say in the status of a Study that it is not taken in, once for each generation. Nothing of it is held.
+
+        Trials that it has started before go on, and are looked at when it can be read again.
+        """
+        found = await self._cluster.identify_study(*key)
+        if found is None or found.deleting:
+            return await self._end_deleted(key)
+        if self._unread.get(key) == (found.uid, found.generation):
+            return ReconcileResult()
+        self.forget(key)
+        log.warning("the Study is not taken in: %s", trouble)
+        result = ReconcileResult()
+        await self._publish(found.manifest(), None, result, Situation(refused(trouble.reason, trouble.message)))
+        if result.again is None:
+            self._unread[key] = found.uid, found.generation
+        return result
+
     async def _end_deleted(self, key: StudyKey) -> ReconcileResult:
         """End the rows of a deleted Study. Nothing waits for this: the next sweep does what this misses."""
         self.forget(key)
@@ -384,6 +411,22 @@ class Reconciler:
             log.warning("what the deleted Study left is removed by a later sweep: %s", error)
             return ReconcileResult()
         return ReconcileResult(gone=True)
+
+
+def _parsed(manifest: Manifest) -> Study:
+    """Read a Study.
+
+    Raises:
+        Refused: it cannot be run as it is written; or it cannot be read, which the schema should have prevented.
+    """
+    try:
+        return parse(manifest)
+    except Refused:
+        raise
+    except Exception as error:
+        log.exception("the Study cannot be read")
+        words = f"the operator cannot read the Study: {type(error).__name__}: {error}"
+        raise Refused("Unreadable", words) from None
 
 
 def _end_before(manifest: Manifest) -> str | None:
