@@ -36,17 +36,25 @@ _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, _LASTING_SECONDS = 2.0, 8.0, 30.0
 log = logging.getLogger(__name__)
 
 
-async def watch_studies(noticed: Callable[[StudyKey], None], namespaces: Collection[str]) -> None:
+async def watch_studies(
+    noticed: Callable[[StudyKey], None], exists: Callable[[StudyKey, str, str], None], namespaces: Collection[str]
+) -> None:
     """Watch Studies until cancelled.
 
     Args:
         noticed: called in the caller's event loop with the Study that an event is about.
+        exists: called before it, if the Study exists, with its creationTimestamp and UID.
         namespaces: those to watch; empty for all.
     """
     loop, kopfs = asyncio.get_running_loop(), asyncio.new_event_loop()
     kopfs.set_exception_handler(lambda _, context: log.debug("%s", context))  # of tasks that kopf has lost sight of
 
-    registry = _registry(lambda key: loop.call_soon_threadsafe(noticed, key))
+    def tell(key: StudyKey, created: str | None, uid: str) -> None:
+        if created is not None:
+            loop.call_soon_threadsafe(exists, key, created, uid)
+        loop.call_soon_threadsafe(noticed, key)
+
+    registry = _registry(tell)
     watching = kopfs.create_task(_watch(registry, namespaces))
 
     def work() -> None:
@@ -96,8 +104,8 @@ async def _watch(registry: kopf.OperatorRegistry, namespaces: Collection[str]) -
         await asyncio.sleep(delay)
 
 
-def _registry(noticed: Callable[[StudyKey], object]) -> kopf.OperatorRegistry:
-    """Return the handlers that kopf is to call."""
+def _registry(tell: Callable[[StudyKey, str | None, str], object]) -> kopf.OperatorRegistry:
+    """Return the handlers that kopf is to call. They tell of a Study, when it was created, and its UID."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -118,7 +126,7 @@ def _registry(noticed: Callable[[StudyKey], object]) -> kopf.OperatorRegistry:
             return  # the operator's own write of the status
         else:
             seen[key] = version
-        noticed(key)
+        tell(key, None if type == "DELETED" else meta["creationTimestamp"], meta["uid"])
 
     return registry
 

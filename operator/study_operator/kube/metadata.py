@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 CONTENT_TYPE = "application/vnd.kubernetes.protobuf"
@@ -41,7 +42,7 @@ class Identity(NamedTuple):
         uid: tells it from other objects of that name.
         generation: counts the edits of its spec.
         version: its resourceVersion.
-        created: when, in seconds since 1970.
+        created: when, as JSON has it: 2026-11-29T15:06:00Z.
         deleting: whether it is being deleted.
     """
 
@@ -50,7 +51,7 @@ class Identity(NamedTuple):
     uid: str
     generation: int
     version: str
-    created: int
+    created: str
     deleting: bool
 
     def manifest(self) -> dict[str, Any]:
@@ -61,6 +62,7 @@ class Identity(NamedTuple):
             "uid": self.uid,
             "generation": self.generation,
             "resourceVersion": self.version,
+            "creationTimestamp": self.created,
         }
         # When it was deleted matters to nobody.
         return {"metadata": meta | ({"deletionTimestamp": "1970-01-01T00:00:00Z"} if self.deleting else {})}
@@ -150,7 +152,7 @@ def _identity(value: Any) -> Identity:
         _text(meta.get(_UID)),
         int(meta.get(_GENERATION, 0)),
         _text(meta.get(_VERSION)),
-        int(_some(_bytes(meta.get(_CREATED)), _SECONDS).get(_SECONDS, 0)),
+        _time(_some(_bytes(meta.get(_CREATED)), _SECONDS).get(_SECONDS, 0)),
         _DELETED in meta,
     )
 
@@ -217,6 +219,13 @@ def _bytes(value: Any) -> memoryview:
     if not isinstance(value, memoryview):
         raise ValueError("a number where a message was expected")
     return value
+
+
+def _time(seconds: Any) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (TypeError, OverflowError, OSError) as error:
+        raise ValueError(f"no time: {error}") from None
 
 
 def _text(value: Any) -> str:

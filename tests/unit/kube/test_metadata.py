@@ -53,8 +53,8 @@ def test_a_page_of_a_list():
     listed = message(_1=message(_1="", _2="77", _3="more"), _2=study("a", **LABELS_AND_MANAGED_FIELDS))
     page = metadata.page(envelope(listed + message(_2=study("b", _9=message(_1=1_700_000_001)))))
     assert page.items == [
-        Identity("team", "a", "uid-a", 300, "12", 1_700_000_000, False),
-        Identity("team", "b", "uid-b", 300, "12", 1_700_000_000, True),
+        Identity("team", "a", "uid-a", 300, "12", "2023-11-14T22:13:20Z", False),
+        Identity("team", "b", "uid-b", 300, "12", "2023-11-14T22:13:20Z", True),
     ]
     assert (page.version, page.rest) == ("77", "more")
 
@@ -67,6 +67,7 @@ def test_one_object():
             "uid": "uid-a",
             "generation": 300,
             "resourceVersion": "12",
+            "creationTimestamp": "2023-11-14T22:13:20Z",
         }
     }
 
