@@ -41,7 +41,7 @@ END $$;
 
 -- Four of Optuna's tables need no trigger. Values of objectives are stored together with a change of the trial's state. Reports come
 -- from pods, up to a thousand a second: the operator reads those of its own trials by their ids, and those of a notebook's trials
--- when the trials end. User attributes it does not read. Version 3 of the schema had triggers on them.
+-- when the trials end. User attributes it does not read; version 0.2.0 had triggers on them.
 DO $$
 DECLARE
     watched record;
