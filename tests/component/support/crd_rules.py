@@ -473,21 +473,6 @@ RULES: dict[str, tuple[Change, Change, str]] = {
         '"Wilcoxon"',
     ),
     "pruner-name-required": (spec(pruner=MEDIAN), spec(pruner={}), "spec.pruner.name: Required value"),
-    "sampler-options-length": (
-        spec(sampler={"name": "TPE", "options": {"o" * 63: 1}}),
-        spec(sampler={"name": "TPE", "options": {"o" * 64: 1}}),
-        "an option's name has at most 63 characters: write one of the sampler's own",
-    ),
-    "pruner-options-length": (
-        spec(pruner={**MEDIAN, "options": {"o" * 63: 1}}),
-        spec(pruner={**MEDIAN, "options": {"o" * 64: 1}}),
-        "an option's name has at most 63 characters: write one of the pruner's own",
-    ),
-    "convergence-options-length": (
-        convergence(options={"o" * 63: 1}),
-        convergence(options={"o" * 64: 1}),
-        "an option's name has at most 63 characters: write one of the evaluator's own",
-    ),
     "pruner-options": (
         spec(pruner={**MEDIAN, "options": {"n_warmup_steps": 3}}),
         spec(pruner={**MEDIAN, "options": {f"o{i}": 1 for i in range(33)}}),
