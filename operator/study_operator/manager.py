@@ -156,7 +156,7 @@ class Manager:
             guard(settings, self._cluster_id, self.replicas.leads, self._tell_of_database),
             listen(self._database, self._listener, controller.trial_reported, controller.queue_served),
             self._namespaces.watch(controller.namespaces_changed),
-            watch_studies(controller.study_seen, settings.watch_namespaces),
+            watch_studies(controller.study_seen, controller.study_exists, settings.watch_namespaces),
             watch_jobs(
                 self._cluster.configuration,
                 controller.job_ended,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Counted
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
@@ -114,6 +114,39 @@ REFUSED_STUDIES = RefusedStudies()
 REGISTRY.register(REFUSED_STUDIES)
 REFUSED_CALLS = RefusedCalls()
 REGISTRY.register(REFUSED_CALLS)
+
+
+class StudySizes(Collector):
+    """What studies take in the database.
+
+    Attributes:
+        taken: trials, reports and bytes, by namespace and name of the study; empty until the database has been asked.
+    """
+
+    def __init__(self) -> None:
+        self.taken: Mapping[tuple[str, str], tuple[int, int, int]] = {}
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield one metric for each."""
+        names = ["namespace", "study"]
+        families = (
+            GaugeMetricFamily("study_operator_study_rows", "Trials of a study in the database.", labels=names),
+            GaugeMetricFamily("study_operator_study_reports", "Reports of a study's trials.", labels=names),
+            GaugeMetricFamily(
+                "study_operator_study_bytes",
+                "About how many bytes the reports and user attributes of a study's trials take.",
+                labels=names,
+            ),
+        )
+        for study, counts in self.taken.items():
+            for family, count in zip(families, counts, strict=True):
+                family.add_metric(study, count)
+        yield from families
+
+
+STUDY_SIZES = StudySizes()
+REGISTRY.register(STUDY_SIZES)
+
 try:
     BUILD.labels(version("study-operator")).set(1)
 except PackageNotFoundError:  # run from a checkout that is not installed

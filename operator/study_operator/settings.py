@@ -17,6 +17,23 @@ _SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How much this installation takes in. Beyond a limit a Study waits, or a pod's call is refused, in words.
+
+    Attributes:
+        studies_per_namespace: how many Studies of a namespace are served, the oldest ones.
+        trials_per_study: how many trials a study may have, whatever its maxTrials.
+        reports_per_trial: how many intermediate values a trial may report.
+        bytes_per_study: what the reports and user attributes of a study's trials may take in the database.
+    """
+
+    studies_per_namespace: int = 1_000
+    trials_per_study: int = 200_000
+    reports_per_trial: int = 1_000_000
+    bytes_per_study: int = 2_000_000_000
+
+
 class SettingsError(Exception):
     """A setting is missing or cannot be used. The message names the variable and says what to write."""
 
@@ -49,6 +66,7 @@ class Settings:
         trial_image: the image of the sidecar that reads metrics from files; None if there is none.
         service: namespace and name of the Service that selects the replicas of this operator; None if there is none.
         pod: namespace, name and UID of the operator's own pod, for Events on it; None if it runs in none.
+        limits: how much is taken in.
     """
 
     dsn: str = field(repr=False)
@@ -73,6 +91,7 @@ class Settings:
     trial_image: str | None
     service: tuple[str, str] | None
     pod: tuple[str, str, str] | None
+    limits: Limits = field(default_factory=Limits)
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -118,6 +137,7 @@ class Settings:
             trial_image=env.get("TRIAL_IMAGE") or None,
             service=_service(env),
             pod=_pod(env),
+            limits=_limits(env),
         )
 
     def url_of(self, user: str, password: str) -> str:
@@ -223,6 +243,16 @@ def _namespace_selector(env: Mapping[str, str]) -> str:
     if selector and _names(env, "WATCH_NAMESPACES"):
         raise SettingsError("WATCH_NAMESPACES and WATCH_NAMESPACE_SELECTOR are both set; write names or labels")
     return selector
+
+
+def _limits(env: Mapping[str, str]) -> Limits:
+    default = Limits()
+    return Limits(
+        studies_per_namespace=_integer(env, "STUDIES_PER_NAMESPACE", default.studies_per_namespace),
+        trials_per_study=_integer(env, "TRIALS_PER_STUDY", default.trials_per_study),
+        reports_per_trial=_integer(env, "REPORTS_PER_TRIAL", default.reports_per_trial, highest=2**31),
+        bytes_per_study=_integer(env, "BYTES_PER_STUDY", default.bytes_per_study, lowest=1_000_000, highest=2**53),
+    )
 
 
 def _classes(env: Mapping[str, str]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from study_operator.model.trial import Failure, FailureClass, TrialRow, TrialSta
 from study_operator.storage.database import Database
 from study_operator.storage.refused_calls import refusals
 
-NONE = {"WrongKey": 0, "NotRunning": 0, "BadArgument": 0, "SeveralObjectives": 0, "Repeated": 0}
+NONE = {"WrongKey": 0, "NotRunning": 0, "BadArgument": 0, "SeveralObjectives": 0, "Repeated": 0, "LimitReached": 0}
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg2.extensions import parse_dsn
 
-from study_operator.settings import TRIAL_CA_DIRECTORY, Settings, SettingsError
+from study_operator.settings import TRIAL_CA_DIRECTORY, Limits, Settings, SettingsError
 
 SEED = "0123456789abcdef0123456789abcdef"
 REQUIRED = {
@@ -100,6 +100,10 @@ def test_what_is_required_is_enough():
         ("HTTP_PORT", "0", "http_port", 0),
         ("HTTP_PORT", "65535", "http_port", 65535),
         ("OPERATOR_SERVICE", "system/operator", "service", ("system", "operator")),
+        ("STUDIES_PER_NAMESPACE", "3", "limits", Limits(studies_per_namespace=3)),
+        ("TRIALS_PER_STUDY", "3", "limits", Limits(trials_per_study=3)),
+        ("REPORTS_PER_TRIAL", "3", "limits", Limits(reports_per_trial=3)),
+        ("BYTES_PER_STUDY", "1000000", "limits", Limits(bytes_per_study=1_000_000)),
     ],
 )
 def test_every_setting_can_be_changed(variable, text, field, value):

@@ -22,6 +22,7 @@ docs/training-script.md is the guide.
 from study_trial._errors import (
     InactiveParameterError,
     InvalidValueError,
+    LimitReachedError,
     RefusedError,
     SearchSpaceError,
     SetupError,
@@ -41,6 +42,7 @@ from study_trial._trial import Trial, checkpoint_dir, current, run
 __all__ = [
     "InactiveParameterError",
     "InvalidValueError",
+    "LimitReachedError",
     "Params",
     "RefusedError",
     "SearchSpaceError",

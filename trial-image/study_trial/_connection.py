@@ -12,7 +12,14 @@ from urllib.parse import quote
 import psycopg2
 from psycopg2 import extensions
 
-from study_trial._errors import RefusedError, SetupError, SeveralObjectivesError, TrialFinishedError, WrongKeyError
+from study_trial._errors import (
+    LimitReachedError,
+    RefusedError,
+    SetupError,
+    SeveralObjectivesError,
+    TrialFinishedError,
+    WrongKeyError,
+)
 from study_trial._messages import Writer
 
 # Thousands of pods share one PostgreSQL, so a pod keeps its login only if it calls more often than this. If the pod
@@ -168,6 +175,8 @@ class Connection:
             )
         if code == "SO004":
             return SeveralObjectivesError(f"{call.what} was refused: {message}")
+        if code == "SO006":
+            return LimitReachedError(f"{call.what} was refused: {message}")
         passing = isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
         if passing or code[:2] in _PASSING_CLASSES or code in _PASSING:
             return UnavailableError(f"{self._address}: {message or type(error).__name__}")

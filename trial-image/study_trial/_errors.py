@@ -50,6 +50,10 @@ class TrialFinishedError(RefusedError):
     """The trial has ended already, so nothing more can be stored for it (SQLSTATE SO002)."""
 
 
+class LimitReachedError(RefusedError):
+    """The trial or its study has stored as much as it may (SQLSTATE SO006). The message says of what."""
+
+
 class SeveralObjectivesError(RefusedError, NotImplementedError):
     """The call is for studies of one objective, and this study has several (SQLSTATE SO004).
 

@@ -211,6 +211,16 @@ Of objects that are not the chart's, only the version goes in: a hash of a short
 - name: SAMPLER_CLASSES
   value: {{ join "," . | quote }}
 {{- end }}
+{{- with .Values.limits }}
+- name: STUDIES_PER_NAMESPACE
+  value: {{ .studiesPerNamespace | int64 | quote }}
+- name: TRIALS_PER_STUDY
+  value: {{ .trialsPerStudy | int64 | quote }}
+- name: REPORTS_PER_TRIAL
+  value: {{ .reportsPerTrial | int64 | quote }}
+- name: BYTES_PER_STUDY
+  value: {{ .bytesPerStudy | int64 | quote }}
+{{- end }}
 - name: TRIAL_IMAGE
   value: {{ include "study-operator.image" (dict "root" . "image" .Values.trialImage) | quote }}
 - name: OPERATOR_SERVICE

@@ -175,6 +175,10 @@ class Controller:
         if self._replicas.serves(key) or self.outage.words() is not None:
             self._queue.add(key)
 
+    def study_exists(self, key: StudyKey, created: str, uid: str) -> None:
+        """Note that a Study exists, also one that another replica serves: Studies of a namespace are counted."""
+        self._reconciler.intake.note(key, created, uid)
+
     def job_ended(self, key: StudyKey) -> None:
         """Queue a study because one of its Jobs has ended or was deleted."""
         if self._replicas.serves(key):
@@ -252,6 +256,9 @@ class Controller:
             except (ApiError, StorageUnavailable, StorageError) as error:
                 log.warning("could not look for lost events and deleted Studies, trying again soon: %s", error)
                 delay = min(delay, SWEEP_AGAIN_SECONDS)
+            except Exception:  # whatever one object has caused must not end the operator of all the others
+                log.exception("could not look for lost events and deleted Studies, trying again soon")
+                delay = min(delay, SWEEP_AGAIN_SECONDS)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._sweep_now.wait(), delay)
 
@@ -267,6 +274,7 @@ class Controller:
         uids = {uid for _, uid in present}
         left = {StudyKey(study.namespace, study.name) for study in stored if study.uid not in uids}
         there = {key for key, _ in present} | left
+        self._reconciler.intake.keep({key for key, _ in present}, heard_of)
         self._replicas.forget({key: notice for key, notice in heard_of.items() if key not in there})
         for key in heard_of.keys() - there:
             if not self._namespaces.serves(key.namespace):  # it exists, and is not to be served any more
@@ -287,9 +295,12 @@ class Controller:
 
     async def _present(self) -> list[tuple[StudyKey, str]]:
         """Return key and UID of every Study in the namespaces that are served."""
-        return [
-            (StudyKey(manifest["metadata"]["namespace"], manifest["metadata"]["name"]), manifest["metadata"]["uid"])
-            for namespace in self._settings.watch_namespaces or (None,)
-            for manifest in await self._cluster.list_studies(namespace)
-            if self._namespaces.serves(manifest["metadata"]["namespace"])
-        ]
+        found = []
+        for namespace in self._settings.watch_namespaces or (None,):
+            for study in await self._cluster.list_studies(namespace):
+                if not self._namespaces.serves(study.namespace):
+                    continue
+                key = StudyKey(study.namespace, study.name)
+                self._reconciler.intake.note(key, study.created, study.uid)
+                found.append((key, study.uid))
+        return found

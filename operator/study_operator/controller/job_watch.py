@@ -64,6 +64,9 @@ async def _watch(
         try:
             async for event in _events(api, path, version):
                 waits = delays(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
+                if event is None:
+                    missed()
+                    continue
                 job = event["object"]
                 version = job["metadata"]["resourceVersion"]
                 if event["type"] == "BOOKMARK":
@@ -83,8 +86,10 @@ async def _watch(
         await asyncio.sleep(next(waits))
 
 
-async def _events(api: client.ApiClient, path: str, version: str) -> AsyncIterator[decoding.JobEvent]:
+async def _events(api: client.ApiClient, path: str, version: str) -> AsyncIterator[decoding.JobEvent | None]:
     """Yield the events of trials' Jobs after a version, until the server ends the answer, as it does from time to time.
+
+    An event that cannot be decoded is None: one Job must not keep those of others from being seen.
 
     Raises:
         ApiError: the server refuses the watch or breaks it off; status 0 if it cannot be reached or falls silent.
@@ -93,7 +98,12 @@ async def _events(api: client.ApiClient, path: str, version: str) -> AsyncIterat
     query = {"watch": "true", "labelSelector": STUDY_LABEL, "allowWatchBookmarks": "true", "resourceVersion": version}
     async with stream(api, path, query, silence=_SILENCE_SECONDS) as answer:
         async for line in lines(answer):
-            event = decoding.job_event(line)
+            try:
+                event = decoding.job_event(line)
+            except (ValueError, RecursionError) as error:
+                log.warning("an event of a Job cannot be read: %s: %s...", error, line[:300].decode("utf-8", "replace"))
+                yield None
+                continue
             if event["type"] == "ERROR":
                 raise ApiError(event["object"].get("code", 0), "", event["object"].get("message", ""))
             yield event

@@ -1,4 +1,4 @@
-"""Watches the logins of trials' pods, and counts the calls that the database refuses them."""
+"""Watches the logins of trials' pods, and counts what pods store and the calls that the database refuses them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from study_operator.settings import Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
 from study_operator.storage.refused_calls import refusals
 from study_operator.storage.reporter import Guard, Healed
+from study_operator.storage.study_sizes import study_sizes
 
 INTERVAL_SECONDS = 5.0
 _SECONDS_PER_LOGIN = 15.0
 # While somebody changes a login again and again, it is looked at so often, until it has been left alone for so long.
 _HURRY_SECONDS, _HURRY_LASTS_SECONDS = 0.5, 60.0
 _SECONDS_PER_DROP = 60.0
+_SECONDS_PER_COUNT = 60.0  # counting reads the index of all trials
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ async def guard(
     executor = ThreadPoolExecutor(1, thread_name_prefix="guard")
     watch, database = Guard(settings, cluster_id), Database(settings.dsn)
     loop, said = asyncio.get_running_loop(), ""
-    look = drop = hurry = float("-inf")  # when to look at the logins again, and until when to hurry
+    look = drop = count = hurry = float("-inf")  # when to look at the logins again, and until when to hurry
     try:
         while True:
             now = time.monotonic()
@@ -47,6 +49,9 @@ async def guard(
                 for _ in await loop.run_in_executor(executor, watch.end_sessions):
                     metrics.SESSIONS_ENDED.inc()
                 metrics.REFUSED_CALLS.counts = await loop.run_in_executor(executor, refusals, database)
+                if now >= count:
+                    count = now + _SECONDS_PER_COUNT
+                    metrics.STUDY_SIZES.taken = await loop.run_in_executor(executor, study_sizes, database, cluster_id)
                 if settings.manage_reporter and leads() and (now >= look or now < hurry):
                     look = now + _SECONDS_PER_LOGIN
                     healed = await loop.run_in_executor(executor, watch.heal)

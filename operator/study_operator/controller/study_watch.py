@@ -1,7 +1,8 @@
 """Watches Studies. The only module that knows kopf: events come in, study keys go out.
 
 kopf watches and does nothing more: handlers of raw events write nothing to the objects and add no finalizers. An event
-says which study to reconcile, never what to do.
+says which study to reconcile, never what to do. What a Study says, kopf never sees: its session has responses that show
+it metadata only (kube/metadata_response.py), so that no Study can break off the watch of the others.
 
 kopf has a thread and an event loop of its own. When kopf ends, for whatever reason, it cancels all tasks of its loop
 that are younger than itself.
@@ -16,10 +17,13 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, cast
 
+import aiohttp
 import kopf
 
 from study_operator import metrics
 from study_operator.backoff import delays
+from study_operator.kube import metadata
+from study_operator.kube.metadata_response import MetadataResponse, ask_for_metadata
 from study_operator.model.study import GROUP, PLURAL, VERSION, StudyKey
 
 if TYPE_CHECKING:
@@ -32,17 +36,25 @@ _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, _LASTING_SECONDS = 2.0, 8.0, 30.0
 log = logging.getLogger(__name__)
 
 
-async def watch_studies(noticed: Callable[[StudyKey], None], namespaces: Collection[str]) -> None:
+async def watch_studies(
+    noticed: Callable[[StudyKey], None], exists: Callable[[StudyKey, str, str], None], namespaces: Collection[str]
+) -> None:
     """Watch Studies until cancelled.
 
     Args:
         noticed: called in the caller's event loop with the Study that an event is about.
+        exists: called before it, if the Study exists, with its creationTimestamp and UID.
         namespaces: those to watch; empty for all.
     """
     loop, kopfs = asyncio.get_running_loop(), asyncio.new_event_loop()
     kopfs.set_exception_handler(lambda _, context: log.debug("%s", context))  # of tasks that kopf has lost sight of
 
-    registry = _registry(lambda key: loop.call_soon_threadsafe(noticed, key))
+    def tell(key: StudyKey, created: str | None, uid: str) -> None:
+        if created is not None:
+            loop.call_soon_threadsafe(exists, key, created, uid)
+        loop.call_soon_threadsafe(noticed, key)
+
+    registry = _registry(tell)
     watching = kopfs.create_task(_watch(registry, namespaces))
 
     def work() -> None:
@@ -92,13 +104,14 @@ async def _watch(registry: kopf.OperatorRegistry, namespaces: Collection[str]) -
         await asyncio.sleep(delay)
 
 
-def _registry(noticed: Callable[[StudyKey], object]) -> kopf.OperatorRegistry:
-    """Return the handlers that kopf is to call."""
+def _registry(tell: Callable[[StudyKey, str | None, str], object]) -> kopf.OperatorRegistry:
+    """Return the handlers that kopf is to call. They tell of a Study, when it was created, and its UID."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
-    async def login(*, settings: kopf.OperatorSettings, **_: object) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
+    async def login(*, settings: kopf.OperatorSettings, **_: object) -> kopf.AiohttpSession | None:
+        found = kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
+        return _session(found) if found is not None else None
 
     seen: dict[StudyKey, tuple[str, int, bool]] = {}
 
@@ -113,9 +126,22 @@ def _registry(noticed: Callable[[StudyKey], object]) -> kopf.OperatorRegistry:
             return  # the operator's own write of the status
         else:
             seen[key] = version
-        noticed(key)
+        tell(key, None if type == "DELETED" else meta["creationTimestamp"], meta["uid"])
 
     return registry
+
+
+def _session(found: kopf.ConnectionInfo) -> kopf.AiohttpSession:
+    """Return a session that kopf closes, and opens anew when the API server refuses its token."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=found.as_ssl_context()),
+        headers=found.as_http_headers(),
+        proxy=found.proxy_url,
+        trust_env=found.trust_env,
+        middlewares=[ask_for_metadata],
+        response_class=MetadataResponse,
+    )
+    return kopf.AiohttpSession(server=found.server, default_namespace=found.default_namespace, aiohttp_session=session)
 
 
 class _NoDifferences(kopf.DiffBaseStorage):
@@ -138,6 +164,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True  # with peering, two operators of one priority pause each other
     settings.scanning.disabled = True  # needs no right to watch namespaces and definitions
     settings.posting.enabled = False  # this operator writes its own Events
+    settings.watching.chunk_size = metadata.PAGE
     # kopf would kill the process some time after watching was broken off.
     settings.process.ultimate_exiting_timeout = None
     settings.persistence.diffbase_storage = _NoDifferences()

@@ -7,9 +7,9 @@ knows objects, label selectors and UIDs of owners; it knows nothing of trials.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -17,12 +17,18 @@ from kubernetes.aio import client, config
 
 from study_operator import fence
 from study_operator.clocks import RemoteClock
-from study_operator.kube import decoding
+from study_operator.kube import decoding, metadata
 from study_operator.model.study import GROUP, PLURAL, VERSION
 from study_operator.texts import one_line
 
 _TIMEOUT_SECONDS = 30.0  # a call that hangs must not hold its study for ever
 _MERGE_PATCH = "application/merge-patch+json"
+# The longest answer that is read, in bytes. An object has two million at most. A list that is longer, because users
+# have labelled large objects as trials', is read in pages, with fewer objects the longer they are.
+_LONGEST_ANSWER, _PAGE = 1 << 26, 256
+
+T = TypeVar("T")
+M = TypeVar("M", decoding.Job, decoding.Pod, decoding.Claim)
 
 
 class ApiError(Exception):
@@ -38,6 +44,13 @@ class ApiError(Exception):
         message = one_line(message)  # it quotes what a tenant has written
         super().__init__(f"{status} {reason}: {message}" if status else message)
         self.status, self.reason, self.message = status, reason, message
+
+
+class AnswerTooLong(ApiError):
+    """The API server's answer is longer than the operator reads."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(0, "AnswerTooLong", f"the answer for {path} has more than {_LONGEST_ANSWER >> 20} MiB")
 
 
 class Cluster:
@@ -102,22 +115,46 @@ class Cluster:
 
     # Studies
 
-    async def list_studies(self, namespace: str | None = None) -> list[dict[str, Any]]:
-        """Return the Studies of a namespace, or of all namespaces.
+    async def list_studies(self, namespace: str | None = None) -> list[metadata.Identity]:
+        """Return which Studies there are in a namespace, or in all namespaces. What they say is not read.
 
         Raises:
             ApiError: the API server refuses the call, does not know Studies (404), or cannot be reached.
         """
-        return (await self._call("GET", _studies(namespace)))["items"]
+        found: list[metadata.Identity] = []
+        query = {"limit": str(metadata.PAGE)}
+        while True:
+            answer = await self._send("GET", _studies(namespace), query, accept=metadata.ACCEPT_LIST)
+            page = _decoded(metadata.page, answer)
+            found += page.items
+            if not page.rest:
+                return found
+            query["continue"] = page.rest
 
     async def get_study(self, namespace: str, name: str) -> dict[str, Any] | None:
         """Return a Study; None if there is none of that name.
 
         Raises:
             ApiError: the API server refuses the call or cannot be reached.
+            Unreadable: the Study has too much in it, or is nested too deeply. `identify_study` still tells which it is.
         """
+        path = f"{_studies(namespace)}/{quote(name)}"
         try:
-            return await self._call("GET", f"{_studies(namespace)}/{quote(name)}")
+            return decoding.study(await self._send("GET", path))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def identify_study(self, namespace: str, name: str) -> metadata.Identity | None:
+        """Return which Study has a name, whatever it says; None if there is none of that name.
+
+        Raises:
+            ApiError: the API server refuses the call or cannot be reached.
+        """
+        path = f"{_studies(namespace)}/{quote(name)}"
+        try:
+            return _decoded(metadata.identity, await self._send("GET", path, accept=metadata.ACCEPT))
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -140,7 +177,7 @@ class Cluster:
         meta = manifest["metadata"]
         body = {"metadata": {key: meta[key] for key in ("uid", "resourceVersion")}, "status": status}
         path = f"{_studies(meta['namespace'])}/{quote(meta['name'])}/status"
-        await self._call_text("PATCH", path, body=body, content=_MERGE_PATCH)
+        await self._send("PATCH", path, body=body, content=_MERGE_PATCH)
 
     # Jobs
 
@@ -154,8 +191,7 @@ class Cluster:
         Raises:
             ApiError: the API server refuses the call or cannot be reached.
         """
-        text = await self._call_text("GET", _jobs(namespace), {"labelSelector": selector})
-        return [job for job in decoding.jobs(text) if owner_uid(job) == owner]
+        return await self._list(_jobs(namespace), {"labelSelector": selector}, decoding.jobs, owner)
 
     async def get_job(self, namespace: str, name: str) -> decoding.Job | None:
         """Return a Job; None if there is none of that name.
@@ -164,7 +200,7 @@ class Cluster:
             ApiError: the API server refuses the call or cannot be reached.
         """
         try:
-            return decoding.job(await self._call_text("GET", f"{_jobs(namespace)}/{quote(name)}"))
+            return _decoded(decoding.job, await self._send("GET", f"{_jobs(namespace)}/{quote(name)}"))
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -186,7 +222,8 @@ class Cluster:
         query = {"fieldManager": "study-operator"}
         if dry_run:
             query |= {"dryRun": "All", "fieldValidation": "Strict"}
-        return decoding.job(await self._call_text("POST", _jobs(manifest["metadata"]["namespace"]), query, manifest))
+        path = _jobs(manifest["metadata"]["namespace"])
+        return _decoded(decoding.job, await self._send("POST", path, query, manifest))
 
     async def delete_job(self, namespace: str, name: str, uid: str, waiting: bool = True) -> None:
         """Delete a Job and its pods. A Job that is gone, or that is another one of that name, is no error.
@@ -205,7 +242,7 @@ class Cluster:
 
     async def list_pods(
         self, namespace: str, selector: str, owner: str | None = None, pending: bool = False, limit: int = 20
-    ) -> list[dict[str, Any]]:
+    ) -> list[decoding.Pod]:
         """Return pods.
 
         Args:
@@ -220,8 +257,8 @@ class Cluster:
         query = {"labelSelector": selector, "limit": str(limit)}
         if pending:
             query["fieldSelector"] = "status.phase=Pending"
-        found = await self._call("GET", _core(namespace, "pods"), query)
-        return [pod for pod in found["items"] if owner is None or owner_uid(pod) == owner]
+        found = _decoded(decoding.pods, await self._send("GET", _core(namespace, "pods"), query))
+        return [pod for pod in found.items if owner is None or owner_uid(pod) == owner]
 
     async def delete_pods(self, namespace: str, selector: str, owner: str, grace_seconds: int) -> None:
         """Delete pods within a time, whatever their own terminationGracePeriodSeconds is.
@@ -237,20 +274,18 @@ class Cluster:
             ApiError: the API server refuses a call or cannot be reached.
             NotHeld: by the fence.
         """
-        found = await self._call("GET", _core(namespace, "pods"), {"labelSelector": selector})
-        for pod in found["items"]:
-            if owner_uid(pod) == owner:
-                body = {"gracePeriodSeconds": grace_seconds, "preconditions": {"uid": pod["metadata"]["uid"]}}
-                await self._delete(_core(namespace, "pods"), pod["metadata"]["name"], body)
+        for pod in await self._list(_core(namespace, "pods"), {"labelSelector": selector}, decoding.pods, owner):
+            body = {"gracePeriodSeconds": grace_seconds, "preconditions": {"uid": pod["metadata"]["uid"]}}
+            await self._delete(_core(namespace, "pods"), pod["metadata"]["name"], body)
 
     async def last_log_line(self, namespace: str, pod: str, container: str) -> str:
         """Return the last line of a container's log; empty if there is none, or if it cannot be read."""
         query = {"container": container, "tailLines": "1", "limitBytes": "2048"}
         try:
-            text = await self._call_text("GET", f"{_core(namespace, 'pods')}/{quote(pod)}/log", query)
+            text = await self._send("GET", f"{_core(namespace, 'pods')}/{quote(pod)}/log", query)
         except ApiError:
             return ""
-        return one_line(" ".join(text.split()))
+        return one_line(" ".join(text.decode("utf-8", "replace").split()))
 
     # Other objects
 
@@ -263,11 +298,11 @@ class Cluster:
         """
         await self._create("secrets", manifest)
 
-    async def create_service(self, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    async def create_service(self, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Create a Service.
 
         Returns:
-            The Service of that name that existed before, and is left as it is; None if none existed.
+            The metadata of the Service of that name that existed before, and is left as it is; None if none existed.
 
         Raises:
             ApiError: the API server refuses the Service or cannot be reached; or the Service of that name was deleted
@@ -277,7 +312,8 @@ class Cluster:
         if await self._create("services", manifest):
             return None
         meta = manifest["metadata"]
-        return await self._call("GET", f"{_core(meta['namespace'], 'services')}/{quote(meta['name'])}")
+        path = f"{_core(meta['namespace'], 'services')}/{quote(meta['name'])}"
+        return _decoded(decoding.claim, await self._send("GET", path))
 
     async def create_claim(self, manifest: Mapping[str, Any]) -> bool:
         """Create a PersistentVolumeClaim; return False if one of that name exists.
@@ -298,8 +334,8 @@ class Cluster:
         query = {"dryRun": "All", "fieldValidation": "Strict"}
         await self._create("persistentvolumeclaims", manifest, query)
 
-    async def list_claims(self, namespace: str, selector: str, owner: str) -> list[dict[str, Any]]:
-        """Return claims, also claims that are being deleted.
+    async def list_claims(self, namespace: str, selector: str, owner: str) -> Sequence[Mapping[str, Any]]:
+        """Return the metadata of claims, also of claims that are being deleted.
 
         Args:
             selector: of labels.
@@ -308,8 +344,8 @@ class Cluster:
         Raises:
             ApiError: the API server refuses the call or cannot be reached.
         """
-        found = await self._call("GET", _core(namespace, "persistentvolumeclaims"), {"labelSelector": selector})
-        return [claim for claim in found["items"] if owner_uid(claim) == owner]
+        path = _core(namespace, "persistentvolumeclaims")
+        return await self._list(path, {"labelSelector": selector}, decoding.claims, owner)
 
     async def delete_claim(self, namespace: str, name: str, uid: str) -> None:
         """Delete a claim. Its StorageClass says what becomes of its content, once no pod uses it any more.
@@ -344,7 +380,7 @@ class Cluster:
     async def _create(self, plural: str, manifest: Mapping[str, Any], query: Mapping[str, str] | None = None) -> bool:
         """Create an object of the core API; return False if one of that name exists."""
         try:
-            await self._call_text("POST", _core(manifest["metadata"]["namespace"], plural), query, manifest)
+            await self._send("POST", _core(manifest["metadata"]["namespace"], plural), query, manifest)
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 return False
@@ -358,10 +394,34 @@ class Cluster:
             but: the statuses that are no error.
         """
         try:
-            await self._call_text("DELETE", f"{path}/{quote(name)}", body=body)
+            await self._send("DELETE", f"{path}/{quote(name)}", body=body)
         except ApiError as error:
             if error.status not in but:
                 raise
+
+    async def _list(
+        self, path: str, query: Mapping[str, str], decode: Callable[[bytes], decoding.Listed[M]], owner: str
+    ) -> list[M]:
+        """Return the objects of a list that an object controls.
+
+        A list is asked for whole, because the API server answers that from its cache. Only one that is too long for
+        that is read in pages.
+        """
+        found: list[M] = []
+        paged, limit = {**query}, 0
+        while True:
+            try:
+                page = _decoded(decode, await self._send("GET", path, paged))
+            except AnswerTooLong:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 4) if limit else _PAGE
+                paged["limit"] = str(limit)
+                continue
+            found += [item for item in page.items if owner_uid(item) == owner]
+            if not (rest := page.metadata.get("continue")):
+                return found
+            paged["continue"] = rest
 
     async def _call(
         self,
@@ -371,35 +431,68 @@ class Cluster:
         body: Mapping[str, Any] | None = None,
         content: str = "application/json",
     ) -> dict[str, Any]:
-        return json.loads(await self._call_text(method, path, query, body, content))
+        return _decoded(json.loads, await self._send(method, path, query, body, content))
 
-    async def _call_text(
+    async def _send(
         self,
         method: str,
         path: str,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         content: str = "application/json",
-    ) -> str:
+        accept: str = "application/json",
+    ) -> bytes:
         if method != "GET":
             fence.check()
         # Not compressed, because that would cost the API server more than the network gains.
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": content}
+        headers = {"Accept": accept, "Accept-Encoding": "identity", "Content-Type": content}
         try:
             _, url, headers, _, _ = await self._client.param_serialize(
                 method, path, header_params=headers, auth_settings=["BearerToken"]
             )
             if query:
                 url = f"{url}?{urlencode(query)}"
-            response = await self._client.call_api(method, url, headers, body, _request_timeout=_TIMEOUT_SECONDS)
-            text = (await response.read()).decode("utf-8", "replace")
+            answer = await self._client.call_api(method, url, headers, body, _request_timeout=_TIMEOUT_SECONDS)
+            response = answer.response
+            try:
+                text = await _read(response.content, path)
+            except BaseException:
+                response.close()
+                raise
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise unreachable(error) from None
         if date := response.headers.get("Date"):
             self.clock.heard(parsedate_to_datetime(date))
         if response.status >= 300:
-            raise refusal(response.status, text)
+            raise refusal(response.status, text.decode("utf-8", "replace"))
         return text
+
+
+async def _read(answer: aiohttp.StreamReader, path: str) -> bytes:
+    """Read an answer whole.
+
+    Raises:
+        AnswerTooLong: it is longer than the operator reads. Its connection is closed.
+    """
+    pieces, length = [], 0
+    async for piece in answer.iter_any():
+        pieces.append(piece)
+        length += len(piece)
+        if length > _LONGEST_ANSWER:
+            raise AnswerTooLong(path)
+    return b"".join(pieces)
+
+
+def _decoded(decode: Callable[[bytes], T], answer: bytes) -> T:
+    """Decode an answer.
+
+    Raises:
+        ApiError: it cannot be decoded. So it is an error of the study that was asked for, like all others.
+    """
+    try:
+        return decode(answer)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(0, "Unreadable", f"the API server's answer cannot be read: {error}") from None
 
 
 def _studies(namespace: str | None) -> str:
@@ -420,7 +513,7 @@ def refusal(status: int, text: str) -> ApiError:
     try:
         found = json.loads(text)
         return ApiError(status, found.get("reason", ""), found.get("message", text))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return ApiError(status, "", text[:500])
 
 

@@ -21,11 +21,14 @@ from study_operator.model.study import (
     STUDY_LABEL,
     TRIAL_ID_ANNOTATION,
     TRIAL_LABEL,
+    Refused,
     Study,
     owner_reference,
 )
 
 CA_VOLUME = "study-storage-ca"
+# Of the environment of all containers of a pod together, in characters: etcd takes objects of a megabyte and a half.
+LONGEST_ENVIRONMENT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,25 @@ def job_manifest(
         },
         "spec": spec,
     }
+
+
+def check_environment(study: Study, reporting: Reporting, params: Mapping[str, Any]) -> None:
+    """Check that the environment, which every container of a trial has, is not too large, before a Job is built of it.
+
+    Raises:
+        Refused: it is too large.
+    """
+    check_template(study)
+    environment = _environment(study, reporting, 0, 0, params, study.job_name(0))
+    length = sum(len(variable["name"]) + len(variable.get("value") or "") for variable in environment)
+    count = len(list(containers(study.job_template["spec"]["template"]["spec"]))) + 1  # a sidecar may be added
+    if length * count > LONGEST_ENVIRONMENT:
+        raise Refused(
+            "JobTemplateInvalid",
+            f"each of {count} containers would have {length:,} characters of environment, most of them spec.parameters "
+            f"in STUDY_SEARCH_SPACE; all together may have {LONGEST_ENVIRONMENT:,}: use fewer containers, or fewer or "
+            "shorter choices",
+        )
 
 
 def _environment(

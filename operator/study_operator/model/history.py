@@ -23,7 +23,8 @@ class StoredTrial:
         names: the parameters' names, in the order in which they were suggested.
         params: their values in Optuna's internal representation, in the order of `names`.
         distributions: their distributions as Optuna's JSON, in the order of `names`.
-        user_attrs, system_attrs: JSON values by name.
+        user_attrs: the operator's own alone, JSON values by name.
+        system_attrs: JSON values by name.
         reports: values by step.
     """
 
@@ -48,7 +49,8 @@ class StoredStudy:
     Attributes:
         name: in Optuna.
         directions: MINIMIZE or MAXIMIZE, one per objective.
-        system_attrs, user_attrs: JSON values by name.
+        system_attrs: JSON values by name.
+        user_attrs: the operator's own alone, JSON values by name.
     """
 
     name: str

@@ -81,21 +81,20 @@ def job_state(manifest: Mapping[str, Any], gpus: str) -> JobState | None:
         gpus: the name of the resource that is counted as GPUs.
     """
     meta, status = manifest["metadata"], manifest.get("status") or {}
-    number = (meta.get("labels") or {}).get(TRIAL_LABEL, "")
-    trial_id = (meta.get("annotations") or {}).get(TRIAL_ID_ANNOTATION, "")
-    if not (number.isdecimal() and trial_id.isdecimal()):
+    number = _count((meta.get("labels") or {}).get(TRIAL_LABEL))
+    trial_id = _count((meta.get("annotations") or {}).get(TRIAL_ID_ANNOTATION))
+    if number is None or trial_id is None:
         return None
     phase, finished, reason, message = JobPhase.ACTIVE, None, "", ""
     for condition in status.get("conditions") or ():
         if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
             phase, finished = JobPhase(condition["type"]), condition["lastTransitionTime"]
             reason, message = condition.get("reason", ""), condition.get("message", "")
-    generation = (meta.get("annotations") or {}).get(GENERATION_ANNOTATION, "")
     return JobState(
         name=meta["name"],
         uid=meta["uid"],
-        number=int(number),
-        trial_id=int(trial_id),
+        number=number,
+        trial_id=trial_id,
         phase=phase,
         created_at=datetime.fromisoformat(meta["creationTimestamp"]),
         started_at=datetime.fromisoformat(status["startTime"]) if status.get("startTime") else None,
@@ -103,13 +102,23 @@ def job_state(manifest: Mapping[str, Any], gpus: str) -> JobState | None:
         pods=_pods(status),
         ready=status.get("ready") or 0,
         leave=status.get("terminating") or 0,
-        generation=int(generation) if generation.isdecimal() else 0,
+        generation=_count((meta.get("annotations") or {}).get(GENERATION_ANNOTATION)) or 0,
         suspended=bool(manifest["spec"].get("suspend")),
         deleting="deletionTimestamp" in meta,
         gpus=gpus_of(manifest, gpus),
         reason=reason,
         message=message,
     )
+
+
+def _count(text: str | None) -> int | None:
+    """Return a number as the operator writes it; None if this is none, or one that the database cannot hold.
+
+    Users may write anything into labels and annotations, such as 200,000 digits.
+    """
+    if text is None or len(text) > 10 or not (text.isascii() and text.isdecimal()):
+        return None
+    return number if (number := int(text)) < 2**31 else None
 
 
 def gpus_of(job: Mapping[str, Any], resource_name: str) -> int:
@@ -125,6 +134,6 @@ def gpus_of(job: Mapping[str, Any], resource_name: str) -> int:
         for kind in ("limits", "requests"):  # equal if both are given: extended resources are not overcommitted
             if resource_name in (found := resources.get(kind) or {}):
                 number = str(found[resource_name])
-                wanted += int(number) if number.isdecimal() else 0
+                wanted += _count(number) or 0
                 break
     return wanted * (spec.get("parallelism") or 1)

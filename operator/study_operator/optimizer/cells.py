@@ -13,6 +13,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 
 from study_operator.model.distributions import Categorical, Distribution, Float, Int
+from study_operator.model.grid import count, size
 from study_operator.model.search_space import Space
 
 # Stands in a cell for the value of a parameter that is not active.
@@ -32,28 +33,6 @@ def axes(space: Space, most: int = 1_000_000) -> dict[str, list[Any]]:
     if count(space) > most:
         raise ValueError(f"the grid has more than {most:,} cells; write larger steps or fewer choices")
     return {name: _values(distribution) for name, distribution in space.distributions.items()}
-
-
-def count(space: Space) -> int:
-    """Return how many cells there are, without making them.
-
-    Raises:
-        ValueError: when a parameter has infinitely many values.
-    """
-    below: dict[str, int] = {}  # by name, how many combinations the parameter and all parameters below it have
-    for name in reversed(list(space.distributions)):  # children come after their parent in the space
-        deciding = space.deciding(name)
-        below[name] = _size(name, space.distributions[name]) - len(deciding)
-        for value in deciding:
-            cells = 1
-            for child in space.children(name):
-                if value in space.conditions[child].values:
-                    cells *= below[child]
-            below[name] += cells
-    whole = 1
-    for name in space.roots():
-        whole *= below[name]
-    return whole
 
 
 def cells(space: Space) -> list[tuple[Any, ...]]:
@@ -113,7 +92,7 @@ def _values(distribution: Distribution) -> list[Any]:
         return list(distribution.choices)
     if isinstance(distribution, Int):
         return list(range(distribution.low, distribution.high + 1, distribution.step))
-    return [_nth(distribution, n) for n in range(_size("", distribution))]
+    return [_nth(distribution, n) for n in range(size("", distribution))]
 
 
 def _nth(distribution: Float, n: int) -> float:
@@ -128,19 +107,3 @@ def _on_grid(distribution: Distribution, value: Any) -> bool:
         assert distribution.step is not None
         return bool(_nth(distribution, round((value - distribution.low) / distribution.step)) == value)
     return True  # Optuna's storage accepts nothing but a choice, or a whole number of steps
-
-
-def _size(name: str, distribution: Distribution) -> int:
-    """Return how many values a distribution has.
-
-    Raises:
-        ValueError: when it has infinitely many; the message has the parameter's `name`.
-    """
-    if isinstance(distribution, Categorical):
-        return len(distribution.choices)
-    if isinstance(distribution, Int):
-        return (distribution.high - distribution.low) // distribution.step + 1
-    if distribution.step is None:
-        raise ValueError(f"parameter {name!r} has no end of values; give its float a step, or list choices")
-    # high - low is a multiple of step up to rounding, because Optuna has adjusted high.
-    return round((distribution.high - distribution.low) / distribution.step) + 1

@@ -14,9 +14,10 @@ from optuna.samplers._brute_force import _TreeNode
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from study_operator.model.grid import count
 from study_operator.model.initial_trials import WISH_ATTR
 from study_operator.model.search_space import Space
-from study_operator.optimizer.cells import axes, cell_of, cells, count
+from study_operator.optimizer.cells import axes, cell_of, cells
 from study_operator.optimizer.distributions import optuna_distributions
 
 

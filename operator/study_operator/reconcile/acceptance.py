@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from study_operator import optimizer
 from study_operator.kube.client import ApiError, Cluster
-from study_operator.manifests.job import job_manifest
-from study_operator.model import log_lines
+from study_operator.manifests.job import check_environment, job_manifest
+from study_operator.model import log_lines, option_bounds
 from study_operator.model.initial_trials import initial_trials
 from study_operator.model.namespaces import Reserved
 from study_operator.model.search_space import example_params
@@ -16,6 +16,7 @@ from study_operator.model.status import Condition, accepted, refused
 from study_operator.model.study import Refused, StudyKey
 from study_operator.pool import BlockingPool
 from study_operator.reconcile import dependents
+from study_operator.reconcile.intake import Intake
 from study_operator.reconcile.live_study import LiveStudy
 from study_operator.settings import Settings
 
@@ -37,13 +38,20 @@ class Acceptance:
     Args:
         pool: where samplers are built. A plug-in is imported then, and a plug-in may import PyTorch.
         sampler_classes: those that Studies may name.
+        intake: says what there is room for.
         reserved: the namespaces in which Studies are refused.
     """
 
     def __init__(
-        self, cluster: Cluster, pool: BlockingPool, sampler_classes: Collection[str], reserved: Reserved
+        self,
+        cluster: Cluster,
+        pool: BlockingPool,
+        sampler_classes: Collection[str],
+        intake: Intake,
+        reserved: Reserved,
     ) -> None:
-        self._cluster, self._pool, self._sampler_classes, self._reserved = cluster, pool, sampler_classes, reserved
+        self._cluster, self._pool, self._sampler_classes = cluster, pool, sampler_classes
+        self._intake, self._reserved = intake, reserved
 
     async def judge(self, live: LiveStudy, manifest: dict[str, Any]) -> Judgement:
         """Judge a Study. Only the API server can judge the Job template: it is sent there once for each generation, as
@@ -59,7 +67,13 @@ class Acceptance:
         if live.known.accepted_generation == study.generation:
             return Judgement(accepted())  # building a sampler anew takes a second for a grid of a million cells
         try:
+            self._intake.admit(study, accepted_before(manifest))
+        except Refused as refusal:  # there may be room for it in a minute
+            return Judgement(refused(refusal.reason, refusal.message), REFUSED_AGAIN_SECONDS)
+        try:
             self._reserved.check(StudyKey(study.namespace, study.name))
+            option_bounds.check(study)
+            check_environment(study, live.reporting, example_params(study.space))
             await self._pool.run(optimizer.check, study, self._sampler_classes)
             log_lines.build(study)
             initial_trials(study)

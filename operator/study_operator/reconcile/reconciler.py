@@ -18,6 +18,7 @@ from study_operator import metrics
 from study_operator.kube.client import Cluster, owner_uid
 from study_operator.manifests.job import Reporting
 from study_operator.model import pending_pods
+from study_operator.model.intake import Unreadable
 from study_operator.model.job_state import JobState, job_state
 from study_operator.model.observed import Observed, Stuck
 from study_operator.model.plan import plan
@@ -31,6 +32,7 @@ from study_operator.reconcile import dependents
 from study_operator.reconcile.acceptance import REFUSED_AGAIN_SECONDS, Acceptance, accepted_before, reserved
 from study_operator.reconcile.actor import CALLS_AT_ONCE, Actor
 from study_operator.reconcile.deleted_studies import DeletedStudies
+from study_operator.reconcile.intake import Intake
 from study_operator.reconcile.live_study import LiveStudy
 from study_operator.reconcile.publisher import Publisher
 from study_operator.reconcile.study_trials import StudyTrials
@@ -81,6 +83,9 @@ class Reconciler:
         follower: reads the logs of trials that report by what they print.
         now: the time by the database's clock, aware, UTC: that of the times in rows.
         cluster_now: the time by the API server's clock, aware, UTC: that of the times in Jobs and pods.
+
+    Attributes:
+        intake: what there is room for. It is told which Studies there are.
     """
 
     def __init__(
@@ -102,13 +107,15 @@ class Reconciler:
         self._initial_trials = InitialTrials(database, cluster_id)
         self._logins = Logins(database, settings, cluster_id)
         self._deleted = DeletedStudies(self._studies, self._trials, pool, settings.watch_namespaces)
-        self._acceptance = Acceptance(cluster, pool, settings.sampler_classes, reserved(settings))
+        self.intake = Intake(settings.limits.studies_per_namespace)
+        self._acceptance = Acceptance(cluster, pool, settings.sampler_classes, self.intake, reserved(settings))
         self._publisher = Publisher(cluster)
         self._gate = asyncio.Semaphore(CALLS_AT_ONCE)
         self._live: dict[StudyKey, LiveStudy] = {}
         self._keys: dict[int, StudyKey] = {}
         self._reported: dict[StudyKey, float] = {}
         self._database_full: str | None = None
+        self._unread: dict[StudyKey, tuple[str, int]] = {}  # UID and generation of those whose status says so
 
     def status_interval(self) -> float:
         """Return the shortest time between two reconciliations that only update counts in the status, in seconds."""
@@ -140,6 +147,8 @@ class Reconciler:
             self._keys.pop(live.trials.study_id, None)
             self._trials.forget(live.trials.study_id)
         self._reported.pop(key, None)
+        self._unread.pop(key, None)
+        self.intake.forget(key)
         self._follower.forget(key)
         self._publisher.forget(key)
 
@@ -161,29 +170,34 @@ class Reconciler:
         Raises:
             ApiError: the API server did not answer as it must; reconcile again.
         """
-        manifest = await self._cluster.get_study(*key)
+        try:
+            manifest = await self._cluster.get_study(*key)
+        except Unreadable as trouble:
+            return await self._refuse_unread(key, trouble)
         if manifest is None or "deletionTimestamp" in manifest["metadata"]:
             return await self._end_deleted(key)
+        self.intake.note(key, manifest["metadata"].get("creationTimestamp", ""), manifest["metadata"]["uid"])
         result = ReconcileResult()
         try:
-            study = parse(manifest)
+            study = self._parsed(manifest)
         except Refused as refusal:
             await self._publish(manifest, None, result, Situation(refused(refusal.reason, refusal.message)))
             return result
         live = self._live_study(key, study)
         judgement = await self._acceptance.judge(live, manifest)
+        condition = self._with_limit(judgement.condition, manifest)
         result.sooner(judgement.again)
         try:
             if not live.known.predecessors_ended:
                 await self._deleted.end(*key, but=study.uid)
                 live.known.predecessors_ended = True
             await self._give_login(live)
-            await self._serve(key, live, manifest, judgement.condition, noticed, result)
+            await self._serve(key, live, manifest, condition, noticed, result)
         except (StorageUnavailable, StorageError) as error:
             log.warning("the database cannot be used: %s", error)
             live.trials.drop()
             result.failed = True
-            situation = Situation(judgement.condition, storage_down(str(error)))
+            situation = Situation(condition, storage_down(str(error)))
             await self._publish(manifest, study, result, situation)
         return result
 
@@ -193,12 +207,15 @@ class Reconciler:
         Raises:
             ApiError: the API server did not answer as it must.
         """
-        manifest = await self._cluster.get_study(*key)
+        try:
+            manifest = await self._cluster.get_study(*key)
+        except Unreadable:
+            return  # that its status says, as soon as the database answers
         if manifest is None:
             return
         study: Study | None
         try:
-            study = parse(manifest)
+            study = self._parsed(manifest)
             if accepted_before(manifest):
                 condition = accepted()
             else:
@@ -248,6 +265,8 @@ class Reconciler:
             result.sooner(0.0)
         end = outcome(observed)
         observed = await self._keep_time(live, observed, end)
+        if condition.status is not True and not observed.rows.total:
+            self._live.pop(key, None)  # of what is refused nothing is held
         words = None if end or done.troubles else waits
         storage = storage_ready() if self._database_full is None else storage_down(self._database_full)
         situation = Situation(condition, storage, observed, end, words, tuple(done.troubles), live.trials.warm_started)
@@ -336,6 +355,30 @@ class Reconciler:
             live.known.claims_cleared = seen
         return trouble
 
+    def _parsed(self, manifest: Manifest) -> Study:
+        """Read a Study. It may start as many trials as this installation allows for one study.
+
+        Raises:
+            Refused: it cannot be run as it is written; or it cannot be read, which the schema should have prevented.
+        """
+        try:
+            study = parse(manifest)
+        except Refused:
+            raise
+        except Exception as error:
+            log.exception("the Study cannot be read")
+            words = f"the operator cannot read the Study: {type(error).__name__}: {error}"
+            raise Refused("Unreadable", words) from None
+        return replace(study, max_trials=min(study.max_trials, self._settings.limits.trials_per_study))
+
+    def _with_limit(self, condition: Condition, manifest: Manifest) -> Condition:
+        """Say in the condition Accepted that the study may have fewer trials than it asks for."""
+        asked, most = manifest["spec"]["maxTrials"], self._settings.limits.trials_per_study
+        if condition.status is not True or asked <= most:
+            return condition
+        words = f"the Study can be run; of maxTrials {asked}, this installation starts {most} (limits.trialsPerStudy)"
+        return replace(condition, message=words)
+
     def _live_study(self, key: StudyKey, study: Study) -> LiveStudy:
         live = self._live.get(key)
         if live is None or live.study.uid != study.uid:
@@ -375,9 +418,28 @@ class Reconciler:
     ) -> None:
         result.sooner(await self._publisher.publish(manifest, study, situation, self._now(), failures))
 
+    async def _refuse_unread(self, key: StudyKey, trouble: Unreadable) -> ReconcileResult:
+        """Say in the status of a Study that it is not taken in, once for each generation. Nothing of it is held.
+
+        Trials that it has started before go on, and are looked at when it can be read again.
+        """
+        found = await self._cluster.identify_study(*key)
+        if found is None or found.deleting:
+            return await self._end_deleted(key)
+        if self._unread.get(key) == (found.uid, found.generation):
+            return ReconcileResult()
+        self.forget(key)
+        log.warning("the Study is not taken in: %s", trouble)
+        result = ReconcileResult()
+        await self._publish(found.manifest(), None, result, Situation(refused(trouble.reason, trouble.message)))
+        if result.again is None:
+            self._unread[key] = found.uid, found.generation
+        return result
+
     async def _end_deleted(self, key: StudyKey) -> ReconcileResult:
         """End the rows of a deleted Study. Nothing waits for this: the next sweep does what this misses."""
         self.forget(key)
+        self.intake.gone(key)
         try:
             await self._deleted.end(*key, but=None)
         except (StorageUnavailable, StorageError) as error:

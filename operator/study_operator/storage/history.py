@@ -2,6 +2,9 @@
 
 Triggers on Optuna's tables note down what other programs than the operator change (mirror.sql), so that only those
 trials are read again.
+
+User attributes are not read, but for the operator's own: they are the users', up to 64 KiB each, and no sampler and no
+pruner looks at them.
 """
 
 from __future__ import annotations
@@ -58,7 +61,8 @@ _TRIALS = """
                          OR step = highest) chosen GROUP BY 1) r USING (trial_id)
     LEFT JOIN (SELECT trial_id, array_agg(key ORDER BY trial_user_attribute_id) AS keys,
                       array_agg(value_json ORDER BY trial_user_attribute_id) AS vals
-               FROM trial_user_attributes JOIN wanted USING (trial_id) GROUP BY 1) u USING (trial_id)
+               FROM trial_user_attributes JOIN wanted USING (trial_id)
+               WHERE starts_with(key, 'study_operator:') GROUP BY 1) u USING (trial_id)
     LEFT JOIN (SELECT trial_id, array_agg(key ORDER BY trial_system_attribute_id) AS keys,
                       array_agg(value_json ORDER BY trial_system_attribute_id) AS vals
                FROM trial_system_attributes JOIN wanted USING (trial_id) GROUP BY 1) s USING (trial_id)
@@ -68,7 +72,8 @@ _STUDY = """
     SELECT s.study_name,
            ARRAY(SELECT d.direction::text FROM study_directions d WHERE d.study_id = s.study_id ORDER BY d.objective),
            ARRAY(SELECT ARRAY[a.key, a.value_json] FROM study_system_attributes a WHERE a.study_id = s.study_id),
-           ARRAY(SELECT ARRAY[a.key, a.value_json] FROM study_user_attributes a WHERE a.study_id = s.study_id)
+           ARRAY(SELECT ARRAY[a.key, a.value_json] FROM study_user_attributes a
+                 WHERE a.study_id = s.study_id AND starts_with(a.key, 'study_operator:'))
     FROM studies s WHERE s.study_id = %s
 """
 _TAKE = (

@@ -55,6 +55,10 @@ def migrate(settings: Settings, patience: float = 600.0) -> None:
                 _apply_reporting_schema(cursor, grantees)
                 if settings.pooler_user:
                     let_pooler_ask(cursor, settings.pooler_user)
+                cursor.execute(
+                    "UPDATE study_operator.limits SET reports_per_trial = %s, bytes_per_study = %s",
+                    (settings.limits.reports_per_trial, settings.limits.bytes_per_study),
+                )
         except psycopg2.errors.InsufficientPrivilege as error:
             raise StorageError(
                 f"the operator's database login lacks a right: {error.diag.message_primary}. Make it the owner of "

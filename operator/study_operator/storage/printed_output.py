@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from psycopg2.extensions import cursor
 from psycopg2.extras import execute_values
 
 from study_operator.model.log_position import Position
-from study_operator.storage.database import Database
+from study_operator.storage.database import Database, one_row
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ class Output:
                 )
             if cursor.rowcount != 1:
                 return OutputStored.STALE
+            batch = _within_limits(cursor, trial_id, study_id, batch)
             if batch.reports:
                 execute_values(
                     cursor,
@@ -173,6 +174,18 @@ def _running(cursor: cursor, trial_id: int) -> int | None:
     cursor.execute("SELECT study_id, state::text FROM trials WHERE trial_id = %s FOR SHARE", (trial_id,))
     found = cursor.fetchone()
     return found[0] if found is not None and found[1] == "RUNNING" else None
+
+
+def _within_limits(cursor: cursor, trial_id: int, study_id: int, batch: OutputBatch) -> OutputBatch:
+    """Return what of a batch may be stored. Reports beyond a limit count as lines that could not be read."""
+    if not batch.reports:
+        return batch
+    cursor.execute("SELECT study_operator.take_reports(%s, %s, %s)", (trial_id, study_id, len(batch.reports)))
+    (fit,) = one_row(cursor)
+    if left := len(batch.reports) - fit:
+        words = "the trial or its study has reported as much as it may: docs/limits.md"
+        batch = replace(batch, reports=batch.reports[:fit], bad=batch.bad + left, last_bad=words)
+    return batch
 
 
 def _json(values: Mapping[str, float]) -> str:

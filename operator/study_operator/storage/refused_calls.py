@@ -11,6 +11,7 @@ _REASONS = {
     "so003": "BadArgument",
     "so004": "SeveralObjectives",
     "so005": "Repeated",
+    "so006": "LimitReached",
 }
 
 

@@ -14,7 +14,7 @@
 --
 -- `study-operator migrate` runs this file after tables.sql. Every statement can be repeated.
 -- The SQLSTATEs of refusals, each of which is counted: SO001 wrong key, SO002 the trial is not running, SO003 bad argument, SO004 the
--- study has several objectives, SO005 a later message came first.
+-- study has several objectives, SO005 a later message came first, SO006 a limit of the installation is reached.
 
 -- Part 1. Who may call: by_proof() and by_setting() return the trial that the caller may act on, or refuse the call.
 
@@ -135,6 +135,65 @@ BEGIN
     END IF;
 END $$;
 
+-- Adds to what a study takes in the database, and refuses what would be too much.
+CREATE OR REPLACE FUNCTION study_operator.take_bytes(study_id integer, more bigint)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    taken bigint;
+    most constant bigint := (SELECT l.bytes_per_study FROM study_operator.limits l);
+BEGIN
+    INSERT INTO study_operator.study_usage AS u (study_id, bytes) VALUES (take_bytes.study_id, greatest(more, 0))
+    ON CONFLICT ON CONSTRAINT study_usage_pkey DO UPDATE SET bytes = greatest(u.bytes + more, 0)
+    RETURNING u.bytes INTO taken;
+    IF taken > most AND more > 0 THEN
+        PERFORM study_operator.refuse('SO006', format('reports and attributes of this study''s trials take %s bytes, and may take %s'
+            ' (limits.bytesPerStudy): store large texts elsewhere and set their address as the attribute', taken, most));
+    END IF;
+END $$;
+
+-- Counts a report that is about to be stored, and refuses one too many. A report takes some 100 bytes with its index.
+CREATE OR REPLACE FUNCTION study_operator.take_report(caller study_operator.caller)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    taken bigint;
+    most constant bigint := (SELECT l.reports_per_trial FROM study_operator.limits l);
+BEGIN
+    INSERT INTO study_operator.trial_usage AS u (trial_id, study_id, reports) VALUES (caller.trial_id, caller.study_id, 1)
+    ON CONFLICT ON CONSTRAINT trial_usage_pkey DO UPDATE SET reports = u.reports + 1
+    RETURNING u.reports INTO taken;
+    IF taken > most THEN
+        PERFORM study_operator.refuse('SO006', format('trial %s has reported %s intermediate values, as many as a trial may'
+            ' (limits.reportsPerTrial): report less often', caller.trial_id, most));
+    ELSIF taken % 1000 = 0 THEN
+        PERFORM study_operator.take_bytes(caller.study_id, 100000);
+    END IF;
+END $$;
+
+-- The same for reports that the operator has read from a trial's output. Returns how many of them may be stored. Nobody is there to
+-- be refused.
+CREATE OR REPLACE FUNCTION study_operator.take_reports(trial_id integer, study_id integer, more bigint)
+RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    taken bigint := coalesce((SELECT u.reports FROM study_operator.trial_usage u WHERE u.trial_id = take_reports.trial_id), 0);
+    bytes bigint := coalesce((SELECT u.bytes FROM study_operator.study_usage u WHERE u.study_id = take_reports.study_id), 0);
+    most study_operator.limits;
+    fit bigint;
+BEGIN
+    SELECT * INTO most FROM study_operator.limits;
+    fit := CASE WHEN bytes >= most.bytes_per_study THEN 0 ELSE least(more, greatest(most.reports_per_trial - taken, 0)) END;
+    IF fit > 0 THEN
+        INSERT INTO study_operator.trial_usage AS u (trial_id, study_id, reports)
+        VALUES (take_reports.trial_id, take_reports.study_id, fit)
+        ON CONFLICT ON CONSTRAINT trial_usage_pkey DO UPDATE SET reports = u.reports + fit;
+        IF (taken + fit) / 1000 > taken / 1000 THEN
+            INSERT INTO study_operator.study_usage AS u (study_id, bytes)
+            VALUES (take_reports.study_id, 100000 * ((taken + fit) / 1000 - taken / 1000))
+            ON CONFLICT ON CONSTRAINT study_usage_pkey DO UPDATE SET bytes = u.bytes + excluded.bytes;
+        END IF;
+    END IF;
+    RETURN fit;
+END $$;
+
 
 -- Part 2. The work, for a caller who has been identified.
 
@@ -170,6 +229,9 @@ BEGIN
         CASE value WHEN 'NaN' THEN 'NAN' WHEN 'Infinity' THEN 'INF_POS' WHEN '-Infinity' THEN 'INF_NEG'
                    ELSE 'FINITE' END::public.trialintermediatevaluetype)
     ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+        PERFORM study_operator.take_report(caller);
+    END IF;
     PERFORM pg_notify(i.channel, caller.study_id::text) FROM study_operator.installation i;
     RETURN false;
 END $$;
@@ -278,6 +340,8 @@ END $$;
 -- Sets a user attribute of the trial, as Optuna's trial.set_user_attr does. Refuses names that the operator uses itself.
 CREATE OR REPLACE FUNCTION study_operator.store_user_attr(caller study_operator.caller, name text, val jsonb)
 RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    before integer;
 BEGIN
     IF name IS NULL OR name = '' OR length(name) > 512 OR name LIKE 'study_operator:%' THEN
         PERFORM study_operator.refuse('SO003',
@@ -290,6 +354,9 @@ BEGIN
            WHERE a.trial_id = caller.trial_id AND a.key <> name) >= 100 THEN
         PERFORM study_operator.refuse('SO003', format('trial %s has 100 attributes already', caller.trial_id));
     END IF;
+    SELECT octet_length(a.key || a.value_json) INTO before FROM public.trial_user_attributes a
+    WHERE a.trial_id = caller.trial_id AND a.key = name;
+    PERFORM study_operator.take_bytes(caller.study_id, octet_length(name || val::text) - coalesce(before, 0));
     INSERT INTO public.trial_user_attributes AS a (trial_id, key, value_json)
     VALUES (caller.trial_id, name, val::text)
     ON CONFLICT ON CONSTRAINT trial_user_attributes_trial_id_key_key DO UPDATE SET value_json = excluded.value_json;

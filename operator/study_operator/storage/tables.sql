@@ -138,4 +138,28 @@ CREATE SEQUENCE IF NOT EXISTS study_operator.refused_so003;
 CREATE SEQUENCE IF NOT EXISTS study_operator.refused_so004;
 CREATE SEQUENCE IF NOT EXISTS study_operator.refused_so005;
 
+CREATE SEQUENCE IF NOT EXISTS study_operator.refused_so006;
+
+-- What this installation takes in: one row. `study-operator migrate` sets it to the chart's values.
+CREATE TABLE IF NOT EXISTS study_operator.limits (
+    reports_per_trial bigint NOT NULL,
+    bytes_per_study   bigint NOT NULL
+);
+INSERT INTO study_operator.limits SELECT 1000000, 2000000000 WHERE NOT EXISTS (SELECT FROM study_operator.limits);
+
+-- How many intermediate values a trial has reported, since this table exists. Counting the values themselves would take longer with
+-- each report. Only the trial's own calls change its row, so that no trial waits for another.
+CREATE TABLE IF NOT EXISTS study_operator.trial_usage (
+    trial_id integer PRIMARY KEY REFERENCES public.trials (trial_id) ON DELETE CASCADE,
+    study_id integer NOT NULL,
+    reports  bigint  NOT NULL
+) WITH (fillfactor = 70);  -- room beside each row for its next version
+CREATE INDEX IF NOT EXISTS trial_usage_by_study ON study_operator.trial_usage (study_id);
+
+-- About how many bytes a study's reports and user attributes take. Trials share the row, so reports are added by the thousand.
+CREATE TABLE IF NOT EXISTS study_operator.study_usage (
+    study_id integer PRIMARY KEY REFERENCES public.studies (study_id) ON DELETE CASCADE,
+    bytes    bigint  NOT NULL
+) WITH (fillfactor = 70);
+
 REVOKE ALL ON ALL TABLES IN SCHEMA study_operator FROM PUBLIC;

@@ -385,6 +385,16 @@ RULES: dict[str, tuple[Change, Change, str]] = {
         parameters({"categorical": {"choices": ["a" * 128, "b"]}}, when("p0", "a" * 129)),
         "spec.parameters[1].when.in[0]: Too long: may not be more than 128",
     ),
+    "when-in-list": (
+        parameters(CATEGORICAL, when("p0", "sgd")),
+        parameters(CATEGORICAL, when("p0", ["sgd"])),
+        "spec.parameters[1].when.in[0]: Too many: 1: must have at most 0 items",
+    ),
+    "when-in-object": (
+        parameters(CATEGORICAL, when("p0", "sgd")),
+        parameters(CATEGORICAL, when("p0", {"sgd": 1})),
+        "spec.parameters[1].when.in[0]: Too many: 1: must have at most 0 items",
+    ),
     "sampler-name": (
         spec(sampler={"name": "PartialFixed"}),
         spec(sampler={"name": "tpe"}),
@@ -801,6 +811,11 @@ RULES: dict[str, tuple[Change, Change, str]] = {
         pod(containers=[{"image": "train:1"}, {"name": "proxy", "image": "proxy:1"}]),
         pod(containers=[]),
         "spec.jobTemplate.spec.template.spec.containers in body should have at least 1 items",
+    ),
+    "containers-max": (
+        pod(containers=[{"name": f"c{i}", "image": "train:1"} for i in range(64)]),
+        pod(containers=[{"name": f"c{i}", "image": "train:1"} for i in range(65)]),
+        "spec.jobTemplate.spec.template.spec.containers: Too many: 65: must have at most 64 items",
     ),
     "job-several-pods": (
         job(completionMode="Indexed", completions=4, parallelism=4),

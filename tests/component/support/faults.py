@@ -126,16 +126,17 @@ class FaultyCluster(Cluster):
                 await self._late.pop(0)()
         return count
 
-    async def _call_text(
+    async def _send(
         self,
         method: str,
         path: str,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         content: str = "application/json",
-    ) -> str:
+        accept: str = "application/json",
+    ) -> bytes:
         site = _site_of_call(sys._getframe())
-        call = super()._call_text
+        call = super()._send
         self.calls += 1
         try:
             faults = self.faults
@@ -143,7 +144,7 @@ class FaultyCluster(Cluster):
             if method == "GET":
                 if faults.read_fails():
                     raise _answer(Wrong.SERVER_ERROR)
-                return await call(method, path, query, body, content)
+                return await call(method, path, query, body, content, accept)
             dry = "dryRun" in (query or ())
             name = f"{method} {resource_of(path)}{' (dry run)' if dry else ''}"
             await self.deliver_late()
@@ -153,9 +154,9 @@ class FaultyCluster(Cluster):
             if wrong in ANSWERS:
                 raise _answer(wrong)
             if wrong is Wrong.TIMES_OUT_LATE:
-                self._late.append(lambda: call(method, path, query, body, content))
+                self._late.append(lambda: call(method, path, query, body, content, accept))
                 raise _no_answer(wrong)
-            answer = await call(method, path, query, body, content)
+            answer = await call(method, path, query, body, content, accept)
             if wrong is Wrong.DIES_AFTER:
                 faults.die(name)
             if wrong in _AFTER:

@@ -67,7 +67,7 @@ def requests_past_the_client() -> set[str]:
     return {
         f.site
         for f in _all()
-        if not f.site.startswith(CLIENT) and f.calls & {"call_api", "_call", "_call_text"}
+        if not f.site.startswith(CLIENT) and f.calls & {"call_api", "_call", "_send"}
         if _WRITING_METHODS & set(f.strings)
     }
 

@@ -331,7 +331,7 @@ class World:
     async def collect_garbage(self, study: str | None = None) -> None:
         """Deletes what belongs to a Study or Job that is gone, and lets go of what is being deleted, as the garbage
         collector and the controllers of Jobs and claims do."""
-        studies = {study["metadata"]["uid"] for study in await self.cluster.list_studies(self.namespace)}
+        studies = {study.uid for study in await self.cluster.list_studies(self.namespace)}
         jobs = {}
         for job in await self.jobs(study):
             jobs[job["metadata"]["uid"]] = "deletionTimestamp" not in job["metadata"]

@@ -12,7 +12,7 @@ import yaml
 from chart import CHART, REPOSITORY, HelmError, helm, kinds, one, pod_specs, render, render_error
 
 from study_operator.reconcile.acceptance import reserved
-from study_operator.settings import Settings
+from study_operator.settings import Limits, Settings
 
 EXTERNAL = (
     "database.mode=external",
@@ -223,6 +223,19 @@ class TestPods:
         ):
             pod = pod_specs(render("operator.image.variant=gp", *values))["Deployment/study-operator"]
             assert {c["image"] for c in pod["containers"] + pod["initContainers"]} == {image}
+
+    def test_limits_are_those_of_the_settings_unless_given(self) -> None:
+        env = environment(render("limits.bytesPerStudy=123456789012"))
+        default = Limits()
+        assert {
+            name: env[name]["value"] for name in ("STUDIES_PER_NAMESPACE", "TRIALS_PER_STUDY", "REPORTS_PER_TRIAL")
+        } == {
+            "STUDIES_PER_NAMESPACE": str(default.studies_per_namespace),
+            "TRIALS_PER_STUDY": str(default.trials_per_study),
+            "REPORTS_PER_TRIAL": str(default.reports_per_trial),
+        }
+        assert env["BYTES_PER_STUDY"]["value"] == "123456789012"
+        assert environment(render())["BYTES_PER_STUDY"]["value"] == str(default.bytes_per_study)
 
     def test_the_operator_gets_the_list_of_sampler_classes(self) -> None:
         env = environment(render("samplerClasses={pkg.module:Class,other:Sampler}"))
