@@ -25,6 +25,11 @@ SLOT_FREE_TO_JOB = Histogram(
     buckets=_FAST,
 )
 TRIALS = Gauge("study_operator_trials", "Trials of the studies being served.", ["namespace", "study", "state"])
+NOT_SERVED = Gauge(
+    "study_operator_studies_not_served",
+    "Studies that this operator leaves alone: anothers (another installation serves it), lost (its rows are not here).",
+    ["namespace", "study", "reason"],
+)
 FAILURES = Counter(
     "study_operator_trial_failures_total",
     "Failures of trials by class (program, infrastructure, infeasible, terminated) and reason.",

@@ -14,7 +14,7 @@ from study_operator.model.job_state import JobState, job_state
 from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, Study, parse
 from study_operator.model.trial import Rows, TrialRow, TrialState
 from study_operator.reconcile import dependents
-from study_operator.settings import TRIAL_CA_DIRECTORY
+from study_operator.settings import TRIAL_STORAGE_DIRECTORY
 
 RUNNING, COMPLETE = TrialState.RUNNING, TrialState.COMPLETE
 CLAIM = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}}
@@ -233,7 +233,7 @@ async def job_states(world: World, gpus: str) -> list[JobState]:
 
 def reporting(world: World, study: Study) -> Reporting:
     made = Reporting.of(study, world.cluster_id, world.settings.study_key_seed, world.settings.reporter_url, None)
-    given = {"ca": "-----BEGIN CERTIFICATE-----", "ca_directory": TRIAL_CA_DIRECTORY}
+    given = {"ca": "-----BEGIN CERTIFICATE-----", "directory": TRIAL_STORAGE_DIRECTORY}
     return replace(made, image="registry.example.com/study-trial:1", **given)
 
 

@@ -84,6 +84,11 @@ def storage_down(message: str) -> Condition:
     return Condition("StorageReady", False, "Unavailable", f"the database cannot be used: {message}")
 
 
+def rows_missing(message: str) -> Condition:
+    """Return the StorageReady condition while the database answers, and is not the one that has the study's rows."""
+    return Condition("StorageReady", False, "RowsMissing", message)
+
+
 def status(manifest: Mapping[str, Any], study: Study | None, situation: Situation, now: datetime) -> dict[str, Any]:
     """Return the new status of a Study.
 
@@ -96,7 +101,7 @@ def status(manifest: Mapping[str, Any], study: Study | None, situation: Situatio
     old = manifest.get("status") or {}
     new = {**old, "observedGeneration": manifest["metadata"]["generation"]}
     outcome, observed = situation.outcome, situation.observed
-    if study is not None:
+    if study is not None and (study.stored_name is not None or "studyName" not in old):
         new["studyName"] = study.optuna_name
     if observed is not None:
         new.update(summary(observed))
@@ -165,6 +170,10 @@ def _suspended(study: Study) -> Condition:
 def _progressing(situation: Situation) -> Condition:
     """Return what the study does, or why it does nothing: the answer to "why is nothing happening?"."""
     observed, troubles = situation.observed, situation.troubles
+    if situation.storage is not None and situation.storage.reason == "RowsMissing":
+        return Condition(
+            "Progressing", False, "RowsMissing", "nothing is done about this study until StorageReady is True"
+        )
     if situation.storage is not None and situation.storage.status is not True:
         waiting = "waiting for the database; trials that run go on, and report when it is back"
         return Condition("Progressing", False, "WaitingForStorage", waiting)

@@ -221,7 +221,8 @@ def _is_current(job: JobState, row: TrialRow | None) -> bool:
         row is not None
         and row.state is TrialState.RUNNING
         and row.result is None
-        and (row.trial_id, row.job) == (job.trial_id, job.name)
+        and row.job == job.name
+        and job.is_of(row)
     )
 
 

@@ -10,12 +10,13 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from study_operator.metrics import SUGGEST
 from study_operator.model.actions import RunAgain, Tell
 from study_operator.model.batch import Batch, Full, NotStored, StaleHistory
 from study_operator.model.history import Outlook
+from study_operator.model.mark import Place
 from study_operator.model.pareto import pareto_front
 from study_operator.model.pruners import compares
 from study_operator.model.samplers import is_finite
@@ -71,6 +72,8 @@ class StudyTrials:
         self.warm_started: tuple[WarmStarted, ...] = ()
         self._study_id: int | None = None
         self._ensured_policy: str | None = None
+        self._place: Place | None = None
+        self._may_create = True
         self._optimizer: StudyOptimizer | None = None
         self._front: tuple[int, list[BestTrial], int] = (0, [], 0)  # COMPLETE trials, Pareto front's beginning and size
         self._best: list[int] = []
@@ -103,6 +106,23 @@ class StudyTrials:
         self._optimizer = None
         self._ensured_policy = None
         self.prune.clear()
+
+    def ensure(self, place: Place, may_create: bool) -> None:
+        """Create the study's rows if they may be created, and keep its key and deletion policy as they should be.
+
+        Args:
+            place: the database in which the rows are, or are to be made.
+            may_create: whether they may be made: the Study's mark does not say that they are there.
+
+        Raises:
+            StorageUnavailable: the database does not answer, or is another one.
+            StorageError: the database refuses it.
+        """
+        if place != self._place:
+            self.drop()
+        self._place, self._may_create = place, may_create
+        self._ensure()
+        self._may_create = False
 
     # Reading
 
@@ -242,7 +262,7 @@ class StudyTrials:
         except BaseException:
             self._optimizer = None  # it may be stored, or not
             raise
-        return optimizer.commit(stored)
+        return [replace(row, started_at=stored.at.replace(tzinfo=UTC)) for row in optimizer.commit(stored)]
 
     # The optimizer in memory
 
@@ -333,6 +353,8 @@ class StudyTrials:
                 study.deletion_policy,
                 self._key_hash,
                 metric_names=[objective.name for objective in study.objectives],
+                at=self._place,
+                may_create=self._may_create,
             )
             self._ensured_policy = study.deletion_policy
 
