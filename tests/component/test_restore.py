@@ -73,7 +73,6 @@ async def test_a_restore_while_trials_run(world, new_process):
 async def test_a_job_that_is_being_deleted_is_not_adopted(world):
     """The old trial's Job is still going when the new one's is to be created."""
     await world.apply(maxTrials=2, parallelism=1)
-    text = None
     await world.settle()
     await end(world, "study-0", 0.1)
     world.start_operator()
