@@ -134,6 +134,8 @@ async def test_secrets_that_have_names_like_the_studys(world):
     now = await objects(world, "secrets")
     assert {key: now.get(key) for key in before} == before
     assert len(now) == len(before) + 1, "the study's own, which Kubernetes collects"
+
+
 async def test_a_secret_that_has_the_name_of_the_studys(world):
     """Its name is made of the Study's UID, which nobody can choose or know before: no Secret of others has it. Whoever
     makes one of that name afterwards, before the operator does, has it written over. Others are left as they are."""
