@@ -23,6 +23,11 @@ _SIZE = 15_000  # of the whole status as JSON, in bytes: 16 KiB with what the AP
 # Lengths to which parameters and messages are shortened, in characters, one after the other until all is small enough.
 _LENGTHS = (*((most, max(most, 64)) for most in (1024, 512, 256, 128, 64, 32, 16, 8, 4)), (4, 16))
 
+_THROTTLED = (
+    "this study takes more than its share of the operator's time, so it waits while others are served: let trials "
+    "report more seldom, or run longer or fewer at once"
+)
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -53,6 +58,7 @@ class Situation:
         pending: why a trial's pod does not run; None if there is no such pod.
         troubles: what went wrong while acting, in sentences.
         warm_started: what came of each earlier study; empty if that was not read now.
+        throttled: whether the study has to wait for others, because it takes more than its share of time.
     """
 
     accepted: Condition
@@ -62,6 +68,7 @@ class Situation:
     pending: str | None = None
     troubles: tuple[str, ...] = ()
     warm_started: tuple[WarmStarted, ...] = ()
+    throttled: bool = False
 
 
 def accepted() -> Condition:
@@ -207,6 +214,8 @@ def _progressing(situation: Situation) -> Condition:
             return Condition("Progressing", False, "TrialsQueued", f"{message}; {held}")
     if running == 0 and observed.active:
         message += f"; waiting for the pods of Job {observed.active[0].name} to end"
+    if situation.throttled:
+        return Condition("Progressing", True, "Throttled", f"{message}; {_THROTTLED}")
     return Condition("Progressing", True, "TrialsRunning", message)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
-from study_operator import metrics
+from study_operator import looks, metrics
 from study_operator.fence import NotHeld
 from study_operator.kube.client import ApiError, Cluster
 from study_operator.logs import trial_context
@@ -45,6 +45,9 @@ from study_operator.storage.database import StorageError, StorageUnavailable
 CALLS_AT_ONCE = 64
 # Trials that are suggested and stored together, when many slots are free.
 STORED_AT_ONCE = 8
+# For how long one look goes on starting trials; the next look starts the others. A slow sampler may need minutes for a
+# thousand slots, and meanwhile no trial of the study would be told or pruned.
+LONGEST_START_SECONDS = 10.0
 
 T = TypeVar("T")
 
@@ -132,11 +135,13 @@ class Actor:
 
     async def _tell_ends(self, tells: Sequence[Tell]) -> None:
         for some in _in_pieces(tells):
+            looks.check("tells how trials have ended")
             await self._tell(await gather_through(self._calls, map(self._explained, some)))
 
     async def _find_causes(self, causes: Sequence[FindCause]) -> None:
         """Find out why Jobs have failed, many at once, then end their trials or run them again."""
         for some in _in_pieces(causes):
+            looks.check("finds out why Jobs have failed")
             failures = await gather_through(self._calls, (self._explain(cause.job) for cause in some))
             verdicts = [
                 verdict(self._live.study, cause.row, cause.job, blame(cause, failure))
@@ -146,14 +151,20 @@ class Actor:
             await self._run_again([ruling for ruling in verdicts if isinstance(ruling, RunAgain)])
 
     async def _stop_jobs(self, stops: Sequence[StopJob]) -> None:
-        await gather_through(self._calls, (self._delete(stop.job, True, stop.kill_after) for stop in stops))
+        for some in _in_pieces(stops):
+            looks.check("stops Jobs")
+            await gather_through(self._calls, (self._delete(stop.job, True, stop.kill_after) for stop in some))
 
     async def _create_jobs(self, creations: Sequence[CreateJob]) -> None:
         if creations and await self._prepare():
-            await gather_through(self._creations, (self._create_job(creation.row) for creation in creations))
+            for some in _in_pieces(creations):
+                looks.check("creates Jobs")
+                await gather_through(self._creations, (self._create_job(creation.row) for creation in some))
 
     async def _remove_jobs(self, removals: Sequence[RemoveFinishedJob]) -> None:
-        await gather_through(self._calls, (self._delete(removal.job, False) for removal in removals))
+        for some in _in_pieces(removals):
+            looks.check("removes finished Jobs")
+            await gather_through(self._calls, (self._delete(removal.job, False) for removal in some))
 
     async def _tell(self, tells: Sequence[Tell]) -> None:
         """Tell ends in one transaction."""
@@ -179,6 +190,7 @@ class Actor:
 
     async def _run_again(self, reruns: Sequence[RunAgain]) -> None:
         for rerun in reruns:
+            looks.check("lets trials run again")
             row = rerun.row
             with trial_context(row.number):
                 if not await self._pool.run(self._live.trials.run_again, rerun):
@@ -238,8 +250,13 @@ class Actor:
         """
         count, size = ask.count if ask is not None else 0, 1
         creating: list[asyncio.Task[None]] = []
+        begun = time.monotonic()
         try:
             while len(creating) < count and not self._done.troubles:
+                looks.check("starts trials")
+                if time.monotonic() - begun > LONGEST_START_SECONDS:
+                    self._done.again = True
+                    break
                 rows = await self._store(min(size, count - len(creating)))
                 if not rows or not await self._prepare():
                     break
@@ -255,7 +272,7 @@ class Actor:
         """Ask for trials and store them. Return none when no more may be started or the sampler fails."""
         try:
             return await self._pool.run(self._live.trials.start, count)
-        except (StorageUnavailable, StorageError, NotHeld):
+        except (StorageUnavailable, StorageError, NotHeld, looks.Ended):
             raise
         except StaleHistory as error:
             self._done.troubles.append(str(error))

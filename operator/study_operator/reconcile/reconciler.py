@@ -180,14 +180,16 @@ class Reconciler:
         if (live := self._live.get(key)) is not None:
             live.known.predecessors_ended = False
 
-    async def reconcile(self, key: StudyKey, noticed: float) -> ReconcileResult:
+    async def reconcile(self, key: StudyKey, noticed: float, throttled: bool = False) -> ReconcileResult:
         """Bring one study nearer to its end.
 
         Args:
             noticed: when the reason to reconcile became known, in seconds of `time.monotonic`.
+            throttled: whether the study has to wait for others, because it takes more than its share of time.
 
         Raises:
             ApiError: the API server did not answer as it must; reconcile again.
+            Ended: the look was ended between two pieces of its work.
         """
         try:
             manifest = await self._cluster.get_study(*key)
@@ -239,7 +241,7 @@ class Reconciler:
                 await self._deleted.end(*key, but=study.uid)
                 live.known.predecessors_ended = True
             await self._give_login(live)
-            await self._serve(key, live, manifest, condition, noticed, result)
+            await self._serve(key, live, manifest, condition, noticed, result, throttled)
         except (StorageUnavailable, StorageError) as error:
             live.trials.drop()
             return await self._without_storage(key, manifest, error)
@@ -328,6 +330,7 @@ class Reconciler:
         condition: Condition,
         noticed: float,
         result: ReconcileResult,
+        throttled: bool,
     ) -> None:
         try:
             observed, waits = await self._observe(key, live, manifest, result, launching=condition.status is True)
@@ -360,7 +363,9 @@ class Reconciler:
             self._live.pop(key, None)  # of what is refused nothing is held
         words = None if end or done.troubles else waits
         storage = storage_ready() if self._database_full is None else storage_down(self._database_full)
-        situation = Situation(condition, storage, observed, end, words, tuple(done.troubles), live.trials.warm_started)
+        situation = Situation(
+            condition, storage, observed, end, words, tuple(done.troubles), live.trials.warm_started, throttled
+        )
         await self._publish(manifest, live.study, result, situation, done.failures)
 
     async def _observe(

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from study_operator import looks
 from study_operator.metrics import SUGGEST
 from study_operator.model.actions import RunAgain, Tell
 from study_operator.model.batch import Batch, Full, NotStored, StaleHistory
@@ -193,6 +194,7 @@ class StudyTrials:
             Exception: the sampler's own.
         """
         for _ in range(_ATTEMPTS):
+            looks.check("asks the sampler")
             optimizer = self._optimizer or self._load()
             outlook = optimizer.outlook()
             if outlook.impossible:  # enqueued since this reconciliation began; the next one ends it
@@ -293,6 +295,7 @@ class StudyTrials:
     def _load(self) -> StudyOptimizer:
         self._initial_trials.enqueue(self._study, self.study_id)
         earlier, self.warm_started = self._initial_trials.load(self._study, self.study_id)
+        looks.check("reads the study's history")
         rows = history.load(self._database, self.study_id, compares(self._study))
         self._optimizer = StudyOptimizer(self._study, rows, earlier, self._sampler_classes)
         return self._optimizer
@@ -302,9 +305,11 @@ class StudyTrials:
         numbers = {row.trial_id: row.number for row in running if row.number not in self.prune}
         begun, self.behind = time.monotonic(), frozenset[int]()
         while True:
+            looks.check("reads what trials have reported")
             reports, unread = self._rows.reports(optimizer.last_reports(numbers), REPORTS_READ)
             for start in range(0, len(reports), REPORTS_SHOWN) or (0,):
                 some, later = reports[start : start + REPORTS_SHOWN], reports[start + REPORTS_SHOWN :]
+                looks.check("shows the pruner what trials have reported")
                 unshown = unread | {report.trial_id for report in later}
                 if not self._show_some(optimizer, some, numbers, unshown):
                     return
