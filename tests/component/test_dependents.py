@@ -112,12 +112,12 @@ async def test_claims_are_deleted_when_their_trials_have_ended(world, keep, left
         assert await dependents.ensure_claim(world.cluster, study, number) is None
     await dependents.ensure_claim(world.cluster, other, 0)
     rows = Rows({RUNNING: 1, COMPLETE: 3}, {2: TrialRow(102, 2, RUNNING, {}, "study-2")})
-    assert await dependents.clear_claims(world.cluster, study, rows, active=[3], best=[1]) is None
+    assert await dependents.clear_claims(world.cluster, study, rows, active=[3], best=[1]) == (True, None)
     # The API server keeps a claim that is being deleted until a controller lets go of it.
     kept = {name for name, item in (await claims(world)).items() if "deletionTimestamp" not in item["metadata"]}
     assert kept == {*(f"study-{number}" for number in left), "other-0"}
     assert sorted(await dependents.list_claims(world.cluster, study)) == left
-    assert await dependents.clear_claims(world.cluster, study, rows, active=[3], best=[1]) is None
+    assert await dependents.clear_claims(world.cluster, study, rows, active=[3], best=[1]) == (True, None)
 
 
 async def test_a_claim_being_deleted_is_not_taken_for_ones_own(world):

@@ -352,7 +352,7 @@ class Reconciler:
         # A new password or CA is brought to pods that run, also where no trial is started.
         if observed.active and (trouble := await ensure_secret(self._cluster, live)) is not None:
             done.troubles.append(trouble)
-        if (trouble := await self._clear_claims(live, observed)) is not None:
+        if (trouble := await self._clear_claims(live, observed, result)) is not None:
             done.troubles.append(trouble)
         result.troubles, result.failed = done.troubles, bool(done.troubles)
         if done.again:
@@ -440,7 +440,7 @@ class Reconciler:
         clock = await self._pool.run(live.trials.keep_time, idle, observed.now)
         return replace(observed, rows=replace(observed.rows, clock=clock))
 
-    async def _clear_claims(self, live: LiveStudy, observed: Observed) -> str | None:
+    async def _clear_claims(self, live: LiveStudy, observed: Observed, result: ReconcileResult) -> str | None:
         """Delete claims that are no longer to be kept, if a trial or its Job has ended since that was last done."""
         active = {job.number for job in observed.active}
         saving = frozenset(n for n in active if n in observed.rows.open and observed.rows.open[n].state.is_finished())
@@ -448,9 +448,11 @@ class Reconciler:
         if live.known.claims_cleared == seen:
             return None
         best = live.trials.best(observed.rows)
-        trouble = await dependents.clear_claims(self._cluster, observed.study, observed.rows, active, best)
-        if trouble is None:
+        cleared, trouble = await dependents.clear_claims(self._cluster, observed.study, observed.rows, active, best)
+        if cleared:
             live.known.claims_cleared = seen
+        elif trouble is None:
+            result.sooner(0.0)
         return trouble
 
     def _parsed(self, manifest: Manifest) -> Study:
