@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 
 import pytest
@@ -22,7 +23,8 @@ def report(database: TestDatabase, trial_ids: list[int], count: int, value: str 
     """Reports of some trials, as many of each, stored in turns. `value` is computed from `step`."""
     database.query(
         "INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)"
-        f" SELECT trial_id, step, {value} AS value, 'FINITE' FROM generate_series(0, %s - 1) step, unnest(%s::int[]) trial_id"
+        f" SELECT trial_id, step, {value} AS value, 'FINITE'"
+        " FROM generate_series(0, %s - 1) step, unnest(%s::int[]) trial_id"
         " ORDER BY step, trial_id RETURNING 1",
         count,
         trial_ids,
@@ -156,3 +158,37 @@ async def test_what_a_deleted_study_has_stored_is_removed_piece_by_piece(world, 
     await world.look()
     assert removed == [2500, 1500, 500, 0]
     assert world.database.query("SELECT 1 FROM studies") == []
+
+
+PRUNERS = [
+    THRESHOLD,
+    {"name": "Median"},
+    {"name": "Percentile", "options": {"percentile": 25.0}},
+    {"name": "SuccessiveHalving", "options": {"min_resource": 10}},
+    {"name": "Hyperband", "options": {"max_resource": 200_000}},
+    {"name": "Patient", "options": {"patience": 3000}},
+    {"name": "Wilcoxon"},
+]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("pruner", PRUNERS, ids=lambda pruner: pruner["name"])
+@pytest.mark.parametrize("trials", [1, 5])
+async def test_hundreds_of_thousands_of_reports_of_a_trial(world, pruner, trials, record_property):
+    """200,000 of each trial, and a million of one study: memory and the longest look are bounded."""
+    await world.apply(pruner=pruner, parallelism=trials, maxTrials=trials)
+    await world.settle()
+    report(world.database, [trial_of(world, number) for number in range(trials)], 200_000, "0.5 + step %% 7 * 0.01")
+    before, longest, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0.0, time.monotonic()
+    while True:
+        at = time.monotonic()
+        result = await world.look()
+        longest = max(longest, time.monotonic() - at)
+        if result.again != 0.0:
+            break
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+    seen = f"longest look {longest:.1f} s, in all {time.monotonic() - begun:.0f} s, {grown} MiB more"
+    record_property("many_reports", seen)
+    print(pruner["name"], trials, seen)
+    assert grown < 64
+    assert longest < 20, "a second, and what is under way then; machines that test are busy"
