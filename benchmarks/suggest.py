@@ -3,7 +3,8 @@
 One suggestion is one `ask` of TPE for ten parameters, on a history that is in memory already, with everything that is
 stored for it:
 
-  mirror        the operator's storage: suggested from memory, stored in PostgreSQL
+  process       as the operator does it: suggested in an optimizer process, stored in PostgreSQL
+  mirror        the same in this process, as the operator did it before there were optimizer processes
   in memory     the same sampler over Optuna's InMemoryStorage, which stores nothing: the floor
   RDBStorage    stock Optuna with its own TPE on the same PostgreSQL, as several processes would share a study
 
@@ -21,6 +22,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -47,11 +49,15 @@ from study_operator.optimizer import StudyOptimizer
 from study_operator.optimizer.frozen_trials import frozen
 from study_operator.optimizer.memory import Memory
 from study_operator.optimizer.tpe import TPE
+from study_operator.processes.client import Limits, Optimizers
+from study_operator.processes.errors import OptimizerBusy
+from study_operator.processes.launch import optimizer_process
 from study_operator.storage import history
 from study_operator.storage.batch_writer import store
 from study_operator.storage.database import Database
 from study_operator.storage.studies import Studies
 
+OPTIMIZERS: list[Optimizers] = []  # the one that all measurements use
 SPACE = {f"x{i}": FloatDistribution(0, 1) for i in range(10)}
 _OPTIONS: dict[str, Any] = {"multivariate": True, "constant_liar": True}
 _FILL = """
@@ -113,7 +119,7 @@ class MirrorWay(Way):
         self._database, self._study_id = opened, study_id
         read = history.load(opened, study_id)
         named = replace(read, study=replace(read.study, name=of.optuna_name))
-        self._optimizer = StudyOptimizer(of, named, (), ())
+        self._optimizer = StudyOptimizer.of(of, named, (), ())
         self.storing = 0.0
 
     def committed(self) -> int:
@@ -134,6 +140,17 @@ class MirrorWay(Way):
         stored = store(self._database, self._study_id, batch)
         self.storing += time.perf_counter() - before
         return self._optimizer.commit(stored)
+
+
+class ProcessWay(MirrorWay):
+    """As the operator does it: what suggests is in an optimizer process."""
+
+    def __init__(self, opened: Database, study_id: int, of: Study, optimizers: Optimizers) -> None:
+        self._database, self._study_id = opened, study_id
+        read = history.load(opened, study_id)
+        named = replace(read, study=replace(read.study, name=of.optuna_name))
+        self._optimizer = optimizers.load(of, named, ())  # type: ignore[assignment]
+        self.storing = 0.0
 
 
 def _timed(work: Callable[[], None]) -> tuple[float, float]:
@@ -163,15 +180,20 @@ def _rdb(place: Place) -> RDBStorage:
     return RDBStorage(place.superuser.replace("postgresql:", "postgresql+psycopg2:"), skip_table_creation=True)
 
 
-def _ways(place: Place, name: str, study_id: int, peer: str | None) -> dict[str, Way]:
-    opened = Database(place.superuser)
-    of = study(
+def _study(name: str, namespace: str = "team") -> Study:
+    return study(
         name=name.partition("/")[2],
-        namespace="team",
+        namespace=namespace,
+        uid=name,
         objectives=[{"name": "loss", "direction": "Minimize"}],
         parameters=[{"name": parameter, "float": {"low": 0, "high": 1}} for parameter in SPACE],
         sampler={"name": "TPE", "seed": 1, "options": _OPTIONS},
     )
+
+
+def _ways(place: Place, name: str, study_id: int, peer: str | None) -> dict[str, Way]:
+    opened = Database(place.superuser)
+    of = _study(name)
     memory = InMemoryStorage()
     there = memory.create_new_study([StudyDirection.MINIMIZE], name)
     for trial in frozen(history.load(opened, study_id).trials):
@@ -180,6 +202,8 @@ def _ways(place: Place, name: str, study_id: int, peer: str | None) -> dict[str,
         "mirror": MirrorWay(opened, study_id, of),
         "in memory": Way(optuna.Study(name, memory, TPE(seed=1, **_OPTIONS))),
     }
+    if OPTIMIZERS:  # in a study of its own, as the next one
+        ways["process"] = ProcessWay(opened, _like(place, f"{name}-process", study_id), of, OPTIMIZERS[0])
     if peer is not None:  # in a study of its own: its trials would be news to the mirror
         ways["RDBStorage"] = Way(optuna.load_study(study_name=peer, storage=_rdb(place), sampler=TPESampler(seed=1)))
     return ways
@@ -275,10 +299,86 @@ def _memory(what: str) -> float:
     return next(int(line.split()[1]) / 1000 for line in lines if line.startswith(f"{what}:"))
 
 
+def _like(place: Place, name: str, study_id: int) -> int:
+    """A study with as many trials as another one."""
+    with Database(place.superuser).transaction() as cursor:
+        cursor.execute(
+            "SELECT count(*) FILTER (WHERE state = 'COMPLETE'), count(*) FILTER (WHERE state = 'RUNNING')"
+            " FROM trials WHERE study_id = %s",
+            (study_id,),
+        )
+        (counts,) = cursor.fetchall()
+    return _filled(place, name, *counts)
+
+
+def at_once(place: Place, studies: int, finished: int, repetitions: int) -> dict[str, Any]:
+    """So many studies at once, each of another namespace and each in a thread: suggestions a second, and what one
+    takes in milliseconds, in this process and in optimizer processes."""
+    progress(f"{studies} studies at once")
+    row: dict[str, Any] = {"studies": studies}
+    for kind in ("mirror", "process"):
+        ways: list[MirrorWay] = []
+        for one in range(studies):
+            name = f"team/at-once-{kind}-{studies}-{one}"
+            study_id, of = _filled(place, name, finished, 0), _study(name, f"team-{one}")
+            opened = Database(place.superuser)
+            ways.append(
+                MirrorWay(opened, study_id, of) if kind == "mirror" else ProcessWay(opened, study_id, of, OPTIMIZERS[0])
+            )
+        took: list[float] = []
+
+        def work(way: MirrorWay, took: list[float] = took) -> None:
+            for _ in range(repetitions):
+                took.append(1000 * _patiently(way.ask))
+                _patiently(way.tell)
+
+        for way in ways:
+            _patiently(way.ask)
+            _patiently(way.tell)
+        begun = time.perf_counter()
+        with ThreadPoolExecutor(studies) as pool:
+            list(pool.map(work, ways))
+        row[f"{kind}_rate"] = studies * repetitions / (time.perf_counter() - begun)
+        row[f"{kind}_ms"] = took
+    return row
+
+
+def _patiently(call: Callable[[], tuple[float, float]]) -> float:
+    """Comes again while others compute, as the operator does. Returns the seconds with all waiting."""
+    begun = time.perf_counter()
+    while True:
+        try:
+            call()
+            return time.perf_counter() - begun
+        except OptimizerBusy as busy:
+            time.sleep(busy.again)
+
+
+def _show_at_once(rows: Rows, finished: int) -> None:
+    print(f"\nSeveral studies at once, {finished} finished trials each, of a namespace each: ask and tell in turns\n")
+    head = ("studies", "mirror: a second", "ask, ms", "process: a second", "ask, ms")
+    table(
+        head,
+        [
+            (
+                str(row["studies"]),
+                number(row["mirror_rate"]),
+                spread(row["mirror_ms"]),
+                number(row["process_rate"]),
+                spread(row["process_ms"]),
+            )
+            for row in rows
+        ],
+    )
+
+
 def measure(options: argparse.Namespace) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sizes = [int(size) for size in options.finished.split(",")]
-    with database() as place:
+    with database() as place, optimizer_process() as path:
+        OPTIMIZERS.append(Optimizers(path, Limits()))
+        while not OPTIMIZERS[0].answers():
+            time.sleep(0.1)
         heading("bench-suggest: suggestions of TPE, ten parameters", Optuna=version("optuna"))
         rows = [
             suggestions(place, finished, running, options.repetitions, peer=finished + running <= options.peer)
@@ -292,6 +392,8 @@ def measure(options: argparse.Namespace) -> None:
             ("", "ask", "tell"),
             [(way, *(number(counts[f"{way}_{what}"]) for what in ("ask", "tell"))) for way in ("mirror", "RDBStorage")],
         )
+        parallel = [at_once(place, count, 1000, options.repetitions) for count in (1, 2, 8)]
+        _show_at_once(parallel, 1000)
         loads = [loading(place, finished, 20, options.loads) for finished in sizes]
         print("\nLoading a study with 20 reports for each trial; aims at 10,000: 3 s, 400 MB\n")
         table(
@@ -302,7 +404,9 @@ def measure(options: argparse.Namespace) -> None:
             ],
         )
     if options.json:
-        Path(options.json).write_text(json.dumps({"suggestions": rows, "commits": counts, "loads": loads}, indent=1))
+        Path(options.json).write_text(
+            json.dumps({"suggestions": rows, "commits": counts, "at_once": parallel, "loads": loads}, indent=1)
+        )
     if options.keep:
         _keep(rows, loads)
 
@@ -315,21 +419,23 @@ def _show_suggestions(rows: Rows, repetitions: int) -> None:
         shown.append(
             (
                 f"{row['finished']} + {row['running']}",
-                *(spread(row[key]) for key in ("in memory_wall_ms", "mirror_wall_ms", "storing_ms")),
+                *(spread(row[key]) for key in ("in memory_wall_ms", "mirror_wall_ms", "storing_ms", "process_wall_ms")),
+                number(statistics.median(row["process_wall_ms"]) - statistics.median(row["mirror_wall_ms"])),
                 number(statistics.median(row["ratio_wall"])) + "x",
                 number(statistics.median(row["ratio_cpu"])) + "x",
                 spread(row["tell_ms"]),
                 spread(peer) if peer else "",
             )
         )
-    head = ("finished + running", "in memory", "mirror", "of it storing", "wall", "CPU", "tell", "RDBStorage")
+    head = ("finished + running", "in memory", "mirror", "of it storing", "process", "more than mirror")
+    head = (*head, "wall", "CPU", "tell", "RDBStorage")
     table(head, shown)
 
 
 def _keep(rows: Rows, loads: Rows) -> None:
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        for way in ("mirror", "in memory", "RDBStorage"):
+        for way in ("mirror", "process", "in memory", "RDBStorage"):
             if f"{way}_wall_ms" in row:
                 middle = statistics.median(row[f"{way}_wall_ms"])
                 curves.setdefault(f"{way}, {row['running']} running", []).append((row["finished"], middle))

@@ -1,4 +1,4 @@
-"""study-operator run | migrate"""
+"""study-operator run | migrate | optimize"""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ import signal
 import sys
 
 from study_operator.logs import configure
-from study_operator.manager import run
-from study_operator.settings import Settings, SettingsError
-from study_operator.storage.database import StorageError, StorageUnavailable
-from study_operator.storage.migrate import migrate
+from study_operator.settings import OptimizeSettings, Settings, SettingsError
 
 _SETTINGS = """\
 settings, read from the environment:
@@ -34,6 +31,9 @@ settings, read from the environment:
                       labels of the namespaces to watch, such as studies=yes,team in (a,b) [all]
   ALLOWED_NAMESPACES  comma-separated: those of kube-* and the operator's own in which Studies are wanted [none]
   SAMPLER_CLASSES     comma-separated package.module:Class that Studies may name [none]
+  OPTIMIZER_SOCKET    where `optimize` listens [run starts it itself]
+  OPTIMIZER_PROCESSES, OPTIMIZER_SECONDS, OPTIMIZER_MEMORY_MIB
+                      how many studies compute at once, for how long, with how much memory each [4, 60, 256]
   TRIAL_IMAGE         image of the sidecar that reads metrics from files [none]
   OPERATOR_SERVICE    namespace/name of the Service of these replicas; for more than one [none]
   OPERATOR_POD        namespace/name/uid of this process' pod, for Events about its database [none]
@@ -43,9 +43,12 @@ settings, read from the environment:
   HTTP_PORT           /metrics, /healthz and /readyz [8080]
   LOG_FORMAT          text or json [text]
   LOG_LEVEL           debug, info, warning or error [info]
+
+`optimize` reads OPTIMIZER_SOCKET (required), OPTIMIZER_MEMORY_MIB, SAMPLER_CLASSES, LOG_FORMAT and LOG_LEVEL, and
+HTTP_PORT if it is to serve /healthz. Give it no secret: it runs samplers.
 """
 
-# How long a computing sampler keeps the event loop waiting, each time the loop comes back from a read or a write.
+# How long a thread that computes keeps the event loop waiting, each time the loop comes back from a read or a write.
 # Python's own 5 ms are longer than most of what the loop does.
 SWITCH_INTERVAL_SECONDS = 0.0005
 
@@ -71,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         epilog=_SETTINGS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run | migrate")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run | migrate | optimize")
     commands.add_parser("run", help="serve the Studies of this cluster")
     migration = commands.add_parser("migrate", help="create or migrate what the database must hold, then exit")
     migration.add_argument(
@@ -81,13 +84,22 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="SECONDS",
         help="how long to wait for a database that does not answer [600]",
     )
+    computing = commands.add_parser("optimize", help="fork processes in which samplers and pruners compute")
+    computing.add_argument("--until-eof", action="store_true", help="end when standard input does")
     given = parser.parse_args(arguments)
+    if given.command == "optimize":
+        return _optimize(given.until_eof)
     try:
         settings = Settings.from_environment()
     except SettingsError as error:
         print(f"study-operator: {error}", file=sys.stderr)
         return 2
     configure(settings.log_format, settings.log_level)
+    # Each command imports what it needs alone: `optimize` shares its memory, and knows neither database nor Kubernetes.
+    from study_operator.manager import run
+    from study_operator.storage.database import StorageError, StorageUnavailable
+    from study_operator.storage.migrate import migrate
+
     try:
         if given.command == "migrate":
             migrate(settings, given.patience)
@@ -106,6 +118,19 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    return 0
+
+
+def _optimize(until_eof: bool) -> int:
+    try:
+        settings = OptimizeSettings.from_environment()
+    except SettingsError as error:
+        print(f"study-operator: {error}", file=sys.stderr)
+        return 2
+    configure(settings.log_format, settings.log_level)
+    from study_operator.processes.serving import optimize
+
+    optimize(settings, until_eof)
     return 0
 
 

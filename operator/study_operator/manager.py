@@ -28,6 +28,8 @@ from study_operator.kube.client import ApiError, Cluster
 from study_operator.model.study import StudyKey
 from study_operator.podlogs.follower import Follower
 from study_operator.pool import BlockingPool
+from study_operator.processes.client import Limits, Optimizers
+from study_operator.processes.launch import optimizer_process
 from study_operator.reconcile.event_recorder import EventRecorder
 from study_operator.reconcile.reconciler import Reconciler
 from study_operator.settings import Settings, SettingsError
@@ -53,6 +55,7 @@ class Manager:
         threads: where everything that blocks is done.
         listener: one thread that opens the connection for LISTEN. The threads of the pool may all be waiting for a dead
             database.
+        optimizers: where studies compute.
         queue: the studies to reconcile.
         health: what the probes tell.
         namespaces: those that are served; to be read before.
@@ -74,6 +77,7 @@ class Manager:
         database: Database,
         threads: BlockingPool,
         listener: ThreadPoolExecutor,
+        optimizers: Optimizers,
         queue: WorkQueue[StudyKey],
         health: probes.Health,
         namespaces: Namespaces,
@@ -86,7 +90,16 @@ class Manager:
         studies = Studies(database, cluster_id)
         self.follower = Follower.on(cluster, threads, database, queue.add)
         reconciler = Reconciler(
-            settings, cluster, cluster_id, database, studies, threads, self.follower, clock.now, cluster.clock.now
+            settings,
+            cluster,
+            cluster_id,
+            database,
+            studies,
+            threads,
+            optimizers,
+            self.follower,
+            clock.now,
+            cluster.clock.now,
         )
         self.serving = Serving(gained=queue.add, lost=reconciler.forget, busy=queue.working)
         served = settings.watch_namespaces or (settings.namespace_selector,)
@@ -128,12 +141,15 @@ class Manager:
                 why = os.strerror(error.errno or 0)  # asyncio's own text names the address twice
                 raise SettingsError(f"HTTP_PORT is {settings.http_port}: {why}; write a port that is free") from None
             stack.callback(server.close)
+            optimizers = _optimizers(stack, settings)
             cluster = await Cluster.connect()
             stack.push_async_callback(cluster.close)
             namespaces = _namespaces(cluster, settings)
             cluster_id = await _cluster_id(cluster, settings, namespaces, health.progress)
             database = Database(settings.dsn)
-            manager = cls(settings, cluster, cluster_id, database, threads, listener, queue, health, namespaces)
+            manager = cls(
+                settings, cluster, cluster_id, database, threads, listener, optimizers, queue, health, namespaces
+            )
             stack.push_async_callback(manager.follower.close)
             yield manager
 
@@ -215,6 +231,15 @@ class Manager:
             self.health.progress()
             self.controller.name_long_looks()
             await asyncio.sleep(1.0)
+
+
+def _optimizers(stack: AsyncExitStack, settings: Settings) -> Optimizers:
+    """Return where studies compute: in the processes that the pod's other container forks, or else in a child's."""
+    path = settings.optimizer_socket or stack.enter_context(optimizer_process())
+    limits = Limits(settings.optimizer_processes, settings.optimizer_seconds, settings.optimizer_memory)
+    optimizers = Optimizers(path, limits, settings.sampler_classes)
+    stack.callback(optimizers.close)
+    return optimizers
 
 
 async def run(settings: Settings) -> bool:

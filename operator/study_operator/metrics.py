@@ -36,6 +36,11 @@ FAILURES = Counter(
     "Failures of trials by class (program, infrastructure, infeasible, terminated) and reason.",
     ["class", "reason"],
 )
+OPTIMIZER_ENDS = Counter(
+    "study_operator_optimizer_ends_total",
+    "Optimizer processes that have ended in the middle of a request, by how (time, memory, died, away).",
+    ["how"],
+)
 QUEUE_DEPTH = Gauge("study_operator_queue_depth", "Studies that wait to be looked at.")
 STUDIES_SERVED = Gauge("study_operator_studies_served", "Studies whose locks this replica holds.")
 REPLICAS = Gauge("study_operator_replicas", "Replicas that this one sees, itself included; 0 while it has no locks.")

@@ -63,6 +63,10 @@ class Settings:
         resync_seconds: how often all studies are reconciled although nothing has happened.
         http_port: of /metrics, /healthz and /readyz; 0 for any free one.
         sampler_classes: package.module:Class that Studies may name.
+        optimizer_socket: where `study-operator optimize` listens; None: `run` starts it itself.
+        optimizer_processes: how many studies compute at once.
+        optimizer_seconds: how long a request may take in the slow lane.
+        optimizer_memory: bytes of data memory of each optimizer process.
         trial_image: the image of the sidecar that reads metrics from files; None if there is none.
         service: namespace and name of the Service that selects the replicas of this operator; None if there is none.
             They also name the installation, in the marks of the Studies that it serves.
@@ -89,6 +93,10 @@ class Settings:
     resync_seconds: float
     http_port: int
     sampler_classes: tuple[str, ...]
+    optimizer_socket: str | None
+    optimizer_processes: int
+    optimizer_seconds: float
+    optimizer_memory: int
     trial_image: str | None
     service: tuple[str, str] | None
     pod: tuple[str, str, str] | None
@@ -140,6 +148,10 @@ class Settings:
             resync_seconds=float(_integer(env, "RESYNC_SECONDS", 300)),
             http_port=_integer(env, "HTTP_PORT", 8080, lowest=0, highest=65535),
             sampler_classes=_classes(env),
+            optimizer_socket=env.get("OPTIMIZER_SOCKET") or None,
+            optimizer_processes=_integer(env, "OPTIMIZER_PROCESSES", 4, lowest=2, highest=256),
+            optimizer_seconds=float(_integer(env, "OPTIMIZER_SECONDS", 60, highest=3600)),
+            optimizer_memory=_memory(env),
             trial_image=env.get("TRIAL_IMAGE") or None,
             service=_service(env),
             pod=_pod(env),
@@ -150,6 +162,43 @@ class Settings:
         """Return the url that pods connect to, with another login than the reporter's."""
         place = self.reporter_url.partition("@")[2]  # an @ of the reporter's login is percent-encoded
         return f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{place}"
+
+
+@dataclass(frozen=True)
+class OptimizeSettings:
+    """The settings of `study-operator optimize`. It gets no secret.
+
+    Attributes:
+        socket: the path of the Unix socket to listen on.
+        memory: bytes of data memory of each optimizer process.
+        sampler_classes: package.module:Class that is imported at the start, so that no study waits for that.
+        http_port: of /healthz; None for none.
+        log_format, log_level: as those of `Settings`.
+    """
+
+    socket: str
+    memory: int
+    sampler_classes: tuple[str, ...]
+    http_port: int | None
+    log_format: str
+    log_level: str
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] | None = None) -> OptimizeSettings:
+        """Read the settings. Args and Raises as `Settings.from_environment`."""
+        env = os.environ if env is None else env
+        return cls(
+            socket=_required(env, "OPTIMIZER_SOCKET", "the path of the socket to listen on"),
+            memory=_memory(env),
+            sampler_classes=_classes(env),
+            http_port=_integer(env, "HTTP_PORT", 8081, highest=65535) if env.get("HTTP_PORT") else None,
+            log_format=_choice(env, "LOG_FORMAT", "text", ("text", "json")),
+            log_level=_choice(env, "LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
+        )
+
+
+def _memory(env: Mapping[str, str]) -> int:
+    return _integer(env, "OPTIMIZER_MEMORY_MIB", 256, lowest=64) * 2**20
 
 
 def _database(env: Mapping[str, str]) -> dict[str, str]:

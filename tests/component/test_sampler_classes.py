@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
+from collections.abc import Iterator
 
 import pytest
+from optimizer_server import optimizer_server
 from world import params_of
 
 HYPEROPT = "hyperopt_sampler:HyperoptSampler"
@@ -17,6 +18,15 @@ class Breaks(RandomSampler):
     def infer_relative_search_space(self, study, trial):
         if trial.number == 2:
             raise RuntimeError("out of ideas")
+        return {}
+"""
+
+EATS = """
+from optuna.samplers import RandomSampler
+
+class Eats(RandomSampler):
+    def infer_relative_search_space(self, study, trial):
+        food = [bytearray(2**26) for _ in range(100)] if trial.number == 2 else []
         return {}
 """
 
@@ -70,9 +80,15 @@ async def test_no_other_class_can_be_used(world, cls):
     assert f"write one of {HYPEROPT}, or" in accepted["message"]
 
 
-async def test_a_plug_in_that_fails_says_so_in_the_status_and_is_asked_again(world, tmp_path, monkeypatch):
+@pytest.fixture
+def server_of_plug_ins(world, tmp_path) -> Iterator[None]:
+    with optimizer_server(str(tmp_path)) as path:
+        world.settings = dataclasses.replace(world.settings, optimizer_socket=path)
+        yield
+
+
+async def test_a_plug_in_that_fails_says_so_in_the_status_and_is_asked_again(world, tmp_path, server_of_plug_ins):
     (tmp_path / "tuners_breaks.py").write_text(BREAKS)
-    monkeypatch.syspath_prepend(str(tmp_path))
     allow(world, "tuners_breaks:Breaks")
     await world.apply(sampler={"class": "tuners_breaks:Breaks"}, parallelism=4)
     look = await world.look()
@@ -80,8 +96,35 @@ async def test_a_plug_in_that_fails_says_so_in_the_status_and_is_asked_again(wor
     progressing = await world.condition("Progressing")
     assert progressing["message"] == "sampler tuners_breaks:Breaks failed: out of ideas"
     assert world.rows() == [(0, "RUNNING"), (1, "RUNNING")]
-    monkeypatch.delitem(sys.modules, "tuners_breaks")
     (tmp_path / "tuners_breaks.py").write_text(BREAKS.replace("trial.number == 2", "False"))
     world.start_operator()  # with an image in which it is mended
     await world.run_trials(float)
     assert world.rows() == [(number, "COMPLETE") for number in range(4)]
+
+
+async def test_a_sampler_that_runs_out_of_memory_stops_its_own_study_alone(world, tmp_path, server_of_plug_ins):
+    (tmp_path / "tuners_eats.py").write_text(EATS)
+    allow(world, "tuners_eats:Eats")
+    await world.apply("greedy", sampler={"class": "tuners_eats:Eats"}, parallelism=3)
+    await world.apply("canary")
+    assert not (await world.look("greedy")).failed
+    for _ in range(3):  # beside others, and then alone
+        look = await world.look("greedy")
+    progressing = await world.condition("Progressing", "greedy")
+    assert progressing["reason"] == "SamplerFailed"
+    assert "ran out of memory (256 MiB) while suggesting" in progressing["message"]
+    assert 0 < look.again <= 60
+    await world.look("canary")
+    assert await world.active("canary") == [0, 1]
+    # What runs goes on, and its results count.
+    await world.finish(0, 1.0, study="greedy")
+    await world.end_job(0, study="greedy")
+    await world.look("greedy")
+    assert world.rows("greedy") == [(0, "COMPLETE"), (1, "RUNNING")]
+    assert (await world.condition("Progressing", "greedy"))["reason"] == "SamplerFailed"
+    (tmp_path / "tuners_eats.py").write_text(EATS.replace("trial.number == 2", "False"))
+    await world.look("greedy")
+    assert len(world.rows("greedy")) == 2, "it rests"
+    await world.edit("greedy", maxTrials=5)
+    await world.run_trials(float, "greedy")
+    assert world.rows("greedy") == [(number, "COMPLETE") for number in range(5)]

@@ -34,7 +34,7 @@ from study_operator.optimizer import StudyOptimizer
 
 study = parse(json.loads(os.environ["STUDY"]))
 nothing = History(1, StoredStudy(study.optuna_name, study.directions, {}, {}), [])
-optimizer = StudyOptimizer(study, nothing, [], [study.sampler.cls] if study.sampler.cls else [])
+optimizer = StudyOptimizer.of(study, nothing, [], [study.sampler.cls] if study.sampler.cls else [])
 now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
 losses = []
 for number in range(int(os.environ["TRIALS"])):

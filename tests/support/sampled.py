@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -16,6 +17,7 @@ from study_operator.model.batch import Batch, Stored
 from study_operator.model.study import Study
 from study_operator.optimizer.convergence import build_convergence_test
 from study_operator.optimizer.pruners import build_pruner
+from study_operator.optimizer.randomness import Randomness
 from study_operator.optimizer.samplers import build_sampler
 from study_operator.optimizer.sampling import Sampling, ancestors
 
@@ -109,6 +111,19 @@ def frozen(of: Sampling) -> list[FrozenTrial]:
     for number, trial in enumerate(trials):
         trial.number = number
     return trials
+
+
+def with_our_numbers(of: Study, stock: optuna.Study) -> optuna.Study:
+    """A stock study whose sampler draws each trial's random numbers from seed and number, as ours does."""
+    randomness, stock_ask = Randomness(of, stock.sampler), stock.ask
+
+    def ask(*given: Any) -> optuna.Trial:
+        waiting = stock.get_trials(deepcopy=False, states=(WAITING,))
+        randomness.set(waiting[0].number if waiting else len(stock.get_trials(deepcopy=False)))
+        return stock_ask(*given)
+
+    stock.ask = ask  # type: ignore[method-assign]
+    return stock
 
 
 def waiting_trial(number: int, of: Study, **fixed: Any) -> FrozenTrial:

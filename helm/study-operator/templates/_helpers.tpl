@@ -231,6 +231,16 @@ Of objects that are not the chart's, only the version goes in: a hash of a short
 - name: BYTES_PER_STUDY
   value: {{ .bytesPerStudy | int64 | quote }}
 {{- end }}
+- name: OPTIMIZER_SOCKET
+  value: /run/study-operator/optimizer.sock
+{{- with .Values.optimizer }}
+- name: OPTIMIZER_PROCESSES
+  value: {{ .processes | quote }}
+- name: OPTIMIZER_MEMORY_MIB
+  value: {{ .memoryMiB | quote }}
+- name: OPTIMIZER_SECONDS
+  value: {{ .seconds | quote }}
+{{- end }}
 - name: TRIAL_IMAGE
   value: {{ include "study-operator.image" (dict "root" . "image" .Values.trialImage) | quote }}
 - name: OPERATOR_SERVICE
@@ -264,6 +274,15 @@ Of objects that are not the chart's, only the version goes in: a hash of a short
 {{- end }}
 {{- end }}
 {{- join "," $terms }}
+{{- end }}
+
+{{/* A quantity of memory in MiB, rounded down: "1536Mi", "2Gi", "1.5G", "2000000000". */}}
+{{- define "study-operator.mebibytes" -}}
+{{- $quantity := toString . }}
+{{- $number := regexFind "^[0-9]+(\\.[0-9]+)?([eE][0-9]+)?" $quantity }}
+{{- $factors := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
+{{- $factor := get $factors (trimPrefix $number $quantity) | default 0 }}
+{{- floor (divf (mulf (float64 $number) $factor) 1048576) | int64 }}
 {{- end }}
 
 {{/* Where `helm test` runs its Study: a namespace the operator serves. */}}

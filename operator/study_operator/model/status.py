@@ -59,6 +59,7 @@ class Situation:
         troubles: what went wrong while acting, in sentences.
         warm_started: what came of each earlier study; empty if that was not read now.
         throttled: whether the study has to wait for others, because it takes more than its share of time.
+        sampler_failed: why the sampler is not asked for a while; None if it is.
     """
 
     accepted: Condition
@@ -69,6 +70,7 @@ class Situation:
     troubles: tuple[str, ...] = ()
     warm_started: tuple[WarmStarted, ...] = ()
     throttled: bool = False
+    sampler_failed: str | None = None
 
 
 def accepted() -> Condition:
@@ -202,6 +204,8 @@ def _progressing(situation: Situation) -> Condition:
         return Condition(
             "Progressing", False, "Suspended", f"the study is suspended; {running} trials still run{again}"
         )
+    if situation.sampler_failed and over(observed) is None:
+        return Condition("Progressing", False, "SamplerFailed", situation.sampler_failed)
     if (ended := over(observed)) is not None:
         return Condition("Progressing", True, "Ending", f"{ended.message}; {running} trials still run")
     if situation.pending:

@@ -10,13 +10,17 @@ from optuna.trial import FrozenTrial, TrialState
 from study_operator.model.history import StoredTrial
 
 
-def frozen(trials: Iterable[StoredTrial]) -> list[FrozenTrial]:
-    """Return trials as Optuna's. Trials with the same parameters share one dictionary of their distributions."""
-    distributions = _Distributions()
+def frozen(trials: Iterable[StoredTrial], known: Distributions | None = None) -> list[FrozenTrial]:
+    """Return trials as Optuna's. Trials with the same parameters share one dictionary of their distributions.
+
+    Args:
+        known: the distributions of trials that have come before these, if they are to share them too.
+    """
+    distributions = Distributions() if known is None else known
     return [_frozen(trial, distributions) for trial in trials]
 
 
-class _Distributions:
+class Distributions:
     """Distributions by the parameters' names and texts: parsing is slow, and a study has few distinct ones."""
 
     def __init__(self) -> None:
@@ -35,7 +39,7 @@ class _Distributions:
         return self._parsed[text]
 
 
-def _frozen(trial: StoredTrial, known: _Distributions) -> FrozenTrial:
+def _frozen(trial: StoredTrial, known: Distributions) -> FrozenTrial:
     distributions = known.of(trial.names, trial.distributions)
     return FrozenTrial(
         number=trial.number,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -30,6 +29,7 @@ from study_operator.model.study import Algorithm, Refused, Study
 from study_operator.optimizer import genetic, plugins
 from study_operator.optimizer.exhaustive import BruteForce, Grid
 from study_operator.optimizer.option_checks import check_nested, check_options, torch_missing
+from study_operator.optimizer.randomness import derive
 from study_operator.optimizer.tpe import TPE
 
 
@@ -39,8 +39,6 @@ class _Kind:
 
     Attributes:
         cls: Optuna's class, whose options a Study may give.
-        one_sequence: whether the seed names one sequence, and Optuna stores the position in it. The seed of such a
-            sampler must stay the same after a restart.
         conditions: whether it can handle conditional parameters.
         many_objectives: whether it can handle several objectives.
         numbers: how many float and int parameters it needs.
@@ -49,7 +47,6 @@ class _Kind:
     """
 
     cls: type[BaseSampler]
-    one_sequence: bool = False
     conditions: bool = True
     many_objectives: bool = True
     numbers: int = 0
@@ -60,9 +57,9 @@ class _Kind:
 _KINDS = {
     "TPE": _Kind(TPESampler, of_space=lambda space, **options: TPE(**options)),
     "Random": _Kind(RandomSampler),
-    "Grid": _Kind(GridSampler, one_sequence=True, of_space=Grid),
+    "Grid": _Kind(GridSampler, of_space=Grid),
     "BruteForce": _Kind(BruteForceSampler, of_space=BruteForce),
-    "QMC": _Kind(QMCSampler, one_sequence=True, conditions=False),
+    "QMC": _Kind(QMCSampler, conditions=False),
     "CmaES": _Kind(CmaEsSampler, conditions=False, many_objectives=False, numbers=2),
     "GP": _Kind(GPSampler, conditions=False, torch=True),
     "NSGAII": _Kind(NSGAIISampler, of_space=genetic.NSGAIISampler),
@@ -79,8 +76,9 @@ def build_sampler(study: Study, started: int, allowed: Collection[str] = ()) -> 
 
     Args:
         study: the Study.
-        started: how many trials there are. A sampler that starts again with the same seed would repeat its first
-            suggestions. So after a restart the seed is derived from the spec's seed and this number.
+        started: how many trials there are. A plug-in that starts again with the same seed would repeat its first
+            suggestions. So its seed is derived from the spec's seed and this number. The random states of Optuna's
+            samplers are set before each suggestion (`randomness`).
         allowed: the classes that a Study may name in spec.sampler.class, each as package.module:Class.
 
     Raises:
@@ -91,17 +89,18 @@ def build_sampler(study: Study, started: int, allowed: Collection[str] = ()) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         if study.sampler.cls is not None:
-            return plugins.build(study, _seed(study, study.sampler, False, started), allowed)
-        return _build(study, study.sampler, started, "spec.sampler")
+            seed = study.sampler.seed
+            again = seed if seed is None or started == 0 else derive(f"{seed}/{started}")
+            return plugins.build(study, again, allowed)
+        return _build(study, study.sampler, "spec.sampler")
 
 
-def _build(study: Study, sampler: Algorithm, started: int, where: str, fixed: Collection[str] = ()) -> BaseSampler:
+def _build(study: Study, sampler: Algorithm, where: str, fixed: Collection[str] = ()) -> BaseSampler:
     """Build one of Optuna's samplers.
 
     Args:
         study: the Study.
         sampler: the name, the options and the seed, from spec.sampler or from an option of another sampler.
-        started: as in `build_sampler`.
         where: the place of the sampler in the Study, for messages.
         fixed: parameters that another sampler fixes.
     """
@@ -112,13 +111,13 @@ def _build(study: Study, sampler: Algorithm, started: int, where: str, fixed: Co
     _check_able(study, name, kind, where, fixed)
     try:
         if kind.cls is PartialFixedSampler:
-            return _partial_fixed(study, sampler, started, where)
+            return _partial_fixed(study, sampler, where)
         check_options(f"sampler {name}", kind.cls, options, _RESERVED)
         if kind.torch and (missing := torch_missing(f"the sampler {name}")):
             raise Refused("SamplerNotInstalled", f"{where}: {missing}, or choose another sampler")
         arguments: dict[str, Any] = {**_defaults(study, kind.cls, options), **options}
         if "seed" in inspect.signature(kind.cls).parameters:
-            arguments["seed"] = _seed(study, sampler, kind.one_sequence, started)
+            arguments["seed"] = derive(study.uid) if sampler.seed is None else sampler.seed
         return kind.of_space(study.space, **arguments) if kind.of_space else kind.cls(**arguments)
     except (ValueError, TypeError) as error:
         raise Refused("InvalidSamplerOptions", f"{where}: {error}") from None
@@ -163,7 +162,7 @@ def _check_able(study: Study, name: str, kind: _Kind, where: str, fixed: Collect
         )
 
 
-def _partial_fixed(study: Study, sampler: Algorithm, started: int, where: str) -> BaseSampler:
+def _partial_fixed(study: Study, sampler: Algorithm, where: str) -> BaseSampler:
     """Build a sampler that fixes some parameters and leaves the others to another sampler.
 
     Raises:
@@ -192,23 +191,10 @@ def _partial_fixed(study: Study, sampler: Algorithm, started: int, where: str) -
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
         raise ValueError(f"the seed in {_BASE!r} is {seed!r}; it must be a whole number from 0 to {2**32 - 1}")
     algorithm = Algorithm(base["name"], base.get("options", {}), seed)
-    return PartialFixedSampler(dict(fixed), _build(study, algorithm, started, f"{where}.options.{_BASE}", fixed))
+    return PartialFixedSampler(dict(fixed), _build(study, algorithm, f"{where}.options.{_BASE}", fixed))
 
 
 def _words(names: Iterable[str]) -> str:
     """Return names as a list for a sentence: "A, B or C"."""
     *most, last = names
     return f"{', '.join(most)} or {last}"
-
-
-def _seed(study: Study, sampler: Algorithm, one_sequence: bool, started: int) -> int | None:
-    """Return the seed to build a sampler with, None for a random one; see `build_sampler` and `_Kind.one_sequence`."""
-    seed = sampler.seed
-    if one_sequence:
-        return _derive(study.uid) if seed is None else seed
-    return seed if seed is None or started == 0 else _derive(f"{seed}/{started}")
-
-
-def _derive(text: str) -> int:
-    """Return a seed of 32 bits, which NumPy's generators take, that depends on the text only."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

@@ -20,6 +20,7 @@ from study_operator.optimizer.distributions import optuna_distributions
 from study_operator.optimizer.exhaustive import BruteForce, Grid
 from study_operator.optimizer.memory import Memory
 from study_operator.optimizer.pruners import OwnTrials
+from study_operator.optimizer.randomness import Randomness
 
 
 class Sampling:
@@ -46,6 +47,7 @@ class Sampling:
         self._pruner, self._compares, self._convergence = pruner, compares(study), convergence
         self._own = OwnTrials(self._study, memory.first) if memory.first else self._study  # what the pruner sees
         self._finite = sampler if isinstance(sampler, Grid | BruteForce) else None
+        self._randomness = Randomness(study, sampler)
         self._given_out: set[Hashable] = set()  # cells of a finite space
         self._seen: dict[int, int] = {}  # the last report_id, by trial_id
         self._replay = set(replay)
@@ -95,6 +97,7 @@ class Sampling:
         """
         asked = []
         for _ in range(count if self._finite is None else 1):
+            self._randomness.set(self._next())
             trial = self._study.ask()
             self._choose(trial)
             for name, value in attrs(trial.number - self.memory.first).items():
@@ -105,6 +108,11 @@ class Sampling:
     def _choose(self, trial: optuna.Trial) -> None:
         # `_suggest` is what `Study.ask` calls for each of a list of parameters.
         self._space.choose(lambda name, _: trial._suggest(name, self._distributions[name]))
+
+    def _next(self) -> int:
+        """Return the number of the trial that will be suggested next: the first that waits, or a new one's."""
+        waiting = self.memory.get_all_trials(self.memory.study_id, deepcopy=False, states=(TrialState.WAITING,))
+        return waiting[0].number - self.memory.first if waiting else self.memory.size
 
     def cursors(self, trial_ids: Iterable[int]) -> dict[int, int]:
         """Return for each trial the last report_id that `feed` has seen, 0 for none; empty when nothing prunes."""

@@ -16,13 +16,13 @@ from optuna.trial import FrozenTrial, TrialState
 from study_operator.model import trial as plain
 from study_operator.model.actions import RunAgain, Tell
 from study_operator.model.batch import Batch, StaleHistory, Stored
-from study_operator.model.history import Changes, History, Outlook, StoredTrial, Verdicts
+from study_operator.model.history import Changes, History, Outlook, StoredStudy, StoredTrial, Verdicts
 from study_operator.model.initial_trials import WISH_ATTR
 from study_operator.model.search_space import Space
 from study_operator.model.study import Study
 from study_operator.model.trial import FAILURE_ATTR, JOB_ATTR, Report, TrialRow, constraint_attrs
 from study_operator.optimizer.convergence import build_convergence_test
-from study_operator.optimizer.frozen_trials import frozen
+from study_operator.optimizer.frozen_trials import Distributions, frozen
 from study_operator.optimizer.memory import Memory
 from study_operator.optimizer.pruners import build_pruner
 from study_operator.optimizer.samplers import build_sampler
@@ -43,12 +43,26 @@ def check(study: Study, sampler_classes: Collection[str]) -> None:
     build_convergence_test(study)
 
 
+class Loading:
+    """Trials that come in pieces, each of which is small, until an optimizer can be built of them."""
+
+    def __init__(self) -> None:
+        self.trials: list[FrozenTrial] = []
+        self.earlier: list[FrozenTrial] = []
+        self._known = Distributions()
+
+    def add(self, trials: Iterable[StoredTrial], earlier: bool = False) -> None:
+        """Add some of the study's own trials, or of those of earlier studies, in order."""
+        (self.earlier if earlier else self.trials).extend(frozen(trials, self._known))
+
+
 class StudyOptimizer:
     """One study in memory. Not thread-safe: one caller at a time.
 
     Args:
-        history: the study's trials.
-        earlier: finished trials of earlier studies, which the sampler learns from as well.
+        study_id: Optuna's, in the database.
+        stored: what the study has besides its trials.
+        loaded: the study's trials, and finished trials of earlier studies, which the sampler learns from as well.
         sampler_classes: those that Studies may name.
 
     Raises:
@@ -56,25 +70,35 @@ class StudyOptimizer:
     """
 
     def __init__(
-        self, study: Study, history: History, earlier: Sequence[StoredTrial], sampler_classes: Collection[str]
+        self, study: Study, study_id: int, stored: StoredStudy, loaded: Loading, sampler_classes: Collection[str]
     ) -> None:
         self._job_name, self._space = study.job_name, study.space
-        trials = frozen(history.trials)
+        trials = loaded.trials
         sampler, pruner = build_sampler(study, len(trials), sampler_classes), build_pruner(study)
         self._memory = Memory(
-            history.study_id,
-            history.study.name,
-            [StudyDirection[direction] for direction in history.study.directions],
+            study_id,
+            stored.name,
+            [StudyDirection[direction] for direction in stored.directions],
             trials,
-            history.study.system_attrs,
-            history.study.user_attrs,
+            stored.system_attrs,
+            stored.user_attrs,
         )
-        self._memory.put_first(ancestors(sampler, frozen(earlier)))
+        self._memory.put_first(ancestors(sampler, loaded.earlier))
         # The pruner sees the reports of our running trials again, in order; other trials keep what they have.
         replay = [t._trial_id for t in trials if t.state is TrialState.RUNNING and JOB_ATTR in t.system_attrs]
         self._sampling = Sampling(study, sampler, pruner, self._memory, replay, build_convergence_test(study))
         self._asked: list[int] = []
         self._impossible = _impossible(self._memory, self._space)
+
+    @classmethod
+    def of(
+        cls, study: Study, history: History, earlier: Iterable[StoredTrial], sampler_classes: Collection[str]
+    ) -> StudyOptimizer:
+        """Build an optimizer of a history that is whole. Raises as the constructor does."""
+        loaded = Loading()
+        loaded.add(history.trials)
+        loaded.add(earlier, earlier=True)
+        return cls(study, history.study_id, history.study, loaded, sampler_classes)
 
     @property
     def size(self) -> int:
@@ -113,10 +137,6 @@ class StudyOptimizer:
         """Return for each unfinished trial the last report_id that `judge` has been given, 0 for none. Empty if the
         Study has no pruner: then reports need not be read."""
         return self._sampling.cursors(trial_ids)
-
-    def last_seen(self, trial_ids: Iterable[int]) -> dict[int, int]:
-        """Return for each trial the last report_id that is known here, 0 for none, with or without a pruner."""
-        return {trial_id: self._sampling.seen(trial_id) for trial_id in trial_ids}
 
     def see(self, reports: Iterable[Report]) -> None:
         """Take note of reports, oldest first, without a decision: samplers learn from those of pruned trials."""

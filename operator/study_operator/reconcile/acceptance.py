@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from study_operator import optimizer
 from study_operator.kube.client import ApiError, Cluster
 from study_operator.manifests.job import check_environment, job_manifest
 from study_operator.model import log_lines, option_bounds
@@ -15,6 +13,8 @@ from study_operator.model.search_space import example_params
 from study_operator.model.status import Condition, accepted, refused
 from study_operator.model.study import Refused, StudyKey
 from study_operator.pool import BlockingPool
+from study_operator.processes.client import Optimizers
+from study_operator.processes.errors import OptimizerUnavailable, SamplerFailed
 from study_operator.reconcile import dependents
 from study_operator.reconcile.intake import Intake
 from study_operator.reconcile.live_study import LiveStudy
@@ -36,21 +36,15 @@ class Acceptance:
     """Judges Studies, each generation once.
 
     Args:
-        pool: where samplers are built. A plug-in is imported then, and a plug-in may import PyTorch.
-        sampler_classes: those that Studies may name.
+        optimizers: where samplers are built.
         intake: says what there is room for.
         reserved: the namespaces in which Studies are refused.
     """
 
     def __init__(
-        self,
-        cluster: Cluster,
-        pool: BlockingPool,
-        sampler_classes: Collection[str],
-        intake: Intake,
-        reserved: Reserved,
+        self, cluster: Cluster, pool: BlockingPool, optimizers: Optimizers, intake: Intake, reserved: Reserved
     ) -> None:
-        self._cluster, self._pool, self._sampler_classes = cluster, pool, sampler_classes
+        self._cluster, self._pool, self._optimizers = cluster, pool, optimizers
         self._intake, self._reserved = intake, reserved
 
     async def judge(self, live: LiveStudy, manifest: dict[str, Any]) -> Judgement:
@@ -62,6 +56,7 @@ class Acceptance:
 
         Raises:
             ApiError: the API server did not answer as it must.
+            OptimizerUnavailable: the Study has not been accepted before, and its sampler cannot be built now.
         """
         study = live.study
         if live.known.accepted_generation == study.generation:
@@ -74,12 +69,18 @@ class Acceptance:
             self._reserved.check(StudyKey(study.namespace, study.name))
             option_bounds.check(study)
             check_environment(study, live.reporting, example_params(study.space))
-            await self._pool.run(optimizer.check, study, self._sampler_classes)
+            await self._pool.run(self._optimizers.check, study)
             log_lines.build(study)
             initial_trials(study)
             example = job_manifest(study, live.reporting, 0, 0, example_params(study.space))
         except Refused as refusal:
             return Judgement(refused(refusal.reason, refusal.message))
+        except SamplerFailed as error:
+            return Judgement(refused("SamplerFailed", str(error)), error.again)
+        except OptimizerUnavailable:
+            if not accepted_before(manifest):
+                raise
+            return Judgement(accepted())
         if not accepted_before(manifest):
             example["metadata"]["name"] = f"{study.name}-dry-run"
             try:

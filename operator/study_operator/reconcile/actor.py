@@ -31,6 +31,7 @@ from study_operator.model.study import (
 from study_operator.model.trial import Failure, FailureClass, TrialRow
 from study_operator.model.trial_rules import blame, verdict
 from study_operator.pool import BlockingPool
+from study_operator.processes.errors import OptimizerUnavailable
 from study_operator.reconcile import dependents
 from study_operator.reconcile.adoption import Adoption, adoption
 from study_operator.reconcile.concurrency import gather_all, gather_through
@@ -63,12 +64,14 @@ class Done:
         created: the Jobs that were created, by name.
         troubles: what went wrong, in sentences for users.
         again: whether to reconcile again at once.
+        unavailable: why the sampler could not be asked; None if it could.
     """
 
     failures: list[tuple[TrialRow, Failure]] = field(default_factory=list)
     created: dict[str, JobState] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
     again: bool = False
+    unavailable: OptimizerUnavailable | None = None
 
 
 def _in_pieces(actions: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -276,6 +279,8 @@ class Actor:
             raise
         except StaleHistory as error:
             self._done.troubles.append(str(error))
+        except OptimizerUnavailable as error:
+            self._done.unavailable = error
         except Exception as error:  # the sampler's own: it must reach the user, not only a log
             log.exception("the sampler failed")
             if count > 1:  # none of them is stored; one by one, those can be for which the sampler does not fail

@@ -37,6 +37,8 @@ from study_operator.model.study_outcome import Outcome, outcome
 from study_operator.model.trial import Failure, Rows, TrialRow
 from study_operator.podlogs.follower import Follower
 from study_operator.pool import BlockingPool
+from study_operator.processes.client import Optimizers
+from study_operator.processes.errors import OptimizerUnavailable, SamplerFailed
 from study_operator.reconcile import dependents
 from study_operator.reconcile.acceptance import REFUSED_AGAIN_SECONDS, Acceptance, accepted_before, reserved
 from study_operator.reconcile.actor import CALLS_AT_ONCE, Actor
@@ -93,6 +95,7 @@ class Reconciler:
     Args:
         cluster_id: the UID of the cluster's kube-system namespace.
         pool: where everything that blocks is done.
+        optimizers: where studies compute.
         follower: reads the logs of trials that report by what they print.
         now: the time by the database's clock, aware, UTC: that of the times in rows.
         cluster_now: the time by the API server's clock, aware, UTC: that of the times in Jobs and pods.
@@ -109,19 +112,20 @@ class Reconciler:
         database: Database,
         studies: Studies,
         pool: BlockingPool,
+        optimizers: Optimizers,
         follower: Follower,
         now: Callable[[], datetime],
         cluster_now: Callable[[], datetime],
     ) -> None:
         self._settings, self._cluster, self._cluster_id = settings, cluster, cluster_id
         self._pool, self._follower, self._now, self._cluster_now = pool, follower, now, cluster_now
-        self._database = database
+        self._database, self._optimizers = database, optimizers
         self._studies, self._trials = studies, Trials(database)
         self._initial_trials = InitialTrials(database, cluster_id)
         self._logins = Logins(database, settings, cluster_id)
         self._deleted = DeletedStudies(self._studies, self._trials, pool, settings.watch_namespaces)
         self.intake = Intake(settings.limits.studies_per_namespace)
-        self._acceptance = Acceptance(cluster, pool, settings.sampler_classes, self.intake, reserved(settings))
+        self._acceptance = Acceptance(cluster, pool, optimizers, self.intake, reserved(settings))
         self._continuing = Continuing(database, cluster_id)
         self._marks = Marks(cluster, pool, Whereabouts(database, cluster_id), settings.installation)
         self._publisher = Publisher(cluster)
@@ -165,6 +169,8 @@ class Reconciler:
         if live is not None and live.trials.has_rows:
             self._keys.pop(live.trials.study_id, None)
             self._trials.forget(live.trials.study_id)
+        if live is not None:
+            self._optimizers.forget(live.study)
         self._reported.pop(key, None)
         self._unread.pop(key, None)
         self.intake.forget(key)
@@ -221,7 +227,11 @@ class Reconciler:
             self._drop(key)
             live = self._live_study(key, study)
         live.incarnation, live.restored_at = found.incarnation, found.restored_at
-        judgement = await self._acceptance.judge(live, manifest)
+        try:
+            judgement = await self._acceptance.judge(live, manifest)
+        except OptimizerUnavailable as error:
+            result.sooner(error.again)
+            return result
         condition = self._with_limit(judgement.condition, manifest)
         result.sooner(judgement.again)
         if compared.standing is Standing.LOST:
@@ -320,7 +330,10 @@ class Reconciler:
             return None, refused(refusal.reason, refusal.message)
         if accepted_before(manifest):
             return study, accepted()
-        return study, (await self._acceptance.judge(self._live_study(key, study), manifest)).condition
+        try:
+            return study, (await self._acceptance.judge(self._live_study(key, study), manifest)).condition
+        except OptimizerUnavailable:
+            return study, Condition("Accepted", None, "NotJudged", "the sampler has not been built yet")
 
     async def _serve(
         self,
@@ -357,6 +370,10 @@ class Reconciler:
         result.troubles, result.failed = done.troubles, bool(done.troubles)
         if done.again:
             result.sooner(0.0)
+        # The optimizer cannot be asked now. Everything else was done.
+        unavailable = done.unavailable or live.trials.unavailable
+        if unavailable is not None:
+            result.sooner(unavailable.again)
         end = outcome(observed)
         observed = await self._keep_time(live, observed, end)
         if condition.status is not True and not observed.rows.total:
@@ -366,6 +383,8 @@ class Reconciler:
         situation = Situation(
             condition, storage, observed, end, words, tuple(done.troubles), live.trials.warm_started, throttled
         )
+        if isinstance(unavailable, SamplerFailed):
+            situation = replace(situation, sampler_failed=str(unavailable))
         await self._publish(manifest, live.study, result, situation, done.failures)
 
     async def _observe(
@@ -504,7 +523,7 @@ class Reconciler:
             self._studies,
             self._trials,
             self._initial_trials,
-            settings.sampler_classes,
+            self._optimizers,
         )
         return LiveStudy(study, reporting, trials)
 

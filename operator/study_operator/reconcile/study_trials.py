@@ -24,7 +24,9 @@ from study_operator.model.samplers import is_finite
 from study_operator.model.study import Study
 from study_operator.model.trial import BestTrial, Clock, Report, Rows, TrialRow, TrialState
 from study_operator.model.warm_start import WarmStarted
-from study_operator.optimizer import StudyOptimizer
+from study_operator.processes.client import Optimizers
+from study_operator.processes.errors import OptimizerBusy, OptimizerLost, OptimizerUnavailable
+from study_operator.processes.remote_optimizer import RemoteOptimizer
 from study_operator.storage import history
 from study_operator.storage.batch_writer import store, store_most
 from study_operator.storage.database import Database
@@ -48,12 +50,13 @@ class StudyTrials:
     Args:
         study: as the Study is now; `update` replaces it.
         key_hash: SHA-256 of the key that the study's pods report with.
-        sampler_classes: those that Studies may name.
+        optimizers: where the study computes.
 
     Attributes:
         prune: numbers of the trials that the pruner gave up and whose end has not been told yet.
         behind: numbers of the trials that have stored more reports than the pruner has been shown.
         warm_started: what came of each earlier study that it begins with, once that is known.
+        unavailable: why the last `observe` could not ask the optimizer; None if it could.
     """
 
     def __init__(
@@ -64,18 +67,19 @@ class StudyTrials:
         studies: Studies,
         trials: Trials,
         initial_trials: InitialTrials,
-        sampler_classes: Collection[str],
+        optimizers: Optimizers,
     ) -> None:
-        self._study, self._key_hash, self._sampler_classes = study, key_hash, sampler_classes
+        self._study, self._key_hash, self._optimizers = study, key_hash, optimizers
         self._database, self._studies, self._rows, self._initial_trials = database, studies, trials, initial_trials
         self.prune: set[int] = set()
         self.behind: frozenset[int] = frozenset()
         self.warm_started: tuple[WarmStarted, ...] = ()
+        self.unavailable: OptimizerUnavailable | None = None
         self._study_id: int | None = None
         self._ensured_policy: str | None = None
         self._place: Place | None = None
         self._may_create = True
-        self._optimizer: StudyOptimizer | None = None
+        self._optimizer: RemoteOptimizer | None = None
         self._front: tuple[int, list[BestTrial], int] = (0, [], 0)  # COMPLETE trials, Pareto front's beginning and size
         self._best: list[int] = []
 
@@ -99,12 +103,12 @@ class StudyTrials:
             before.convergence,
             before.initial_trials,
         ):
-            self._optimizer = None
+            self._let_go()
         self._study = study
 
     def drop(self) -> None:
         """Forget what came from the database: a write may or may not have happened."""
-        self._optimizer = None
+        self._let_go()
         self._ensured_policy = None
         self.prune.clear()
 
@@ -142,6 +146,7 @@ class StudyTrials:
             StorageError: the database refuses it.
         """
         self._ensure()
+        self.unavailable = None
         rows = self._with_front(self._rows.observe(self.study_id, list(jobs)))
         if rows.changed and self._optimizer is None:
             history.forget_changes(self._database, self.study_id)  # so that they do not pile up
@@ -150,16 +155,21 @@ class StudyTrials:
         must_know = is_finite(self._study.sampler.name) or self._study.convergence is not None
         ended = rows.total >= self._study.max_trials or (end is not None and not must_know)
         if not launching or (ended and not running):
-            self._optimizer, self.behind = None, frozenset()  # hundreds of finished studies must not stay in memory
+            self._let_go()  # hundreds of finished studies must not stay in memory
+            self.behind = frozenset()
             if launching:
                 return rows, Outlook()
-            # Without a sampler nothing new can be found out: an ended study stays as it is.
-            return rows, Outlook(end == "SearchSpaceExhausted", end == "Converged")
-        optimizer = self._loaded(rows)
-        self._show_pruner(optimizer, running)
-        outlook = optimizer.outlook()
+            return rows, _as_it_was(end)
+        try:
+            optimizer = self._loaded(rows)
+            self._show_pruner(optimizer, running)
+            outlook = optimizer.outlook()
+        except OptimizerUnavailable as error:
+            self._unavailable(error)
+            self.unavailable = error
+            return rows, _as_it_was(end)
         if (outlook.exhausted or outlook.converged) and not running:
-            self._optimizer = None
+            self._let_go()
         return rows, outlook
 
     def reread(self, jobs: Collection[int]) -> Rows:
@@ -191,8 +201,16 @@ class StudyTrials:
         Raises:
             StaleHistory: other programs write to the study all the time.
             StorageUnavailable, StorageError: as `observe`.
+            OptimizerUnavailable: the sampler cannot be asked now. Trials may have been stored.
             Exception: the sampler's own.
         """
+        try:
+            return self._start(count)
+        except OptimizerUnavailable as error:
+            self._unavailable(error)
+            raise
+
+    def _start(self, count: int) -> list[TrialRow]:
         for _ in range(_ATTEMPTS):
             looks.check("asks the sampler")
             optimizer = self._optimizer or self._load()
@@ -211,6 +229,8 @@ class StudyTrials:
                 continue
             except Full:
                 return []
+            if not started:
+                raise OptimizerLost("trials have been stored, and their optimizer is lost", 0.0)
             took = (time.perf_counter() - begun) / len(started)
             for _ in started:
                 SUGGEST.observe(took)
@@ -227,8 +247,11 @@ class StudyTrials:
         try:
             self._store(optimizer, optimizer.run_again(again, job))
         except NotStored:
-            self._optimizer = None
+            self._let_go()
             return False
+        except OptimizerUnavailable:
+            self._let_go()
+            return self._rows.run_again(self.study_id, again, job)
         return True
 
     def tell(self, tells: Sequence[Tell]) -> list[bool]:
@@ -244,14 +267,19 @@ class StudyTrials:
             return self._rows.tell(self.study_id, tells)
         # Without a pruner, none of the reports has been read. Samplers learn from the last one alone.
         pruned = [told.row.trial_id for told in tells if told.state is TrialState.PRUNED]
-        optimizer.see(self._rows.last_reports(pruned))
-        done = store_most(tells, lambda some: self._store(optimizer, optimizer.tell(some)))
+        try:
+            optimizer.see(self._rows.last_reports(pruned))
+            done = store_most(tells, lambda some: self._store(optimizer, optimizer.tell(some)))
+        except OptimizerUnavailable:  # an end does not wait for a sampler
+            self._let_go()
+            return self._rows.tell(self.study_id, tells)
         if not all(done):
-            self._optimizer = None
+            self._let_go()
         return done
 
-    def _store(self, optimizer: StudyOptimizer, batch: Batch) -> list[TrialRow]:
-        """Store a batch of the optimizer's. Return the trials that it has started.
+    def _store(self, optimizer: RemoteOptimizer, batch: Batch) -> list[TrialRow]:
+        """Store a batch of the optimizer's. Return the trials that it has started; none if the optimizer was lost
+        meanwhile: what is stored is stored.
 
         Raises:
             NotStored: nothing has changed, in the database and in memory.
@@ -259,22 +287,42 @@ class StudyTrials:
         try:
             stored = store(self._database, self.study_id, batch)
         except NotStored:
-            optimizer.rollback()
+            try:
+                optimizer.rollback()
+            except OptimizerUnavailable:
+                self._let_go()
             raise
         except BaseException:
-            self._optimizer = None  # it may be stored, or not
+            self._let_go()  # it may be stored, or not
             raise
-        return [replace(row, started_at=stored.at.replace(tzinfo=UTC)) for row in optimizer.commit(stored)]
+        try:
+            started = optimizer.commit(stored)
+        except OptimizerUnavailable as error:
+            log.info("loading the study's history again: %s", error)
+            self._let_go()
+            return []
+        return [replace(row, started_at=stored.at.replace(tzinfo=UTC)) for row in started]
 
-    # The optimizer in memory
+    # The optimizer in its process
 
-    def _optimizer_of(self, trial_ids: Iterable[int]) -> StudyOptimizer | None:
+    def _let_go(self) -> None:
+        """Drop the optimizer."""
+        if self._optimizer is not None:
+            self._optimizer.close()
+        self._optimizer = None
+
+    def _unavailable(self, error: OptimizerUnavailable) -> None:
+        """Drop the optimizer unless it is as it was, and only has to wait."""
+        if not isinstance(error, OptimizerBusy):
+            self._let_go()
+
+    def _optimizer_of(self, trial_ids: Iterable[int]) -> RemoteOptimizer | None:
         """Return the optimizer if there is one that knows these trials; it has to be kept in step with the rows."""
         if self._optimizer is not None and not self._optimizer.knows(trial_ids):
-            self._optimizer = None
+            self._let_go()
         return self._optimizer
 
-    def _loaded(self, rows: Rows) -> StudyOptimizer:
+    def _loaded(self, rows: Rows) -> RemoteOptimizer:
         if self._optimizer is not None and rows.changed:
             self._catch_up(self._optimizer)
         # Trials that no trigger has noted down: the triggers do not exist, or were switched off.
@@ -282,7 +330,7 @@ class StudyTrials:
             return self._load()
         return self._optimizer
 
-    def _catch_up(self, optimizer: StudyOptimizer) -> None:
+    def _catch_up(self, optimizer: RemoteOptimizer) -> None:
         """Take account of what other programs have written to the study."""
         self._optimizer = None  # unless this comes to its end
         try:
@@ -292,15 +340,15 @@ class StudyTrials:
             return
         self._optimizer = optimizer
 
-    def _load(self) -> StudyOptimizer:
+    def _load(self) -> RemoteOptimizer:
         self._initial_trials.enqueue(self._study, self.study_id)
         earlier, self.warm_started = self._initial_trials.load(self._study, self.study_id)
         looks.check("reads the study's history")
         rows = history.load(self._database, self.study_id, compares(self._study))
-        self._optimizer = StudyOptimizer(self._study, rows, earlier, self._sampler_classes)
+        self._optimizer = self._optimizers.load(self._study, rows, earlier)
         return self._optimizer
 
-    def _show_pruner(self, optimizer: StudyOptimizer, running: Collection[TrialRow]) -> None:
+    def _show_pruner(self, optimizer: RemoteOptimizer, running: Collection[TrialRow]) -> None:
         """Show the pruner what is new, piece by piece, for LONGEST_SHOW_SECONDS at most. The next look goes on."""
         numbers = {row.trial_id: row.number for row in running if row.number not in self.prune}
         begun, self.behind = time.monotonic(), frozenset[int]()
@@ -320,7 +368,7 @@ class StudyTrials:
                 return
 
     def _show_some(
-        self, optimizer: StudyOptimizer, reports: Sequence[Report], numbers: dict[int, int], unshown: Collection[int]
+        self, optimizer: RemoteOptimizer, reports: Sequence[Report], numbers: dict[int, int], unshown: Collection[int]
     ) -> bool:
         """Show the pruner some reports, and store what it notes. Return False if the history has to be loaded anew.
 
@@ -330,8 +378,10 @@ class StudyTrials:
         """
         try:
             verdicts = optimizer.judge([r for r in reports if r.trial_id in numbers], list(numbers), unshown)
+        except OptimizerBusy:
+            raise
         except BaseException:
-            self._optimizer = None  # it has seen some of the reports, and what it said to them is lost
+            self._let_go()  # it has seen some of the reports, and what it said to them is lost
             raise
         self.prune.update(numbers.pop(trial_id) for trial_id in verdicts.prune)
         if verdicts.notes is not None:
@@ -339,7 +389,7 @@ class StudyTrials:
                 self._store(optimizer, verdicts.notes)
             except NotStored as error:
                 log.info("loading the study's history again: %s", error)
-                self._optimizer = None
+                self._let_go()
                 return False
         return True
 
@@ -377,3 +427,8 @@ class StudyTrials:
             self._best = [trial.number for trial in read]
         _, shown, size = self._front
         return replace(rows, best=None, front=tuple(shown), front_size=size)
+
+
+def _as_it_was(end: str | None) -> Outlook:
+    """Return the outlook without a sampler: nothing new can be found out, and an ended study stays as it is."""
+    return Outlook(end == "SearchSpaceExhausted", end == "Converged")

@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from database import REPORTER_PASSWORD, SEED, TestDatabase
+from optimizer_server import shared_socket
 from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -30,6 +31,7 @@ class Process:
             "REPORTER_LOGINS": "shared",
             "STUDY_KEY_SEED": SEED,
             "HTTP_PORT": str(self.port),
+            "OPTIMIZER_SOCKET": shared_socket(),
             **environment,
         }
         with log.open("w") as file:

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 from database import TestDatabase, settings_for
+from optimizer_server import shared_socket
 from ports import free_port
 from waiting import until
 from world import World
@@ -25,8 +26,8 @@ class RunningManager:
 
     def __init__(self, database: TestDatabase, namespace: str, **settings: str) -> None:
         self.port = free_port()
-        environment = {"WATCH_NAMESPACES": namespace, "HTTP_PORT": str(self.port), **settings}
-        self._settings = settings_for(database, **environment)
+        environment = {"WATCH_NAMESPACES": namespace, "HTTP_PORT": str(self.port), "OPTIMIZER_SOCKET": shared_socket()}
+        self._settings = settings_for(database, **environment | settings)
         self._connected: asyncio.Future[Manager] = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(self._run())
 

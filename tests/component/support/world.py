@@ -18,6 +18,7 @@ import yaml
 from database import TestDatabase, TrialPod, settings_for
 from faults import FaultyCluster, FaultyDatabase
 from kubernetes.aio import client, config
+from optimizer_server import remembered, shared_socket
 from waiting import until
 
 from study_operator.kube.client import ApiError, Cluster
@@ -28,6 +29,7 @@ from study_operator.podlogs.follower import Follower
 from study_operator.podlogs.stream import PodLogs
 from study_operator.podlogs.tail import Tails
 from study_operator.pool import BlockingPool
+from study_operator.processes.client import Limits, Optimizers
 from study_operator.reconcile.reconciler import Reconciler, ReconcileResult
 from study_operator.storage.printed_output import Output
 from study_operator.storage.studies import Studies
@@ -46,6 +48,7 @@ class World:
         ahead: how far the operator's clock is put forward.
         logs_from: where the operator gets pods' logs, for the API server has no kubelet to ask; a url.
         woken: studies to be looked at, because a log has been read to its end.
+        optimizers: where the operator's studies compute.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class World:
         self.logs_from = ""
         self.woken: list[tuple[str, str]] = []
         self._followers: list[Follower] = []
+        self.optimizers: Optimizers | None = None
         self.start_operator()
 
     @classmethod
@@ -91,12 +95,20 @@ class World:
         for follower in self._followers:
             await follower.close()
         self.threads.shutdown()
+        if self.optimizers is not None:
+            self.optimizers.close()
 
     def start_operator(self) -> None:
         """A new process, as it were: nothing that the old one held in memory is left."""
         for old in self._followers:
             for key in list(old._studies):
                 old.forget(key)
+        if self.optimizers is not None:
+            self.optimizers.close()
+        settings = self.settings
+        # A test looks once, and then has expectations: a busy machine may take its time.
+        limits = Limits(settings.optimizer_processes, settings.optimizer_seconds, settings.optimizer_memory, 20.0)
+        self.optimizers = Optimizers(settings.optimizer_socket or shared_socket(), limits, settings.sampler_classes)
         configuration = copy.copy(self._configuration)
         configuration.host = self.logs_from or configuration.host
         logs = PodLogs(configuration)
@@ -109,6 +121,7 @@ class World:
             self.operators_database,
             Studies(self.operators_database, self.cluster_id),
             self.threads,
+            self.optimizers,
             self._followers[-1],
             self.now,
             self.now,
@@ -181,9 +194,7 @@ class World:
         live = self.reconciler._live.get(StudyKey(self.namespace, name))
         if live is None or live.trials._optimizer is None:
             return None
-        memory = live.trials._optimizer._memory
-        trials, first = memory.get_all_trials(memory.study_id), memory.first  # those before it are of earlier studies
-        return [(trial.number - first, trial.state.name) for trial in trials[first:]]
+        return remembered(live.trials._optimizer)
 
     async def everything(self, name: str) -> Any:
         """What a look can change: rows, Jobs, status."""

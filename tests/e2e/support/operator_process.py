@@ -24,10 +24,13 @@ from urllib.parse import urlsplit
 
 from e2e import SYSTEM, kubectl
 
+from study_operator.processes.launch import optimizer_process
+
 ROOT = Path(__file__).resolve().parents[3]
 # For each line that it reads it forks an operator and prints its process id. What it has forked ends with it.
 _NURSERY = """
 import ctypes, os, signal, sys
+import study_operator.manager
 from study_operator.__main__ import main
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 libc = ctypes.CDLL(None)
@@ -56,7 +59,9 @@ class OperatorProcess:
         kubeconfig = directory / "kubeconfig"
         kubeconfig.touch(0o600)
         kubeconfig.write_text(json.dumps(_kubeconfig()))
+        self._optimizer = optimizer_process()  # what the pod's other container is
         settings = {**_settings(), "KUBECONFIG": str(kubeconfig), "HTTP_PORT": "0"}
+        settings["OPTIMIZER_SOCKET"] = self._optimizer.__enter__()
         paths = {"PYTHONPATH": f"{ROOT}/operator", "PATH": os.environ["PATH"], "HOME": str(directory)}
         self._env = {**paths, **settings, **(env or {})}
         self._output = self.log.open("w")
@@ -78,6 +83,7 @@ class OperatorProcess:
         self._nursery.kill()
         self._nursery.communicate()
         self._output.close()
+        self._optimizer.__exit__(None, None, None)
         print("".join(self.log.read_text(errors="replace").splitlines(keepends=True)[-200:]))  # shown if the test fails
 
     def run(self, command: str) -> None:

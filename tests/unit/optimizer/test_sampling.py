@@ -23,7 +23,7 @@ from optuna.samplers import (
 )
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
-from sampled import COMPLETE, FAIL, PRUNED, ask, frozen, sampling_of, tell, trial_id, waiting_trial
+from sampled import COMPLETE, FAIL, PRUNED, ask, frozen, sampling_of, tell, trial_id, waiting_trial, with_our_numbers
 
 from study_operator.model.study import Study
 from study_operator.model.trial import Report
@@ -74,13 +74,14 @@ def tuned(sampler: str = "Random", pruner: str | None = None, options: dict[str,
 
 def stock(of: Study) -> optuna.Study:
     """The same study as a notebook would make it."""
-    return optuna.create_study(
+    made = optuna.create_study(
         storage=InMemoryStorage(),
         sampler=STOCK_SAMPLERS[of.sampler.name](),
         pruner=build_pruner(of) or optuna.pruners.NopPruner(),
         study_name=of.optuna_name,
         directions=[direction.lower() for direction in of.directions],
     )
+    return with_our_numbers(of, made)
 
 
 def loss(params: dict[str, Any]) -> float:
@@ -143,6 +144,24 @@ def test_a_sequence_goes_on_after_a_restart_where_it_was():
     after = sampling_of(of, frozen(before), attrs=attrs)
     rest = [ask(after) for _ in range(3)]
     assert [dict(suggestion.params) for suggestion in (*first, *rest)] == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*Sampler is experimental")
+@pytest.mark.parametrize("seed", [7, None])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_lost_process_changes_no_suggestion(name, seed):
+    """One life is undisturbed, in the other the sampler is built anew before each suggestion."""
+    parameters, options = SAMPLERS[name]
+    of = study(sampler={"name": name, "seed": seed, "options": options}, parameters=parameters)
+    whole, trials, attrs = sampling_of(of), [], {}
+    for number in range(12):
+        anew = sampling_of(of, trials, attrs=attrs)
+        expected, found = ask(whole), ask(anew)
+        assert (found.number, found.params) == (expected.number, expected.params) == (number, found.params)
+        attrs = attrs | dict(found.study_attrs)
+        for life in (whole, anew):
+            tell(life, number, COMPLETE, [loss(dict(found.params))])
+        trials = frozen(anew)
 
 
 @pytest.mark.parametrize("name", ["TPE", "Random", "CmaES", "NSGAII", "BruteForce"])

@@ -15,7 +15,19 @@ from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, create_trial
-from sampled import COMPLETE, FAIL, PRUNED, Suggestion, ask, frozen, sampling_of, tell, trial_id, waiting_trial
+from sampled import (
+    COMPLETE,
+    FAIL,
+    PRUNED,
+    Suggestion,
+    ask,
+    frozen,
+    sampling_of,
+    tell,
+    trial_id,
+    waiting_trial,
+    with_our_numbers,
+)
 from spaces import parameter_lists, suggest_all
 
 from study_operator.model.study import Study
@@ -50,9 +62,10 @@ def with_sampler(name: str, parameters: list[dict[str, Any]], seed: int = 3, **s
 
 def stock(of: Study, sampler: BaseSampler) -> optuna.Study:
     directions = [direction.lower() for direction in of.directions]
-    return optuna.create_study(
+    made = optuna.create_study(
         storage=InMemoryStorage(), sampler=sampler, study_name=of.optuna_name, directions=directions
     )
+    return with_our_numbers(of, made)
 
 
 def end(ours: Any, number: int, *values: float, **constraints: float) -> None:

@@ -42,7 +42,7 @@ def stored_trial(number: int, state: TrialState, **given: Any) -> StoredTrial:
 
 
 def optimizer_of(of: Study, *trials: StoredTrial, earlier: tuple[StoredTrial, ...] = ()) -> StudyOptimizer:
-    return StudyOptimizer(of, History(7, StoredStudy(of.optuna_name, of.directions, {}, {}), trials), earlier, ())
+    return StudyOptimizer.of(of, History(7, StoredStudy(of.optuna_name, of.directions, {}, {}), trials), earlier, ())
 
 
 def start(optimizer: StudyOptimizer, *ids: int) -> list[TrialRow]:

@@ -202,10 +202,29 @@ class TestPods:
     @pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS)
     def test_only_those_that_need_it_get_a_token(self, values: tuple[str, ...]) -> None:
         tokens = {name: spec["automountServiceAccountToken"] for name, spec in pod_specs(render(*values)).items()}
-        assert {name for name, mounted in tokens.items() if mounted} == {
-            "Deployment/study-operator",
-            "Pod/study-operator-test",
+        assert {name for name, mounted in tokens.items() if mounted} == {"Pod/study-operator-test"}
+
+    @pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS)
+    def test_samplers_run_where_no_token_and_no_secret_is(self, values: tuple[str, ...]) -> None:
+        pod = pod_specs(render(*values))["Deployment/study-operator"]
+        operator, optimizer = sorted(pod["containers"], key=lambda container: container["name"] != "operator")
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        mounted = [
+            {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+            for container in (operator, optimizer)
+        ]
+        token = mounted[0]["/var/run/secrets/kubernetes.io/serviceaccount"]["projected"]["sources"]
+        assert [list(source) for source in token] == [["serviceAccountToken"], ["configMap"], ["downwardAPI"]]
+        assert all("emptyDir" in volume for volume in mounted[1].values())
+        shared = {volume["name"] for volume in mounted[0].values()} & {volume["name"] for volume in mounted[1].values()}
+        assert shared == {"optimizer"}, "the socket's directory"
+        assert all("valueFrom" not in variable for variable in optimizer["env"])
+        assert not {"DATABASE_URL", "OPERATOR_SERVICE"} & {variable["name"] for variable in optimizer["env"]}
+        sockets = {
+            next(variable["value"] for variable in container["env"] if variable["name"] == "OPTIMIZER_SOCKET")
+            for container in (operator, optimizer)
         }
+        assert sockets == {"/run/study-operator/optimizer.sock"}
 
     def test_images_can_be_pinned(self) -> None:
         digest = f"sha256:{'a' * 64}"
@@ -347,7 +366,7 @@ class TestDatabase:
         pod = one(objects, "Deployment")["spec"]["template"]["spec"]
         (found,) = [v for v in pod["volumes"] if v["name"] == "database-ca"]
         assert found[volume]["items"] == [{"key": "root.pem", "path": "ca.crt"}]
-        for container in pod["containers"] + pod["initContainers"]:
+        for container in pod["containers"][:1] + pod["initContainers"]:
             (mount,) = [m for m in container["volumeMounts"] if m["name"] == "database-ca"]
             env = {e["name"]: e.get("value") for e in container["env"]}
             assert env["DATABASE_CA_FILE"] == mount["mountPath"] + "/ca.crt"
@@ -558,6 +577,9 @@ class TestRefusals:
             ((*NAMESPACED, *SELECTED), "watchNamespaces and watchNamespaceSelector are both set"),
             (SELECTED[:3], "the key team has the operator In, which needs values"),
             ((*SELECTED, "watchNamespaceSelector.matchExpressions[2].values={x}"), "Exists, which takes no values"),
+            (("optimizer.processes=6",), "optimizer.processes x optimizer.memoryMiB + 256 MiB is 1792Mi: raise"),
+            (("optimizer.resources.limits.memory=1279Mi",), "is 1279Mi, but"),
+            (("optimizer.resources.limits.memory=1.2Gi",), "is 1.2Gi, but"),
         ],
     )
     def test_of_values_that_contradict_each_other(self, values: tuple[str, ...], sentence: str) -> None:
@@ -580,10 +602,16 @@ class TestRefusals:
             ("samplerClasses={TPE}", "does not match pattern"),
             ("samplerClasses={a.b:C;import os}", "does not match pattern"),
             ("operator.image.variant=cuda", "value must be one of '', 'gp'"),
+            ("optimizer.processes=1", "minimum: got 1, want 2"),
         ],
     )
     def test_of_single_values(self, value: str, words: str) -> None:
         assert words in render_error(value)
+
+    @pytest.mark.parametrize("limit", ["1280Mi", "2Gi", "1.5G", "1342177280", "1.4e9"])
+    def test_not_of_a_memory_limit_that_is_enough(self, limit: str) -> None:
+        pod = pod_specs(render(f"optimizer.resources.limits.memory={limit}"))["Deployment/study-operator"]
+        assert [container["name"] for container in pod["containers"]] == ["operator", "optimizer"]
 
     def test_in_a_cluster_that_is_too_old(self) -> None:
         with pytest.raises(HelmError, match=r"requires kubeVersion: >=1\.29\.0-0"):
