@@ -94,12 +94,12 @@ class TestCustomResourceDefinition:
 
 
 RULES = [
-    (["study-operator.io"], ["studies"], ["get", "list", "watch"]),
+    (["study-operator.io"], ["studies"], ["get", "list", "watch", "patch"]),
     (["study-operator.io"], ["studies/status"], ["patch"]),
     (["batch"], ["jobs"], ["get", "list", "watch", "create", "delete"]),
     ([""], ["pods"], ["list", "delete"]),
     ([""], ["pods/log"], ["get"]),
-    ([""], ["secrets"], ["create"]),
+    ([""], ["secrets"], ["create", "patch"]),
     ([""], ["services"], ["get", "create"]),
     ([""], ["persistentvolumeclaims"], ["list", "create", "delete"]),
     ([""], ["events"], ["create", "patch"]),
@@ -158,7 +158,8 @@ class TestRights:
         found = environment(objects)
         assert found["WATCH_NAMESPACE_SELECTOR"]["value"] == "studies=yes,team in (a,b),tier notin (x),gpus,!frozen"
         assert "WATCH_NAMESPACES" not in found
-        assert "WATCH_NAMESPACE_SELECTOR" not in environment(render())
+        for without in (render(), render("watchNamespaceSelector=null")):
+            assert "WATCH_NAMESPACE_SELECTOR" not in environment(without)
 
     def test_can_be_left_to_an_administrator(self) -> None:
         assert list(self.bound(render("rbac.create=false"))) == []
