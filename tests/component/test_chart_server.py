@@ -256,12 +256,12 @@ class TestRights:
     HERE = frozenset(
         (verb, resource, "*")
         for resource, verbs in {
-            "studies.study-operator.io": "get list watch",
+            "studies.study-operator.io": "get list watch patch",
             "studies/status.study-operator.io": "patch",
             "jobs.batch": "get list watch create delete",
             "pods": "list delete",
             "pods/log": "get",
-            "secrets": "create",
+            "secrets": "create patch",
             "services": "get create",
             "persistentvolumeclaims": "list create delete",
             "events": "create patch",

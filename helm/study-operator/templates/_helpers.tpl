@@ -262,10 +262,11 @@ Of objects that are not the chart's, only the version goes in: a hash of a short
 {{/* watchNamespaceSelector as the API server's calls have it: "team in (a,b),studies=yes". */}}
 {{- define "study-operator.namespaceSelector" -}}
 {{- $terms := list }}
-{{- range $key, $value := .Values.watchNamespaceSelector.matchLabels }}
+{{- $selector := .Values.watchNamespaceSelector | default dict }}
+{{- range $key, $value := $selector.matchLabels }}
 {{- $terms = append $terms (printf "%s=%s" $key $value) }}
 {{- end }}
-{{- range .Values.watchNamespaceSelector.matchExpressions }}
+{{- range $selector.matchExpressions }}
 {{- $words := dict "In" "in" "NotIn" "notin" }}
 {{- if hasKey $words .operator }}
 {{- $terms = append $terms (printf "%s %s (%s)" .key (get $words .operator) (join "," .values)) }}

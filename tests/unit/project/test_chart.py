@@ -94,12 +94,12 @@ class TestCustomResourceDefinition:
 
 
 RULES = [
-    (["study-operator.io"], ["studies"], ["get", "list", "watch"]),
+    (["study-operator.io"], ["studies"], ["get", "list", "watch", "patch"]),
     (["study-operator.io"], ["studies/status"], ["patch"]),
     (["batch"], ["jobs"], ["get", "list", "watch", "create", "delete"]),
     ([""], ["pods"], ["list", "delete"]),
     ([""], ["pods/log"], ["get"]),
-    ([""], ["secrets"], ["create"]),
+    ([""], ["secrets"], ["create", "patch"]),
     ([""], ["services"], ["get", "create"]),
     ([""], ["persistentvolumeclaims"], ["list", "create", "delete"]),
     ([""], ["events"], ["create", "patch"]),
@@ -158,7 +158,8 @@ class TestRights:
         found = environment(objects)
         assert found["WATCH_NAMESPACE_SELECTOR"]["value"] == "studies=yes,team in (a,b),tier notin (x),gpus,!frozen"
         assert "WATCH_NAMESPACES" not in found
-        assert "WATCH_NAMESPACE_SELECTOR" not in environment(render())
+        for without in (render(), render("watchNamespaceSelector=null")):
+            assert "WATCH_NAMESPACE_SELECTOR" not in environment(without)
 
     def test_can_be_left_to_an_administrator(self) -> None:
         assert list(self.bound(render("rbac.create=false"))) == []
@@ -544,11 +545,10 @@ class TestHelmTest:
         ]
 
     def test_cleans_up_behind_itself(self) -> None:
-        hooks = [o for o in render() if "helm.sh/hook" in o["metadata"].get("annotations", {})]
+        hooks = [o for o in render() if o["metadata"].get("annotations", {}).get("helm.sh/hook") == "test"]
         assert {o["kind"] for o in hooks} == {"ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Pod"}
         for hook in hooks:
             annotations = hook["metadata"]["annotations"]
-            assert annotations["helm.sh/hook"] == "test"
             assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
 
 
