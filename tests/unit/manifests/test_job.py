@@ -71,7 +71,7 @@ def test_a_job_is_the_template_and_what_makes_it_a_trial():
     assert (container["name"], container["image"]) == ("trial", "trial:1")
     assert container["resources"] == {"limits": {"nvidia.com/gpu": "1"}}
     assert set(container) == {"name", "image", "env", "resources", "volumeMounts"}
-    assert set(pod["spec"]) == {"containers", "restartPolicy"}
+    assert set(pod["spec"]) == {"containers", "restartPolicy", "volumes"}
     assert set(spec) == {"template", "backoffLimit", "podFailurePolicy"}
 
 
