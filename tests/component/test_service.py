@@ -209,7 +209,7 @@ async def test_liveness_fails_while_the_event_loop_stands_still(world, kubeconfi
         await until(alive)
 
 
-async def test_liveness_fails_when_one_study_is_worked_on_for_ever(world, kubeconfig, monkeypatch):
+async def test_liveness_is_not_lost_by_one_study_that_is_worked_on_for_ever(world, kubeconfig, monkeypatch):
     hangs = asyncio.Event()
 
     async def hang(*_: object) -> None:
@@ -229,9 +229,7 @@ async def test_liveness_fails_when_one_study_is_worked_on_for_ever(world, kubeco
         await world.apply("another")
         await until(lambda: waits(operator))
         operator.manager.queue._clock = lambda: time.monotonic() + 400
-        status, text = await operator.get("/healthz")
-        assert status == 503
-        assert re.fullmatch(r"one study has been worked on for 4\d\d s\n", text)
+        assert await operator.get("/healthz") == (200, "ok\n")
 
 
 def _password(database: TestDatabase) -> str:

@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import optuna
 import pytest
@@ -15,9 +16,10 @@ from waiting import until
 from world import World, params_of
 
 from study_operator.model.batch import Batch, Stored
+from study_operator.model.history import Verdicts
 from study_operator.model.study import parse
 from study_operator.model.trial import Failure, Report, TrialState
-from study_operator.optimizer.sampling import Sampling
+from study_operator.processes.remote_optimizer import RemoteOptimizer
 from study_operator.reconcile import study_trials
 from study_operator.storage import batch_writer
 from study_operator.storage.database import Database, StorageUnavailable
@@ -201,22 +203,20 @@ async def test_a_value_that_arrives_while_a_failure_is_told_is_kept(world, monke
     assert (status["phase"], status["bestTrial"]["values"], world.rows()) == ("Succeeded", ["0.5"], [(0, "COMPLETE")])
 
 
-async def test_a_pruner_that_fails_in_between_loses_no_decision(world, monkeypatch):
+async def test_a_decision_that_is_lost_on_its_way_is_made_again(world, monkeypatch):
     await world.apply(pruner={"name": "SuccessiveHalving", "options": {"min_resource": 1, "reduction_factor": 2}})
     await world.settle()
     good, bad = await world.pod(0), await world.pod(1)
     good.call("report", 1, 0.9)
     bad.call("report", 1, 0.1)
-    feed, shown = Sampling.feed, []
+    judge = RemoteOptimizer.judge
 
-    def fails_after_the_second(sampling: Sampling, report: Report, latest: bool = True) -> bool:
-        given_up = feed(sampling, report, latest)
-        shown.append(report)
-        if len(shown) == 2:
-            raise ZeroDivisionError
-        return given_up
+    def loses_the_answer(optimizer: RemoteOptimizer, *arguments: Any) -> Verdicts:
+        monkeypatch.setattr(RemoteOptimizer, "judge", judge)
+        assert judge(optimizer, *arguments).prune
+        raise ZeroDivisionError
 
-    monkeypatch.setattr(Sampling, "feed", fails_after_the_second)
+    monkeypatch.setattr(RemoteOptimizer, "judge", loses_the_answer)
     with pytest.raises(ZeroDivisionError):
         await world.look()
     await world.settle()
