@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from database import TestDatabase
+from database import TestDatabase, settings_for
 from memory_limit import MemoryLimit
 from process import Process
+
+from study_operator.storage.migrate import migrate
 
 # As helm/study-operator has them: values.yaml, and the deployment's probes.
 MEMORY = 2**30  # bytes
@@ -31,11 +34,12 @@ class KeptOperator:
         settings: variables of its environment, KUBECONFIG among them.
 
     Attributes:
+        settings: as given.
         ends: why it has ended each time without having been asked to, in words.
     """
 
     def __init__(self, database: TestDatabase, folder: Path, **settings: str) -> None:
-        self._database, self._folder, self._settings = database, folder, settings
+        self._database, self._folder, self.settings = database, folder, settings
         self.limit = MemoryLimit(MEMORY)
         self.ends: list[str] = []
         self._processes = 0
@@ -46,15 +50,26 @@ class KeptOperator:
         self._begin()
         self._tasks = [asyncio.create_task(self._keep()), asyncio.create_task(self._probe())]
 
-    async def replace(self) -> float:
+    async def replace(self, **settings: str) -> float:
         """Let it end as an upgrade does, and start the next one. Return the seconds that it took to end.
+
+        Args:
+            settings: to be changed, from now on.
 
         Raises:
             AssertionError: it does not end within the grace period, or not in order.
         """
         async with self._unkept():
             took = await self._terminate()
+            self.settings |= settings
         return took
+
+    @contextlib.asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """It has ended meanwhile. Raises as `replace`."""
+        async with self._unkept():
+            await self._terminate()
+            yield
 
     async def kill(self) -> None:
         """Begin anew with another process, whatever this one is doing, and forget how often it has ended."""
@@ -74,9 +89,20 @@ class KeptOperator:
         """Whether it says that it is ready."""
         return await self._get("/readyz") == 200
 
-    def log(self) -> str:
-        """What the current process has logged."""
-        return self._process.log()
+    @property
+    def pid(self) -> int:
+        """The current process."""
+        return self._process.process.pid
+
+    @property
+    def port(self) -> int:
+        """Of the current process' probes."""
+        return self._process.port
+
+    def logs(self) -> str:
+        """What the current process and the one before it have logged."""
+        names = (f"operator-{number}.log" for number in range(self._processes - 1, self._processes + 1))
+        return "".join((self._folder / name).read_text() for name in names if (self._folder / name).exists())
 
     def metrics(self) -> dict[tuple[str, str], float]:
         """As `Process.metrics`."""
@@ -95,12 +121,12 @@ class KeptOperator:
     def _begin(self) -> None:
         self._processes += 1
         log = self._folder / f"operator-{self._processes}.log"
-        self._process = Process(self._database, log, **self._settings)
+        self._process = Process(self._database, log, **self.settings)
         self.limit.hold(self._process.process.pid)
         self._began = time.monotonic()
 
     @contextlib.asynccontextmanager
-    async def _unkept(self):
+    async def _unkept(self) -> AsyncIterator[None]:
         """Nobody keeps it running meanwhile; the next one is started at the end."""
         await self._let_go()
         try:
@@ -109,6 +135,7 @@ class KeptOperator:
             if self._process.process.poll() is None:
                 self._process.process.kill()
                 await self._ended(GRACE_SECONDS)
+            await asyncio.to_thread(migrate, settings_for(self._database, **self.settings), 60)  # the init container
             await self.start()
 
     async def _let_go(self) -> None:
@@ -149,11 +176,12 @@ class KeptOperator:
     def _how(self) -> str:
         code = self._process.process.returncode
         if code == -signal.SIGKILL and self.limit.kills:
-            return f"the operator was killed: out of memory, beyond {MEMORY // 2**20} MiB"
+            most = self.limit.peak() / 2**20
+            return f"the operator was killed (it took up to {most:.0f} MiB of {MEMORY // 2**20})"
         return f"the operator ended with {code}"
 
     def _last(self) -> str:
-        return " | ".join(self.log().splitlines()[-3:]) or "it has logged nothing"
+        return " | ".join(self._process.log().splitlines()[-3:]) or "it has logged nothing"
 
     # Its probes
 
