@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import socket
+import struct
 import threading
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import psycopg2
 from neighbours import Neighbour, one, several
 from played_pod import PlayedPod, Program
+from psycopg2.extensions import parse_dsn
 
 _PAUSE_SECONDS = 0.05
 
@@ -99,6 +102,28 @@ def statements(*text: str, again: bool = False, afterwards: str = "", database: 
     return program
 
 
+def half_open(count: int) -> Program:
+    """Hold so many connections that have said who they are, and no more. It needs no password."""
+
+    def program(pod: PlayedPod) -> None:
+        given = parse_dsn(pod.url)
+        words = b"".join(word.encode() + b"\0" for word in ("user", "nobody", "database", given["dbname"], ""))
+        packet = struct.pack("!II", 8 + len(words), 196608) + words
+        with ExitStack() as opened:
+            while not pod.over.is_set():  # the server ends each after a while
+                with ExitStack() as more:
+                    for _ in range(count):
+                        with contextlib.suppress(OSError):
+                            one = socket.create_connection((given["host"], int(given["port"])), timeout=1)
+                            more.enter_context(one).sendall(packet)
+                    pod.at_work.set()
+                    opened.close()
+                    opened.push(more.pop_all())
+                pod.over.wait(1)
+
+    return program
+
+
 def _quietly(opened: psycopg2.extensions.connection, statement: str, *values: object) -> None:
     """Run a statement. What it is refused is the point of the test elsewhere."""
     with contextlib.suppress(psycopg2.Error), opened.cursor() as cursor:
@@ -145,6 +170,16 @@ LOGIN = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()",
         again=True,
         database="postgres",
+    ),
+)
+
+# What the chart's embedded database withstands: PgBouncer is in front of it, and a session's memory is bounded.
+EMBEDDED = (
+    _attack("500 connections that never log in", half_open(500)),
+    _login(
+        "a query that takes all memory",
+        "SET work_mem = '4GB'; SET hash_mem_multiplier = 1000; SELECT count(*) FROM (SELECT DISTINCT g, md5(g::text),"
+        " repeat('x', 200) FROM generate_series(1, 12000000) g) s",
     ),
 )
 

@@ -29,6 +29,8 @@ PATIENCE_SECONDS = 30.0  # whoever waits so long stands still
 # the neighbour's doing.
 _ATTEMPTS = 3
 _CANARY = "canary"
+# Of the operator, as the chart has them, where support/process.py has others.
+_SETTINGS = {"REPORTER_LOGINS": "auto"}
 
 Step = Callable[[], Awaitable[None]]
 
@@ -154,7 +156,8 @@ class Street:
         await go()
         await self.neighbours.clear()
 
-    async def _failures(self) -> list[dict[str, Any]]:
+    async def failures(self) -> list[dict[str, Any]]:
+        """The canary's last trials that have failed."""
         return (await self.canarys.status(_CANARY)).get("recentFailures") or []
 
     async def _measure_idle(self) -> None:
@@ -316,7 +319,7 @@ async def street(
         settings: of the operator.
     """
     api = await Api.connect(services["kubeconfig"])
-    operator = KeptOperator(database, folder, KUBECONFIG=services["kubeconfig"], **settings)
+    operator = KeptOperator(database, folder, **{**_SETTINGS, "KUBECONFIG": services["kubeconfig"], **settings})
     street = Street(api, operator, database, folder)
     try:
         await street.open()
