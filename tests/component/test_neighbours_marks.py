@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import psycopg2
 import pytest
 from canary import Street
-from database import TestDatabase, settings_for
+from database import TestDatabase
 from kept_operator import KeptOperator
 from neighbours import study_text
 from played_namespace import PlayedNamespace
 from waiting import until
-
-from study_operator.storage.migrate import migrate
 
 pytestmark = [pytest.mark.neighbours, pytest.mark.asyncio(loop_scope="session")]
 
@@ -41,13 +37,10 @@ class _Installation:
 
     async def come(self) -> None:
         _run(self.database.server, f"CREATE DATABASE {self.database.name}")
-        await asyncio.to_thread(migrate, settings_for(self.database, **ANOTHER), 60)
         folder = self._street.folder / self.database.name
         folder.mkdir(exist_ok=True)
-        kubeconfig = self._street.operator.settings["KUBECONFIG"]
-        self.operator = KeptOperator(
-            self.database, folder, KUBECONFIG=kubeconfig, WATCH_NAMESPACES=self._namespaces, **ANOTHER
-        )
+        settings = self._street.operator.settings | ANOTHER | {"WATCH_NAMESPACES": self._namespaces}
+        self.operator = KeptOperator(self.database, folder, **settings)
         await self.operator.start()
         await until(self.operator.ready)
 
@@ -87,7 +80,6 @@ async def test_an_empty_database(canary_street):
     """A changed port, or a server that is yet to be restored: nothing of the canary is touched until it is back."""
     empty = TestDatabase(canary_street.database.server, "empty")
     _run(empty.server, f"CREATE DATABASE {empty.name}")
-    await asyncio.to_thread(migrate, settings_for(empty), 60)
     before = await canary_street.progress()
     try:
         await canary_street.operator.replace(DATABASE_URL=empty.url)

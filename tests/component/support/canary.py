@@ -128,6 +128,8 @@ class Street:
             AssertionError: it is not so; who stood still, and for how long.
         """
         late: list[str] = []
+        if self.operator.ends:  # since then, with a neighbour of before
+            await self._begin_anew()
         known = await self.failures()
         for _ in range(_ATTEMPTS):
             waits = await self._beside(come, go or self._nothing)
@@ -314,7 +316,7 @@ async def street(
 
     Args:
         services: of an API server that nobody else uses: what the neighbour writes would break others' lists.
-        database: migrated.
+        database: it need not be migrated.
         folder: for the operator's logs.
         settings: of the operator.
     """

@@ -46,7 +46,8 @@ class KeptOperator:
         self._tasks: list[asyncio.Task[Any]] = []
 
     async def start(self) -> None:
-        """Start it, and keep it running from now on."""
+        """Start it, after its init container, and keep it running from now on."""
+        await asyncio.to_thread(migrate, settings_for(self._database, **self.settings), 60)
         self._begin()
         self._tasks = [asyncio.create_task(self._keep()), asyncio.create_task(self._probe())]
 
@@ -135,7 +136,6 @@ class KeptOperator:
             if self._process.process.poll() is None:
                 self._process.process.kill()
                 await self._ended(GRACE_SECONDS)
-            await asyncio.to_thread(migrate, settings_for(self._database, **self.settings), 60)  # the init container
             await self.start()
 
     async def _let_go(self) -> None:
