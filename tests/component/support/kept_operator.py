@@ -86,6 +86,10 @@ class KeptOperator:
         await self._ended(GRACE_SECONDS)
         await asyncio.to_thread(self.limit.remove)
 
+    async def answers(self) -> bool:
+        """Whether the current process answers its probes."""
+        return await self._get("/healthz") != 0
+
     async def ready(self) -> bool:
         """Whether it says that it is ready."""
         return await self._get("/readyz") == 200
