@@ -21,6 +21,7 @@ from kept_operator import KeptOperator
 from metronome import Metronome
 from neighbours import Neighbour, study_text
 from played_namespace import Life, PlayedNamespace
+from slots import slot_waits
 
 # How much longer than beside an idle operator the canary may wait: docs/guarantees.md.
 ALLOWED_SECONDS = 1.0
@@ -152,6 +153,21 @@ class Street:
             if not (late := waits.late(self.idle)):
                 return waits
         raise AssertionError(f"beside {by}: " + "; ".join(late))
+
+    async def waits_beside(self, neighbour: Neighbour | None, seconds: float) -> list[float]:
+        """Return the canary's waits for each Job while a neighbour moves in and stays for some time. Then it leaves.
+
+        Raises:
+            AssertionError: the operator has ended, or the canary stands still.
+        """
+        since = time.monotonic()
+        if neighbour is not None:
+            await self._move_in(neighbour)
+        stays = time.monotonic() + seconds
+        await self._until(lambda: time.monotonic() > stays, "lets time pass", seconds + PATIENCE_SECONDS)
+        waits = slot_waits(self._lives, since, time.monotonic())
+        await self.neighbours.clear()
+        return waits
 
     async def _beside(self, come: Step, go: Step) -> Waits:
         try:
