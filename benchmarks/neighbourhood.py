@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import sys
 import tempfile
 import time
@@ -122,13 +123,13 @@ class Neighbourhood:
         while len(lives) < wanted:
             self._canarys.check()
             if time.monotonic() > deadline:
-                raise Failed(f"the canary has had no Jobs for {_AT_MOST:.0f} s: {self.operator.log()[-1000:]}")
+                raise Failed(f"the canary has had no Jobs for {_AT_MOST:.0f} s: {self.operator.logs()[-1000:]}")
             await asyncio.sleep(0.1)
 
 
 async def _measure(options: argparse.Namespace) -> None:
-    wanted = [n for n in (*HOSTILE, hostile_studies(20), EVERYBODY) if options.only in n.name]
-    heavy = [n for n in HEAVY if options.only in n.name]
+    wanted = [n for n in (*HOSTILE, hostile_studies(20), EVERYBODY) if re.search(options.only, n.name)]
+    heavy = [n for n in HEAVY if re.search(options.only, n.name)]
     with tempfile.TemporaryDirectory() as folder, own_place.services(Path(folder, "services")) as services:
         database = await own_place.database(services)
         api = await Api.connect(services["kubeconfig"])
@@ -173,6 +174,6 @@ if __name__ == "__main__":
             seconds=(int, 60, "how long each neighbour stays"),
             parallelism=(int, 4, "trials of the canary at once"),
             trial=(int, 2, "how long a trial of the canary lasts, in seconds"),
-            only=(str, "", "only neighbours whose names have this text"),
+            only=(str, "", "only neighbours whose names have a match of this regular expression"),
         )
     )
