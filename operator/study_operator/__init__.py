@@ -9,5 +9,6 @@ The modules beside the packages are the ground floor, which any package may use:
 (lines as text or JSON), `texts` (what tenants say, on one line), `metrics`, `probes` (/healthz, /readyz, /metrics),
 `httpd` (the server that they answer from), `clocks` (other machines' time), `fence`
 (what keeps a replica from writing about a study that it has lost; lease and heartbeat), `pool` (the threads that may
-block) and `backoff` (delays between attempts).
+block), `shares` (what no namespace gets all of), `looks` (a look at a study that is going on) and `backoff` (delays
+between attempts).
 """

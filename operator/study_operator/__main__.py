@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 
@@ -92,7 +93,11 @@ def main(arguments: list[str] | None = None) -> int:
             migrate(settings, given.patience)
         else:
             sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-            asyncio.run(run(settings))
+            if asyncio.run(run(settings)):
+                # Python would wait for the threads that still block, and Kubernetes would kill the process.
+                logging.getLogger("study_operator").warning("ending while a call is still running")
+                logging.shutdown()
+                os._exit(0)
     except SettingsError as error:
         print(f"study-operator: {error}", file=sys.stderr)
         return 2

@@ -48,6 +48,12 @@ def study_context(namespace: str, name: str) -> Iterator[None]:
         _study.reset(token)
 
 
+def current_namespace() -> str | None:
+    """Return the namespace of the study that the current code is about; None if it is about none."""
+    namespace, _ = _study.get()
+    return None if namespace == "-" else namespace
+
+
 @contextmanager
 def trial_context(number: int) -> Iterator[None]:
     """Mark lines that are logged inside as being about a trial."""

@@ -59,7 +59,7 @@ class Manager:
 
     Attributes:
         stop: ends `run` when it is set; so do SIGTERM and SIGINT.
-        queue, health: as given.
+        queue, health, threads: as given.
         controller: decides when a study is reconciled.
         replicas: which studies this replica serves.
         serving: what `replicas` calls.
@@ -80,8 +80,8 @@ class Manager:
     ) -> None:
         self._settings, self._cluster, self._database, self._listener = settings, cluster, database, listener
         self._cluster_id, self._events = cluster_id, EventRecorder(cluster)
-        self._namespaces, self._threads = namespaces, threads
-        self.queue, self.health, self.stop = queue, health, asyncio.Event()
+        self._namespaces = namespaces
+        self.queue, self.health, self.stop, self.threads = queue, health, asyncio.Event(), threads
         clock = RemoteClock()  # the database's
         studies = Studies(database, cluster_id)
         self.follower = Follower.on(cluster, threads, database, queue.add)
@@ -116,12 +116,12 @@ class Manager:
                 the selector of namespaces.
         """
         async with AsyncExitStack() as stack:
-            queue: WorkQueue[StudyKey] = WorkQueue()
+            queue: WorkQueue[StudyKey] = WorkQueue(workers=settings.workers, owner=lambda key: key.namespace)
             metrics.QUEUE_DEPTH.set_function(queue.__len__)
             threads, listener = BlockingPool(settings.storage_threads), ThreadPoolExecutor(1, "listen")
             stack.callback(listener.shutdown, wait=False)
             stack.callback(threads.shutdown)
-            health = probes.Health(queue.longest_work)
+            health = probes.Health()
             try:
                 server = probes.serve(health, settings.http_port)
             except OSError as error:
@@ -152,17 +152,24 @@ class Manager:
             controller.watch_readiness(),
             controller.resync(),
             controller.outage.watch(),
-            measure_database(self._database, self._threads),
+            measure_database(self._database, self.threads),
             guard(settings, self._cluster_id, self.replicas.leads, self._tell_of_database),
             listen(self._database, self._listener, controller.trial_reported, controller.queue_served),
             self._namespaces.watch(controller.namespaces_changed),
-            watch_studies(controller.study_seen, controller.study_exists, settings.watch_namespaces),
+            watch_studies(
+                controller.study_seen,
+                controller.study_exists,
+                settings.watch_namespaces,
+                controller.study_deleted,
+                partial(self.health.watching, "Studies"),
+            ),
             watch_jobs(
                 self._cluster.configuration,
                 controller.job_ended,
                 controller.job_moved,
                 controller.queue_served,
                 settings.watch_namespaces,
+                partial(self.health.watching, "Jobs"),
             ),
         )
 
@@ -182,6 +189,7 @@ class Manager:
         self.stop.set()
         await _cancel(others)
         self.queue.close()
+        self.controller.end_looks("the operator ends")
         await asyncio.wait(workers, timeout=SHUTDOWN_SECONDS)  # while the locks are still kept
         await _cancel(workers)
         await self.follower.close()
@@ -202,17 +210,25 @@ class Manager:
             await self._events.record(pod, "LoginHealed", sentence, self._cluster.clock.now(), warning=True)
 
     async def _show_progress(self) -> None:
-        """Tell `health` every second that the event loop is alive."""
+        """Tell `health` every second that the event loop is alive, and the log which looks take long."""
         while True:
             self.health.progress()
+            self.controller.name_long_looks()
             await asyncio.sleep(1.0)
 
 
-async def run(settings: Settings) -> None:
-    """Run the operator until SIGTERM or SIGINT. Raises as `Manager.run` does."""
+async def run(settings: Settings) -> bool:
+    """Run the operator until SIGTERM or SIGINT. Raises as `Manager.run` does.
+
+    Returns:
+        Whether threads still block that did not end in time. Nobody waits for what they do, and whatever they write is
+        refused, because the studies have been handed over.
+    """
     with contextlib.suppress(asyncio.CancelledError):
         async with Manager.connect(settings) as manager:
             await manager.run()
+            return manager.threads.busy > 0
+    return False
 
 
 def _namespaces(cluster: Cluster, settings: Settings) -> Namespaces:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter as Counted
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
@@ -25,6 +26,11 @@ SLOT_FREE_TO_JOB = Histogram(
     buckets=_FAST,
 )
 TRIALS = Gauge("study_operator_trials", "Trials of the studies being served.", ["namespace", "study", "state"])
+NOT_SERVED = Gauge(
+    "study_operator_studies_not_served",
+    "Studies that this operator leaves alone: anothers (another installation serves it), lost (its rows are not here).",
+    ["namespace", "study", "reason"],
+)
 FAILURES = Counter(
     "study_operator_trial_failures_total",
     "Failures of trials by class (program, infrastructure, infeasible, terminated) and reason.",
@@ -151,3 +157,56 @@ try:
     BUILD.labels(version("study-operator")).set(1)
 except PackageNotFoundError:  # run from a checkout that is not installed
     BUILD.labels("unknown").set(1)
+
+
+class LongestLooks(Collector):
+    """The longest looks of the last minutes, those that are going on included. Few series, however many studies.
+
+    Args:
+        clock: seconds, monotonic.
+
+    Attributes:
+        going_on: returns for how many seconds looks have been going on, by namespace and study. Any thread may call it.
+    """
+
+    _SERIES, _SHORTEST_SECONDS, _PERIOD_SECONDS = 5, 1.0, 300.0
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.going_on: Callable[[], Mapping[tuple[str, str], float]] = dict
+        self._clock, self._since = clock, clock()
+        self._now: dict[tuple[str, str], float] = {}
+        self._before: dict[tuple[str, str], float] = {}
+
+    def ended(self, namespace: str, study: str, seconds: float) -> None:
+        """Note that a look has ended."""
+        self._turn()
+        if seconds >= self._SHORTEST_SECONDS:
+            self._now[namespace, study] = max(seconds, self._now.get((namespace, study), 0.0))
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the one metric."""
+        self._turn()
+        found = dict(self._before)
+        for one in (dict(self._now), self.going_on()):
+            for key, seconds in one.items():
+                found[key] = max(seconds, found.get(key, 0.0))
+        family = GaugeMetricFamily(
+            "study_operator_longest_look_seconds",
+            "The longest looks at one study of the last five to ten minutes, of the five studies with the longest.",
+            labels=["namespace", "study"],
+        )
+        longest = sorted(found.items(), key=lambda one: one[1], reverse=True)[: self._SERIES]
+        for key, seconds in longest:
+            if seconds >= self._SHORTEST_SECONDS:
+                family.add_metric(list(key), seconds)
+        yield family
+
+    def _turn(self) -> None:
+        passed = self._clock() - self._since
+        if passed > self._PERIOD_SECONDS:
+            self._before = self._now if passed < 2 * self._PERIOD_SECONDS else {}
+            self._now, self._since = {}, self._clock()
+
+
+LONGEST_LOOKS = LongestLooks()
+REGISTRY.register(LONGEST_LOOKS)

@@ -11,24 +11,27 @@ from prometheus_client import make_wsgi_app
 from study_operator import metrics
 from study_operator.httpd import Answer, Server, Slow
 
-# The event loop shows a sign of life every second; one reconciliation never takes minutes.
-LOOP_LIMIT_SECONDS, WORK_LIMIT_SECONDS = 30.0, 300.0
+# The event loop shows a sign of life every second. A watch shows one whenever something comes or it begins anew, and it
+# begins anew after 90 s of silence.
+LOOP_LIMIT_SECONDS, WATCH_LIMIT_SECONDS = 30.0, 300.0
 
 
 class Health:
-    """Whether the operator is alive (its loop and its work make progress) and ready (the database answers).
+    """Whether the operator is alive (its loop and its watches make progress) and ready (the database answers).
+
+    How long one study takes does not matter here: a restart would not end that, and would stop all other studies.
 
     Args:
-        longest_work: returns for how many seconds the oldest piece of work has been going on.
         clock: seconds, monotonic.
 
     Attributes:
         not_ready: why the operator is not ready; None while it is.
     """
 
-    def __init__(self, longest_work: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
-        self._longest_work, self._clock = longest_work, clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._progress = clock()
+        self._watches: dict[str, float] = {}
         self.not_ready: str | None = "starting"
 
     def progress(self) -> None:
@@ -36,13 +39,18 @@ class Health:
         self._progress = self._clock()
         metrics.LAST_PROGRESS.set_to_current_time()
 
+    def watching(self, what: str) -> None:
+        """Note that a watch is alive, by the plural of what it watches. Any thread may call this."""
+        self._watches[what] = self._clock()
+
     def not_alive(self) -> str | None:
         """Return why the process should be restarted; None while it is well."""
         silent = self._clock() - self._progress
         if silent > LOOP_LIMIT_SECONDS:
             return f"the event loop has made no progress for {silent:.0f} s"
-        if (working := self._longest_work()) > WORK_LIMIT_SECONDS:
-            return f"one study has been worked on for {working:.0f} s"
+        for what, at in list(self._watches.items()):
+            if (silent := self._clock() - at) > WATCH_LIMIT_SECONDS:
+                return f"the watch of {what} has made no progress for {silent:.0f} s"
         return None
 
 

@@ -11,8 +11,8 @@ from urllib.parse import quote, urlencode
 import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
-# Where a trial's pod finds the database's CA if one is configured. manifests/job.py reads it off the url.
-TRIAL_CA_DIRECTORY = "/var/run/secrets/study-operator.io"
+# Where a trial's pod finds the files of its study's Secret: address with login, key, and perhaps the database's CA.
+TRIAL_STORAGE_DIRECTORY = "/var/run/secrets/study-operator.io"
 _SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
@@ -65,6 +65,7 @@ class Settings:
         sampler_classes: package.module:Class that Studies may name.
         trial_image: the image of the sidecar that reads metrics from files; None if there is none.
         service: namespace and name of the Service that selects the replicas of this operator; None if there is none.
+            They also name the installation, in the marks of the Studies that it serves.
         pod: namespace, name and UID of the operator's own pod, for Events on it; None if it runs in none.
         limits: how much is taken in.
     """
@@ -92,6 +93,11 @@ class Settings:
     service: tuple[str, str] | None
     pod: tuple[str, str, str] | None
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def installation(self) -> str:
+        """The name by which marks tell this installation from others of the cluster; may be empty."""
+        return "/".join(self.service or ())
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -185,7 +191,7 @@ def _reporter_url(env: Mapping[str, str], database: Mapping[str, str], user: str
     if sslmode := _choice(env, "REPORTER_SSLMODE", database.get("sslmode", ""), _SSLMODES):
         query["sslmode"] = sslmode
     if env.get("REPORTER_CA_FILE"):
-        query["sslrootcert"] = f"{TRIAL_CA_DIRECTORY}/ca.crt"
+        query["sslrootcert"] = f"{TRIAL_STORAGE_DIRECTORY}/ca.crt"
     if "target_session_attrs" in database:  # if there are several hosts, the host that can be written to
         query["target_session_attrs"] = database["target_session_attrs"]
     return (

@@ -88,6 +88,12 @@ def database(template_database: TestDatabase) -> Iterator[TestDatabase]:
     yield from _new_database(template_database)
 
 
+@pytest.fixture
+def other_database(template_database: TestDatabase) -> Iterator[TestDatabase]:
+    """Another migrated database, which knows nothing of the test's studies."""
+    yield from _new_database(template_database)
+
+
 @pytest.fixture(scope="module")
 def module_database(template_database: TestDatabase) -> Iterator[TestDatabase]:
     """A migrated database that the tests of one module share."""

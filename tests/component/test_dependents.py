@@ -14,7 +14,7 @@ from study_operator.model.job_state import JobState, job_state
 from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, Study, parse
 from study_operator.model.trial import Rows, TrialRow, TrialState
 from study_operator.reconcile import dependents
-from study_operator.settings import TRIAL_CA_DIRECTORY
+from study_operator.settings import TRIAL_STORAGE_DIRECTORY
 
 RUNNING, COMPLETE = TrialState.RUNNING, TrialState.COMPLETE
 CLAIM = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}}
@@ -112,12 +112,12 @@ async def test_claims_are_deleted_when_their_trials_have_ended(world, keep, left
         assert await dependents.ensure_claim(world.cluster, study, number) is None
     await dependents.ensure_claim(world.cluster, other, 0)
     rows = Rows({RUNNING: 1, COMPLETE: 3}, {2: TrialRow(102, 2, RUNNING, {}, "study-2")})
-    assert await dependents.clear_claims(world.cluster, study, rows, active=[3], best=[1]) is None
+    assert await dependents.clear_claims(world.cluster, study, rows, active=[3], best=[1]) == (True, None)
     # The API server keeps a claim that is being deleted until a controller lets go of it.
     kept = {name for name, item in (await claims(world)).items() if "deletionTimestamp" not in item["metadata"]}
     assert kept == {*(f"study-{number}" for number in left), "other-0"}
     assert sorted(await dependents.list_claims(world.cluster, study)) == left
-    assert await dependents.clear_claims(world.cluster, study, rows, active=[3], best=[1]) is None
+    assert await dependents.clear_claims(world.cluster, study, rows, active=[3], best=[1]) == (True, None)
 
 
 async def test_a_claim_being_deleted_is_not_taken_for_ones_own(world):
@@ -233,7 +233,7 @@ async def job_states(world: World, gpus: str) -> list[JobState]:
 
 def reporting(world: World, study: Study) -> Reporting:
     made = Reporting.of(study, world.cluster_id, world.settings.study_key_seed, world.settings.reporter_url, None)
-    given = {"ca": "-----BEGIN CERTIFICATE-----", "ca_directory": TRIAL_CA_DIRECTORY}
+    given = {"ca": "-----BEGIN CERTIFICATE-----", "directory": TRIAL_STORAGE_DIRECTORY}
     return replace(made, image="registry.example.com/study-trial:1", **given)
 
 

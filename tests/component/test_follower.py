@@ -15,7 +15,7 @@ from waiting import until
 from world import World, container_status, job_template
 
 from study_operator.model.job_state import JobPhase, JobState
-from study_operator.model.study import STUDY_LABEL, Study, parse
+from study_operator.model.study import STUDY_LABEL, Study, StudyKey, parse
 from study_operator.model.trial import TrialRow, TrialState
 from study_operator.podlogs import follower, tail
 from study_operator.podlogs.follower import Follower
@@ -23,7 +23,7 @@ from study_operator.podlogs.stream import PodLogs
 from study_operator.podlogs.tail import Tails
 from study_operator.storage.printed_output import Output
 
-KEY = ("team", "study")
+KEY = StudyKey("team", "study")
 JOB = "job-0"
 
 

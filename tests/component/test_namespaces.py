@@ -12,6 +12,7 @@ from running import RunningManager, run_pods, running
 from waiting import until
 from world import MERGE, World, counted
 
+from study_operator.controller import namespaces as namespaces_module
 from study_operator.controller.namespaces import Namespaces
 from study_operator.model.study import StudyKey
 from study_operator.settings import SettingsError
@@ -89,6 +90,18 @@ async def test_what_was_deleted_meanwhile_is_ended_when_the_labels_are_back(worl
             return not await controller._reconciler.known_studies()
 
         await until(ended)
+
+
+async def test_namespaces_are_read_in_pages(world, monkeypatch):
+    monkeypatch.setattr(namespaces_module, "_PAGE", 1)
+    selected = Namespaces(
+        world.cluster.configuration, (), "kubernetes.io/metadata.name in (default, kube-system)", None
+    )
+    await selected.read()
+    assert [name for name in ("default", "kube-system", world.namespace) if selected.serves(name)] == [
+        "default",
+        "kube-system",
+    ]
 
 
 async def test_what_a_namespace_that_is_gone_has_left_is_ended(world, kubeconfig):

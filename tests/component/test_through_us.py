@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import uuid
 from collections.abc import AsyncIterator
@@ -13,7 +14,8 @@ import pytest
 from world import MERGE, Manifest, World, container_status, job_template, params_of, study_manifest
 
 from study_operator.kube.client import ApiError, Cluster
-from study_operator.model.study import JOB_LABEL, STUDY_LABEL, TRIAL_ID_ANNOTATION, TRIAL_LABEL
+from study_operator.manifests.job import secret_name
+from study_operator.model.study import JOB_LABEL, STUDY_LABEL, TRIAL_ID_ANNOTATION, TRIAL_LABEL, parse
 
 CLAIM = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}}
 PLURALS = ("pods", "secrets", "services", "persistentvolumeclaims", "serviceaccounts", "configmaps")
@@ -132,6 +134,22 @@ async def test_secrets_that_have_names_like_the_studys(world):
     now = await objects(world, "secrets")
     assert {key: now.get(key) for key in before} == before
     assert len(now) == len(before) + 1, "the study's own, which Kubernetes collects"
+
+
+async def test_a_secret_that_has_the_name_of_the_studys(world):
+    """Its name is made of the Study's UID, which nobody can choose or know before: no Secret of others has it. Whoever
+    makes one of that name afterwards, before the operator does, has it written over. Others are left as they are."""
+    await create(world, "secrets", "study-storage-00000000", stringData={"url": "theirs"})
+    study = await world.apply()
+    name = secret_name(parse(study))
+    await create(world, "secrets", name, stringData={"url": "theirs", "more": "theirs"})
+    before = await objects(world, "secrets")
+    await world.settle()
+    after = await objects(world, "secrets")
+    written = after.pop(("secrets", name))
+    assert after == {key: value for key, value in before.items() if key[1] != name}
+    assert written["metadata"]["ownerReferences"][0]["uid"] == study["metadata"]["uid"]
+    assert base64.b64decode(written["data"]["key"]).decode() == world.reporting(study).key
 
 
 async def test_a_service_of_others_that_has_the_name_of_the_subdomain(world):

@@ -19,7 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from study_operator import httpd, metrics, probes
-from study_operator.probes import LOOP_LIMIT_SECONDS, WORK_LIMIT_SECONDS, Health, serve
+from study_operator.probes import LOOP_LIMIT_SECONDS, WATCH_LIMIT_SECONDS, Health, serve
 
 OBSERVABILITY = Path(__file__).resolve().parents[2] / "docs/observability.md"
 
@@ -28,8 +28,8 @@ class Process:
     """What an operator's health is judged by."""
 
     def __init__(self) -> None:
-        self.now, self.working = 1000.0, 0.0
-        self.health = Health(lambda: self.working, lambda: self.now)
+        self.now = 1000.0
+        self.health = Health(lambda: self.now)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,8 @@ def served() -> Iterator[tuple[Process, int]]:
 def process(served: tuple[Process, int]) -> Process:
     """The process as it was when it started."""
     process, _ = served
-    process.now, process.working, process.health.not_ready = 1000.0, 0.0, "starting"
+    process.now, process.health.not_ready = 1000.0, "starting"
+    process.health._watches.clear()
     process.health.progress()
     return process
 
@@ -73,11 +74,15 @@ def test_a_process_is_alive_as_long_as_its_loop_makes_progress(process):
     assert process.health.not_alive() is None
 
 
-def test_a_process_that_works_on_one_study_for_ever_is_not_alive(process):
-    process.working = WORK_LIMIT_SECONDS
+def test_a_process_is_alive_as_long_as_its_watches_make_progress(process):
+    process.health.watching("Jobs")
+    process.health.watching("Studies")
+    process.now += WATCH_LIMIT_SECONDS + 1
+    process.health.progress()
+    process.health.watching("Studies")
+    assert process.health.not_alive() == "the watch of Jobs has made no progress for 301 s"
+    process.health.watching("Jobs")
     assert process.health.not_alive() is None
-    process.working = WORK_LIMIT_SECONDS + 1
-    assert process.health.not_alive() == "one study has been worked on for 301 s"
 
 
 def test_progress_is_a_metric(process):
@@ -266,3 +271,24 @@ def test_odd_requests_are_answered(port, request_, status):
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(request_)
         assert connection.makefile("rb").read().split()[1] == status
+
+
+def test_the_longest_looks_are_a_metric_of_a_few_series():
+    now = [1000.0]
+    longest = metrics.LongestLooks(lambda: now[0])
+
+    def shown() -> dict[str, float]:
+        (family,) = longest.collect()
+        return {sample.labels["study"]: sample.value for sample in family.samples}
+
+    assert shown() == {}
+    for number in range(100):
+        longest.ended("team", f"study-{number}", number / 10)
+    longest.ended("team", "study-99", 1.0)
+    longest.going_on = lambda: {("team", "now"): 9.85}
+    assert shown() == {"study-99": 9.9, "now": 9.85, "study-98": 9.8, "study-97": 9.7, "study-96": 9.6}
+    longest.going_on = dict
+    now[0] += 301
+    assert len(shown()) == 5, "those of the last five minutes, whenever they are asked for"
+    now[0] += 301
+    assert shown() == {}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg2.extensions import parse_dsn
 
-from study_operator.settings import TRIAL_CA_DIRECTORY, Limits, Settings, SettingsError
+from study_operator.settings import TRIAL_STORAGE_DIRECTORY, Limits, Settings, SettingsError
 
 SEED = "0123456789abcdef0123456789abcdef"
 REQUIRED = {
@@ -303,7 +303,7 @@ def test_pods_get_the_ca_that_is_for_them(tmp_path: Path):
     settings = read(REPORTER_CA_FILE=str(tmp_path / "ca.crt"), REPORTER_SSLMODE="verify-full")
     assert settings.reporter_ca == PEM
     found = parse_dsn(settings.reporter_url)
-    assert found["sslrootcert"] == f"{TRIAL_CA_DIRECTORY}/ca.crt" == "/var/run/secrets/study-operator.io/ca.crt"
+    assert found["sslrootcert"] == f"{TRIAL_STORAGE_DIRECTORY}/ca.crt" == "/var/run/secrets/study-operator.io/ca.crt"
     assert found["sslmode"] == "verify-full"
 
 

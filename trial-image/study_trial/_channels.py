@@ -258,7 +258,7 @@ def open_channel(pod: PodEnvironment | None) -> Channel:
     if pod is None:
         say("local run (this is no trial's pod): parameters are given or defaults, reports are printed")
         return LocalChannel()
-    delivery = Delivery(Connection(pod.url, pod.key), pod.report_timeout, pod.finish_timeout)
+    delivery = Delivery(Connection(pod.url, pod.key, pod.storage_directory), pod.report_timeout, pod.finish_timeout)
     channel = PodChannel(delivery, pod.trial_id, pod.number, pod.job)
     return SilentChannel(channel, pod.index) if pod.index else channel
 

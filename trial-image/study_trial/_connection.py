@@ -6,6 +6,7 @@ import os
 import select
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -59,28 +60,28 @@ class Connection:
     frozen machine). The limit holds then, too. Only the system's look-up of the host's name may take longer.
     """
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, directory: Path | None = None) -> None:
         """Check address and key. Does not connect yet.
 
         Args:
             url: a libpq URL with the password.
             key: the study's key.
+            directory: where the study's Secret is mounted. The kubelet brings a new password or CA into it while the
+                pod runs, so its file `url` is read again at each connection, in place of `url`.
 
         Raises:
             SetupError: one of them cannot be read. The message does not quote it.
         """
+        self._key, self._directory = key, directory
+        self._secrets: list[str] = []
         try:
-            dsn = extensions.parse_dsn(url)
+            self._take(url)
         except psycopg2.ProgrammingError:
             raise SetupError(
                 "STUDY_STORAGE_URL is not a PostgreSQL URL (postgresql://user:password@host:5432/database); "
                 "the operator sets it from the study's Secret, so look for what overwrites it"
             ) from None
-        self._url = url
         self._writer = Writer(key)
-        self._address = f"{dsn.get('host', 'localhost')}:{dsn.get('port', '5432')}"
-        password = dsn.get("password", "")
-        self._secrets = [text for text in (url, key, quote(password, safe=""), password) if text]
         self._connection: extensions.connection | None = None
         self._owner = 0
         self._last_call = float("-inf")
@@ -120,8 +121,33 @@ class Connection:
             self._connection.close()
         self._connection = None
 
+    def _take(self, url: str) -> None:
+        """Use this address and login from now on.
+
+        Raises:
+            psycopg2.ProgrammingError: it is no libpq URL.
+        """
+        dsn = extensions.parse_dsn(url)
+        password = dsn.get("password", "")
+        self._url = url
+        self._address = f"{dsn.get('host', 'localhost')}:{dsn.get('port', '5432')}"
+        # What earlier connections have used stays secret.
+        self._secrets += [text for text in (url, self._key, quote(password, safe=""), password) if text]
+
+    def _read_again(self) -> None:
+        """Use the address and login that the Secret has now. Without a file that can be read, those of before."""
+        if self._directory is None:
+            return
+        try:
+            url = (self._directory / "url").read_text().strip()
+            if url and url != self._url:
+                self._take(url)
+        except (OSError, UnicodeDecodeError, psycopg2.ProgrammingError):
+            pass
+
     def _run(self, call: Call, deadline: float) -> Any:
         if self._connection is None:
+            self._read_again()
             before = time.monotonic()
             self._connection = psycopg2.connect(self._url, async_=True)  # returns when the host's name is looked up
             deadline += time.monotonic() - before  # else a slow name server would leave no attempt time for its call

@@ -39,7 +39,9 @@ class PodEnvironment:
         trial_id: the trial's id in Optuna's tables.
         params: the parameters that are active in this trial, by name.
         search_space: the Study's `spec.parameters`.
-        url: libpq URL of the database, with the password.
+        url: libpq URL of the database, with the password, as it was when the container started.
+        storage_directory: where the study's Secret is mounted, whose file `url` has the URL of now; None when an older
+            operator started the pod.
         key: the study's key, which proves that a message comes from one of its pods.
         report_timeout: how long a report may wait for the database, in seconds.
         finish_timeout: how long final values are retried for, in seconds.
@@ -67,6 +69,7 @@ class PodEnvironment:
     job: str | None = None
     directions: tuple[str, ...] = ()
     optuna_name: str | None = None
+    storage_directory: Path | None = None
 
 
 def read_pod_environment(env: Mapping[str, str]) -> PodEnvironment | None:
@@ -100,6 +103,7 @@ def read_pod_environment(env: Mapping[str, str]) -> PodEnvironment | None:
         job=env.get("STUDY_TRIAL_JOB") or None,
         directions=read_directions(env),
         optuna_name=env.get("STUDY_OPTUNA_NAME") or None,
+        storage_directory=Path(env["STUDY_STORAGE_DIRECTORY"]) if env.get("STUDY_STORAGE_DIRECTORY") else None,
     )
 
 

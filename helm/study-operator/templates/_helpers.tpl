@@ -58,7 +58,12 @@ capabilities:
 {{- end }}
 
 {{- define "study-operator.keysSecret" -}}
-{{- .Values.secrets.existingSecret | default (printf "%s-keys" (include "study-operator.fullname" .)) }}
+{{- .Values.secrets.existingSecret | default (printf "%s-generated" (include "study-operator.fullname" .)) }}
+{{- end }}
+
+{{/* The Secret of versions before 0.3. It was part of the manifest, so that a rollback brought former values back. */}}
+{{- define "study-operator.formerKeysSecret" -}}
+{{- include "study-operator.fullname" . }}-keys
 {{- end }}
 
 {{- define "study-operator.databaseService" -}}
@@ -97,18 +102,23 @@ resolves through its search path, whatever the cluster's domain is: trial pods i
 {{- $names | toJson }}
 {{- end }}
 
+{{/* The data of the generated Secret as the cluster has it, as JSON; empty before the first installation. */}}
+{{- define "study-operator.foundKeys" -}}
+{{- (lookup "v1" "Secret" .Release.Namespace (include "study-operator.keysSecret" .)).data | default dict | toJson }}
+{{- end }}
+
 {{/*
-The data of the generated Secret, as JSON: what the cluster has already, and random values for what it lacks.
-Rendered once and remembered, because the Secret and the Deployment's checksum must see the same random values.
-Nothing already there is dropped: after a change to an external database and back, the embedded one knows its password.
+The data of the generated Secret, as JSON: what the cluster has already, or else the values of version 0.2 and random
+ones for all other keys, also for those that only another database.mode needs. Rendered once and remembered, because the
+Secret and the Deployment's checksum must see the same random values.
 */}}
 {{- define "study-operator.generatedKeys" -}}
 {{- if not (hasKey . "generatedKeys") }}
-{{- $found := (lookup "v1" "Secret" .Release.Namespace (include "study-operator.keysSecret" .)).data | default dict }}
-{{- $data := deepCopy $found }}
-{{- range include "study-operator.keyNames" . | fromJsonArray }}
-{{- if not (get $data .) }}
-{{- $_ := set $data . (randAlphaNum 48 | b64enc) }}
+{{- $data := include "study-operator.foundKeys" . | fromJson }}
+{{- if not $data }}
+{{- $former := (lookup "v1" "Secret" .Release.Namespace (include "study-operator.formerKeysSecret" .)).data | default dict }}
+{{- range list "study-key-seed" "reporter-password" "database-password" }}
+{{- $_ := set $data . (get $former . | default (randAlphaNum 48 | b64enc)) }}
 {{- end }}
 {{- end }}
 {{- $_ := set . "generatedKeys" ($data | toJson) }}

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
-from study_operator import fence, metrics
+from study_operator import fence, looks, metrics
 from study_operator.clocks import RemoteClock
 from study_operator.controller.namespaces import Namespaces
 from study_operator.controller.outage import Outage
@@ -79,6 +79,8 @@ class Controller:
         self._reconciler, self._replicas, self._queue = reconciler, replicas, queue
         self._health, self._clock, self._namespaces = health, clock, namespaces
         self._sweep_now = asyncio.Event()
+        self._looks: dict[StudyKey, looks.Look] = {}
+        metrics.LONGEST_LOOKS.going_on = self._going_on
         self.outage = Outage(replicas, nobody_ready, self._queue_known)
 
     # Workers
@@ -87,12 +89,15 @@ class Controller:
         """Take keys from the queue, one after the other, until the queue is closed. Several workers may run."""
         while (got := await self._queue.get()) is not None:
             key, noticed = got
-            begun, acted = time.monotonic(), 0.0
+            look, acted = looks.Look(), 0.0
+            self._looks[key] = look
             try:
-                with study_context(*key):
+                with study_context(*key), looks.under(look):
                     acted = await self._serve(key, noticed)
             finally:
-                read = time.monotonic() - begun - acted
+                del self._looks[key]
+                read = look.seconds - acted
+                metrics.LONGEST_LOOKS.ended(*key, look.seconds)
                 self._queue.done(key, min(max(2 * (read - READ_BUDGET_SECONDS) - acted, 0.0), LONGEST_REST_SECONDS))
                 self._replicas.reconciled(key)
 
@@ -127,7 +132,10 @@ class Controller:
         """
         begun = time.perf_counter()
         try:
-            result = await self._reconciler.reconcile(key, noticed)
+            result = await self._reconciler.reconcile(key, noticed, self._queue.throttled(key))
+        except looks.Ended as end:
+            log.info("left off: %s", end)
+            return 0.0
         except ApiError as error:
             log.warning("trying again in %.1f s: %s", self._queue.retry(key), error)
             return 0.0
@@ -149,6 +157,25 @@ class Controller:
         if result.gone and not self._queue.again(key):  # otherwise there may be a new Study of that name by now
             self._replicas.gone(key)
         return result.acted
+
+    def end_looks(self, why: str) -> None:
+        """Let all looks end as soon as they can."""
+        for look in self._looks.values():
+            look.end(why)
+
+    def name_long_looks(self) -> None:
+        """Log which studies are being looked at for long. To be called every second or so."""
+        for key, look in list(self._looks.items()):
+            if look.to_be_named():
+                with study_context(*key):
+                    log.warning(
+                        "this look takes long: for %.0f s so far; it %s. Other studies are served meanwhile",
+                        look.seconds,
+                        look.doing,
+                    )
+
+    def _going_on(self) -> dict[tuple[str, str], float]:
+        return {(key.namespace, key.name): look.seconds for key, look in list(self._looks.items())}
 
     async def _tell_outage(self, key: StudyKey) -> None:
         try:
@@ -178,6 +205,11 @@ class Controller:
     def study_exists(self, key: StudyKey, created: str, uid: str) -> None:
         """Note that a Study exists, also one that another replica serves: Studies of a namespace are counted."""
         self._reconciler.intake.note(key, created, uid)
+
+    def study_deleted(self, key: StudyKey) -> None:
+        """End the look at a Study that is deleted; `study_changed` is called as well."""
+        if (look := self._looks.get(key)) is not None:
+            look.end("the Study is deleted")
 
     def job_ended(self, key: StudyKey) -> None:
         """Queue a study because one of its Jobs has ended or was deleted."""

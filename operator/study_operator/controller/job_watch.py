@@ -33,6 +33,7 @@ async def watch_jobs(
     moved: Callable[[StudyKey], None],
     missed: Callable[[], None],
     namespaces: Collection[str],
+    alive: Callable[[], None] = lambda: None,
 ) -> None:
     """Watch the Jobs of all trials until cancelled.
 
@@ -43,12 +44,13 @@ async def watch_jobs(
             trial and nothing to decide, so one reconciliation for all of them may come later.
         missed: called when events may have been lost.
         namespaces: those to watch; empty for all.
+        alive: called whenever the watch makes progress.
     """
     async with client.ApiClient(configuration) as api, asyncio.TaskGroup() as group:
         places = [f"namespaces/{namespace}/" for namespace in sorted(namespaces)]
         for place in places or [""]:
             path = f"/apis/batch/v1/{place}jobs"
-            group.create_task(_watch(api, path, ended, moved, missed))
+            group.create_task(_watch(api, path, ended, moved, missed, alive))
 
 
 async def _watch(
@@ -57,12 +59,15 @@ async def _watch(
     ended: Callable[[StudyKey], None],
     moved: Callable[[StudyKey], None],
     missed: Callable[[], None],
+    alive: Callable[[], None],
 ) -> None:
     version = ""  # begin with the Jobs that exist, each as an ADDED
     waits = delays(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
     while True:
+        alive()  # an API server that cannot be reached is no reason to restart the operator
         try:
             async for event in _events(api, path, version):
+                alive()
                 waits = delays(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
                 if event is None:
                     missed()

@@ -25,14 +25,13 @@ from study_operator.kube.streams import lines, stream
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 1.0, 4.0
 # A watch in which nothing comes for so long is lost: the API server sends a bookmark each minute.
 _SILENCE_SECONDS = 90.0
-_PATH = "/api/v1/namespaces"
+_PATH, _PAGE = "/api/v1/namespaces", 500  # how many are read at once
 
 log = logging.getLogger(__name__)
 
 
-class _Metadata(TypedDict, total=False):
-    name: str
-    resourceVersion: str
+# "continue", which asks for the next part of a list, is a word of Python.
+_Metadata = TypedDict("_Metadata", {"name": str, "resourceVersion": str, "continue": str}, total=False)
 
 
 class _Namespace(TypedDict, total=False):
@@ -127,9 +126,19 @@ class Namespaces:
 
     async def _read(self, api: client.ApiClient) -> bool:
         """Read all. Return whether there are others than before."""
-        async with stream(api, _PATH, {"labelSelector": self._selector}, silence=_SILENCE_SECONDS) as answer:
-            found = _LIST.decode(await answer.read())
-        before, self._selected = self._selected, {item["metadata"]["name"] for item in found["items"]}
+        query, selected = {"labelSelector": self._selector, "limit": str(_PAGE)}, set[str]()
+        while True:
+            async with stream(api, _PATH, query, silence=_SILENCE_SECONDS) as answer:
+                text = await answer.read()
+            try:
+                found = _LIST.decode(text)
+            except msgspec.MsgspecError as error:
+                raise ApiError(500, "Unreadable", f"the list of namespaces cannot be read: {error}") from None
+            selected |= {item["metadata"]["name"] for item in found["items"]}
+            if not (rest := found["metadata"].get("continue")):
+                break
+            query["continue"] = rest
+        before, self._selected = self._selected, selected
         self._version = found["metadata"]["resourceVersion"]
         return self._selected != before
 

@@ -33,11 +33,17 @@ if TYPE_CHECKING:
 # first.
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, _LASTING_SECONDS = 2.0, 8.0, 30.0
 
+_ALIVE_SECONDS = 5.0
+
 log = logging.getLogger(__name__)
 
 
 async def watch_studies(
-    noticed: Callable[[StudyKey], None], exists: Callable[[StudyKey, str, str], None], namespaces: Collection[str]
+    noticed: Callable[[StudyKey], None],
+    exists: Callable[[StudyKey, str, str], None],
+    namespaces: Collection[str],
+    deleted: Callable[[StudyKey], None] = lambda key: None,
+    alive: Callable[[], None] = lambda: None,
 ) -> None:
     """Watch Studies until cancelled.
 
@@ -45,21 +51,28 @@ async def watch_studies(
         noticed: called in the caller's event loop with the Study that an event is about.
         exists: called before it, if the Study exists, with its creationTimestamp and UID.
         namespaces: those to watch; empty for all.
+        deleted: called before, if the Study is deleted or is being deleted.
+        alive: called from time to time, from kopf's thread, while its event loop makes progress.
     """
     loop, kopfs = asyncio.get_running_loop(), asyncio.new_event_loop()
     kopfs.set_exception_handler(lambda _, context: log.debug("%s", context))  # of tasks that kopf has lost sight of
 
-    def tell(key: StudyKey, created: str | None, uid: str) -> None:
+    def tell(key: StudyKey, created: str | None, uid: str, leaving: bool) -> None:
         if created is not None:
             loop.call_soon_threadsafe(exists, key, created, uid)
+        if leaving:
+            loop.call_soon_threadsafe(deleted, key)
         loop.call_soon_threadsafe(noticed, key)
 
     registry = _registry(tell)
+    living = kopfs.create_task(_live(alive))
     watching = kopfs.create_task(_watch(registry, namespaces))
 
     def work() -> None:
         try:
             kopfs.run_until_complete(asyncio.wait([watching]))
+            living.cancel()
+            kopfs.run_until_complete(asyncio.wait([living]))
         finally:
             kopfs.close()
 
@@ -72,6 +85,13 @@ async def watch_studies(
             kopfs.call_soon_threadsafe(watching.cancel)
             await asyncio.wait([working])
         thread.shutdown()
+
+
+async def _live(alive: Callable[[], None]) -> None:
+    """Show every few seconds that this event loop makes progress."""
+    while True:
+        alive()
+        await asyncio.sleep(_ALIVE_SECONDS)
 
 
 async def _watch(registry: kopf.OperatorRegistry, namespaces: Collection[str]) -> None:
@@ -104,8 +124,9 @@ async def _watch(registry: kopf.OperatorRegistry, namespaces: Collection[str]) -
         await asyncio.sleep(delay)
 
 
-def _registry(tell: Callable[[StudyKey, str | None, str], object]) -> kopf.OperatorRegistry:
-    """Return the handlers that kopf is to call. They tell of a Study, when it was created, and its UID."""
+def _registry(tell: Callable[[StudyKey, str | None, str, bool], object]) -> kopf.OperatorRegistry:
+    """Return the handlers that kopf is to call. They tell of a Study, when it was created, its UID, and whether it is
+    deleted or being deleted."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -126,7 +147,8 @@ def _registry(tell: Callable[[StudyKey, str | None, str], object]) -> kopf.Opera
             return  # the operator's own write of the status
         else:
             seen[key] = version
-        tell(key, None if type == "DELETED" else meta["creationTimestamp"], meta["uid"])
+        created = None if type == "DELETED" else meta["creationTimestamp"]
+        tell(key, created, meta["uid"], type == "DELETED" or "deletionTimestamp" in meta)
 
     return registry
 

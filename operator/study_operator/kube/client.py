@@ -179,6 +179,24 @@ class Cluster:
         path = f"{_studies(meta['namespace'])}/{quote(meta['name'])}/status"
         await self._send("PATCH", path, body=body, content=_MERGE_PATCH)
 
+    async def annotate_study(
+        self, manifest: Mapping[str, Any], annotations: Mapping[str, str | None]
+    ) -> dict[str, Any]:
+        """Merge annotations into a Study, if it has not changed since it was read. Return the Study as it is then.
+
+        Args:
+            manifest: the Study as it was read.
+            annotations: by name; None removes one.
+
+        Raises:
+            ApiError: as `patch_status`.
+            NotHeld: by the fence.
+        """
+        meta = manifest["metadata"]
+        body = {"metadata": {key: meta[key] for key in ("uid", "resourceVersion")} | {"annotations": annotations}}
+        path = f"{_studies(meta['namespace'])}/{quote(meta['name'])}"
+        return decoding.study(await self._send("PATCH", path, {"fieldManager": "study-operator"}, body, _MERGE_PATCH))
+
     # Jobs
 
     async def list_jobs(self, namespace: str, selector: str, owner: str) -> list[decoding.Job]:
@@ -289,14 +307,19 @@ class Cluster:
 
     # Other objects
 
-    async def create_secret(self, manifest: Mapping[str, Any]) -> None:
-        """Create a Secret. A Secret of that name is left as it is, because the name tells the content.
+    async def write_secret(self, manifest: Mapping[str, Any]) -> None:
+        """Create a Secret, or write its content and its owner into the one of that name, without reading that.
 
         Raises:
             ApiError: the API server refuses the Secret or cannot be reached.
             NotHeld: by the fence.
         """
-        await self._create("secrets", manifest)
+        if await self._create("secrets", manifest):
+            return
+        meta = manifest["metadata"]
+        body = {"metadata": {"ownerReferences": meta["ownerReferences"]}, "stringData": manifest["stringData"]}
+        path = f"{_core(meta['namespace'], 'secrets')}/{quote(meta['name'])}"
+        await self._send("PATCH", path, body=body, content=_MERGE_PATCH)
 
     async def create_service(self, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Create a Service.

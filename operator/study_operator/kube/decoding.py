@@ -52,7 +52,14 @@ _Labels = TypedDict(
     total=False,
 )
 _Annotations = TypedDict(
-    "_Annotations", {"study-operator.io/trial-id": str, "study-operator.io/generation": str}, total=False
+    "_Annotations",
+    {
+        "study-operator.io/trial-id": str,
+        "study-operator.io/generation": str,
+        "study-operator.io/trial-started": str,
+        "study-operator.io/incarnation": str,
+    },
+    total=False,
 )
 
 

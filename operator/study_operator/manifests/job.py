@@ -26,7 +26,7 @@ from study_operator.model.study import (
     owner_reference,
 )
 
-CA_VOLUME = "study-storage-ca"
+STORAGE_VOLUME = "study-storage"
 # Of the environment of all containers of a pod together, in characters: etcd takes objects of a megabyte and a half.
 LONGEST_ENVIRONMENT = 1_000_000
 
@@ -35,21 +35,23 @@ LONGEST_ENVIRONMENT = 1_000_000
 class Reporting:
     """Where a study's pods report to.
 
-    The Secret's name is derived from its content. So the operator only creates Secrets, and never reads or changes one.
+    The study's Secret has url, key and CA. It is written anew when one of them changes, also while trials run: pods
+    have it as files, which the kubelet keeps up to date, and read them at each connection.
 
     Attributes:
         url: libpq's connection URI, with the reporter's password.
         key: the study's own key, with which its pods prove their messages.
         ca: certificates of the database's CA, as PEM; None if there are none.
         image: the trial image, for the sidecar that reports for a program; None if the installation has none.
-        ca_directory: where pods find the file ca.crt with these certificates, as `url` says.
+        directory: where pods find the Secret's files: url, key, and ca.crt, which `url` names. Empty: nowhere, and they
+            have address and key in the environment alone.
     """
 
     url: str
     key: str
     ca: str | None = None
     image: str | None = None
-    ca_directory: str = ""
+    directory: str = ""
 
     @classmethod
     def of(
@@ -60,7 +62,7 @@ class Reporting:
         url: str,
         ca: str | None,
         image: str | None = None,
-        ca_directory: str = "",
+        directory: str = "",
     ) -> Reporting:
         """Return where the pods of a Study report to.
 
@@ -73,20 +75,26 @@ class Reporting:
             url: see `url`.
             ca: see `ca`.
             image: see `image`.
-            ca_directory: see `ca_directory`.
+            directory: see `directory`.
         """
         message = f"{cluster_id}/{study.uid}".encode()
-        return cls(url, hmac.new(seed.encode(), message, hashlib.sha256).hexdigest(), ca, image, ca_directory)
+        return cls(url, hmac.new(seed.encode(), message, hashlib.sha256).hexdigest(), ca, image, directory)
 
     @property
     def key_hash(self) -> bytes:
         """The SHA-256 of the key: all that the database knows of it."""
         return hashlib.sha256(self.key.encode()).digest()
 
-    def secret_name(self, study: Study) -> str:
-        """Return the name of the study's Secret. Another content makes another name."""
-        content = "\n".join((study.uid, self.url, self.key, self.ca or ""))
-        return f"{study.name}-storage-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    @property
+    def digest(self) -> str:
+        """A text that changes with what the Secret has in it, and tells nothing of it."""
+        content = "\n".join((self.url, self.key, self.ca or ""))
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+def secret_name(study: Study) -> str:
+    """Return the name of a study's Secret. A Study that is created again under its name has another one."""
+    return f"{study.name}-storage-{hashlib.sha256(study.uid.encode()).hexdigest()[:8]}"
 
 
 def secret(study: Study, reporting: Reporting) -> dict[str, Any]:
@@ -98,13 +106,12 @@ def secret(study: Study, reporting: Reporting) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
-            "name": reporting.secret_name(study),
+            "name": secret_name(study),
             "namespace": study.namespace,
             "labels": {STUDY_LABEL: study.name},
             "ownerReferences": [owner_reference(study)],
         },
         "type": "Opaque",
-        "immutable": True,
         "stringData": content,
     }
 
@@ -116,6 +123,7 @@ def job_manifest(
     trial_id: int,
     params: Mapping[str, Any],
     name: str | None = None,
+    origin: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the Job of one trial.
 
@@ -126,6 +134,7 @@ def job_manifest(
         trial_id: the trial's id in the database.
         params: the parameters that are active in this trial, by name.
         name: the Job's name; None for the name of the trial's first attempt.
+        origin: annotations that tell the trial's row from others that have had its number and id.
 
     Raises:
         Refused: the template contradicts what a trial is.
@@ -143,12 +152,11 @@ def job_manifest(
         spec.setdefault("podFailurePolicy", _failure_policy(study))
     mount_checkpoints(study, number, pod)
     add_sidecar(study, pod, reporting.image)
-    if reporting.ca:
-        items = [{"key": "ca.crt", "path": "ca.crt"}]
-        volume = {"secret": {"secretName": reporting.secret_name(study), "items": items}}
-        mount_in_all(
-            pod, volume, {"name": CA_VOLUME, "mountPath": reporting.ca_directory, "readOnly": True}, "the operator"
-        )
+    if reporting.directory:
+        volume = {"secret": {"secretName": secret_name(study)}}
+        # Without a subPath: the kubelet brings a change of the Secret into the files of pods that run.
+        mount = {"name": STORAGE_VOLUME, "mountPath": reporting.directory, "readOnly": True}
+        mount_in_all(pod, volume, mount, "the operator")
     name = name or study.job_name(number)
     environment = _environment(study, reporting, number, trial_id, params, name)
     for container in containers(pod):
@@ -163,7 +171,7 @@ def job_manifest(
             "name": name,
             "namespace": study.namespace,
             "labels": {**(given.get("labels") or {}), **labels},
-            "annotations": {**(given.get("annotations") or {}), **annotations},
+            "annotations": {**(given.get("annotations") or {}), **annotations, **(origin or {})},
             "ownerReferences": [owner_reference(study)],
         },
         "spec": spec,
@@ -204,15 +212,16 @@ def _environment(
         "STUDY_CONSTRAINTS": json.dumps([constraint.name for constraint in study.constraints]),
         "STUDY_DIRECTIONS": json.dumps([direction.lower() for direction in study.directions]),
         "STUDY_OPTUNA_NAME": study.optuna_name,
+        **({"STUDY_STORAGE_DIRECTORY": reporting.directory} if reporting.directory else {}),
         **({"STUDY_CHECKPOINT_DIR": study.checkpoints.mount_path} if study.checkpoints else {}),
         **{f"PARAM_{variable_name(name)}": as_text(value) for name, value in params.items()},
     }
-    secret_name = reporting.secret_name(study)
+    from_secret = secret_name(study)
     return [
         # Kubernetes expands $(...) in a value. A doubled dollar sign stands for itself.
         *({"name": name, "value": value.replace("$", "$$")} for name, value in plain.items()),
         *(
-            {"name": f"STUDY_STORAGE_{key.upper()}", "valueFrom": {"secretKeyRef": {"name": secret_name, "key": key}}}
+            {"name": f"STUDY_STORAGE_{key.upper()}", "valueFrom": {"secretKeyRef": {"name": from_secret, "key": key}}}
             for key in ("url", "key")
         ),
     ]

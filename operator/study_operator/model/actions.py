@@ -38,10 +38,17 @@ class Tell:
 
 @dataclass(frozen=True)
 class FindCause:
-    """Find out why a trial's Job has failed, then do what `verdict` says."""
+    """Find out why a trial's Job has failed, then do what `verdict` says.
+
+    Attributes:
+        row: the trial.
+        job: its Job.
+        restored: whether the Job failed before the database was restored, perhaps because it was away or half restored.
+    """
 
     row: TrialRow
     job: JobState
+    restored: bool = False
 
 
 @dataclass(frozen=True)

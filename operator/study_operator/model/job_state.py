@@ -8,7 +8,14 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from study_operator.model.study import GENERATION_ANNOTATION, TRIAL_ID_ANNOTATION, TRIAL_LABEL
+from study_operator.model.study import (
+    GENERATION_ANNOTATION,
+    INCARNATION_ANNOTATION,
+    STARTED_ANNOTATION,
+    TRIAL_ID_ANNOTATION,
+    TRIAL_LABEL,
+)
+from study_operator.model.trial import TrialRow
 
 
 class JobPhase(Enum):
@@ -44,6 +51,8 @@ class JobState:
         deleting: whether it is being deleted.
         reason: the reason of the condition with which it has ended; empty before.
         message: the message of that condition.
+        token: that of its trial's row, `TrialRow.token`; empty if an operator before 0.3 made the Job.
+        incarnation: that of the database when the Job was made; empty likewise.
     """
 
     name: str
@@ -63,6 +72,17 @@ class JobState:
     deleting: bool = False
     reason: str = ""
     message: str = ""
+    token: str = ""
+    incarnation: str = ""
+
+    def is_of(self, row: TrialRow | None) -> bool:
+        """Return whether the Job is one of this trial's, of whichever attempt.
+
+        A restored database gives a trial's number and id once more, to another trial.
+        """
+        if row is None or row.trial_id != self.trial_id:
+            return False
+        return not (self.token and row.token) or self.token == row.token
 
 
 def _pods(status: Mapping[str, Any]) -> int:
@@ -108,6 +128,8 @@ def job_state(manifest: Mapping[str, Any], gpus: str) -> JobState | None:
         gpus=gpus_of(manifest, gpus),
         reason=reason,
         message=message,
+        token=(meta.get("annotations") or {}).get(STARTED_ANNOTATION, ""),
+        incarnation=(meta.get("annotations") or {}).get(INCARNATION_ANNOTATION, ""),
     )
 
 

@@ -45,6 +45,9 @@ class Observed:
             value says why a part could not be read; it is empty if all was read.
         impossible: waiting trials that cannot be run, each with the reason.
         stuck: the Jobs whose pods have waited too long, by name.
+        incarnation: that of the database, which a restore changes.
+        restored_at: when this operator or an earlier one found that the database had been restored, by the database's
+            clock, aware, UTC; None if it never has been.
     """
 
     study: Study
@@ -60,6 +63,16 @@ class Observed:
     drained: Mapping[str, str] = field(default_factory=dict)
     impossible: tuple[tuple[TrialRow, str], ...] = ()
     stuck: Mapping[str, Stuck] = field(default_factory=dict)
+    incarnation: str = ""
+    restored_at: datetime | None = None
+
+    @property
+    def strays(self) -> list[JobState]:
+        """The active Jobs that are of no trial: a restore, or somebody, has taken their trials away.
+
+        Their pods still have the ids of these trials, and other trials may get the same ids.
+        """
+        return [job for job in self.active if not job.is_of(self.rows.open.get(job.number))]
 
     @property
     def active(self) -> list[JobState]:

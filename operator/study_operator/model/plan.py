@@ -27,7 +27,7 @@ from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.observed import Observed
 from study_operator.model.study import Study
 from study_operator.model.study_outcome import is_goal, over, too_many_failed
-from study_operator.model.trial import Failure, Rows, TrialState
+from study_operator.model.trial import Failure, Rows, TrialRow, TrialState
 from study_operator.model.trial_rules import Case, decide
 
 # How long a pruned trial may go on: long enough to see the answer to its next report and to end by itself. A pod that
@@ -75,7 +75,7 @@ def plan(observed: Observed) -> Plan:
     """Return the actions that bring a study nearer to its end."""
     is_over = over(observed) is not None
     cases = [
-        Case(row, observed.jobs.get(row.job), observed, is_over)
+        _case(row, row.job, observed, is_over)
         for row in observed.rows.open.values()
         if row.state is TrialState.RUNNING and row.job is not None  # a notebook runs a trial that names no Job
     ]
@@ -88,6 +88,12 @@ def plan(observed: Observed) -> Plan:
     waits = (grace_ends, remove_after, None if is_over else _until_deadline(observed))
     again = min((wait for wait in waits if wait is not None), default=None)
     return Plan(tells, causes, reruns, stops, creations, ask, removals, reconcile_after=again)
+
+
+def _case(row: TrialRow, name: str, observed: Observed, is_over: bool) -> Case:
+    found = observed.jobs.get(name)
+    ours = found is not None and found.is_of(row)
+    return Case(row, found if ours else None, observed, is_over, taken=found is not None and not ours)
 
 
 _Kind = TypeVar("_Kind")
@@ -145,6 +151,8 @@ def _fill_slots(
     count = min(free - len(creations), study.max_trials - observed.rows.total - enqueued)
     if count <= 0 or observed.exhausted or _ends_study(study, observed.rows, tells):
         return creations, None
+    if observed.strays:  # a new trial could get the id of one of theirs, and with it what their pods still report
+        return creations, None
     return creations, Ask(count)
 
 
@@ -167,7 +175,7 @@ def _time_left(job: JobState, observed: Observed) -> timedelta | None:
     """Return how long an active Job may still go on; None for as long as it likes."""
     row = observed.rows.open.get(job.number)
     # The trial was deleted, so its result is of no use. Or it runs again, under another Job.
-    if row is None or row.trial_id != job.trial_id or row.job != job.name:
+    if row is None or not job.is_of(row) or row.job != job.name:
         return timedelta(0)
     if row.state in (TrialState.RUNNING, TrialState.COMPLETE):  # a complete trial may still be saving a model
         return None
@@ -227,4 +235,4 @@ def _when_finished(job: JobState) -> tuple[datetime, int]:
 def _is_evidence(job: JobState, observed: Observed) -> bool:
     """Return whether a finished Job tells how a trial has ended whose end is not stored yet."""
     row = observed.rows.open.get(job.number)
-    return row is not None and row.state is TrialState.RUNNING and row.job == job.name
+    return row is not None and job.is_of(row) and row.state is TrialState.RUNNING and row.job == job.name

@@ -23,6 +23,11 @@ _SIZE = 15_000  # of the whole status as JSON, in bytes: 16 KiB with what the AP
 # Lengths to which parameters and messages are shortened, in characters, one after the other until all is small enough.
 _LENGTHS = (*((most, max(most, 64)) for most in (1024, 512, 256, 128, 64, 32, 16, 8, 4)), (4, 16))
 
+_THROTTLED = (
+    "this study takes more than its share of the operator's time, so it waits while others are served: let trials "
+    "report more seldom, or run longer or fewer at once"
+)
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -53,6 +58,7 @@ class Situation:
         pending: why a trial's pod does not run; None if there is no such pod.
         troubles: what went wrong while acting, in sentences.
         warm_started: what came of each earlier study; empty if that was not read now.
+        throttled: whether the study has to wait for others, because it takes more than its share of time.
     """
 
     accepted: Condition
@@ -62,6 +68,7 @@ class Situation:
     pending: str | None = None
     troubles: tuple[str, ...] = ()
     warm_started: tuple[WarmStarted, ...] = ()
+    throttled: bool = False
 
 
 def accepted() -> Condition:
@@ -84,6 +91,11 @@ def storage_down(message: str) -> Condition:
     return Condition("StorageReady", False, "Unavailable", f"the database cannot be used: {message}")
 
 
+def rows_missing(message: str) -> Condition:
+    """Return the StorageReady condition while the database answers, and is not the one that has the study's rows."""
+    return Condition("StorageReady", False, "RowsMissing", message)
+
+
 def status(manifest: Mapping[str, Any], study: Study | None, situation: Situation, now: datetime) -> dict[str, Any]:
     """Return the new status of a Study.
 
@@ -96,7 +108,7 @@ def status(manifest: Mapping[str, Any], study: Study | None, situation: Situatio
     old = manifest.get("status") or {}
     new = {**old, "observedGeneration": manifest["metadata"]["generation"]}
     outcome, observed = situation.outcome, situation.observed
-    if study is not None:
+    if study is not None and (study.stored_name is not None or "studyName" not in old):
         new["studyName"] = study.optuna_name
     if observed is not None:
         new.update(summary(observed))
@@ -165,6 +177,10 @@ def _suspended(study: Study) -> Condition:
 def _progressing(situation: Situation) -> Condition:
     """Return what the study does, or why it does nothing: the answer to "why is nothing happening?"."""
     observed, troubles = situation.observed, situation.troubles
+    if situation.storage is not None and situation.storage.reason == "RowsMissing":
+        return Condition(
+            "Progressing", False, "RowsMissing", "nothing is done about this study until StorageReady is True"
+        )
     if situation.storage is not None and situation.storage.status is not True:
         waiting = "waiting for the database; trials that run go on, and report when it is back"
         return Condition("Progressing", False, "WaitingForStorage", waiting)
@@ -198,6 +214,8 @@ def _progressing(situation: Situation) -> Condition:
             return Condition("Progressing", False, "TrialsQueued", f"{message}; {held}")
     if running == 0 and observed.active:
         message += f"; waiting for the pods of Job {observed.active[0].name} to end"
+    if situation.throttled:
+        return Condition("Progressing", True, "Throttled", f"{message}; {_THROTTLED}")
     return Condition("Progressing", True, "TrialsRunning", message)
 
 

@@ -14,6 +14,10 @@ STUDY_LABEL = f"{GROUP}/study"
 TRIAL_LABEL = f"{GROUP}/trial"
 TRIAL_ID_ANNOTATION = f"{GROUP}/trial-id"
 GENERATION_ANNOTATION = f"{GROUP}/generation"
+# When the trial was started, as its row has it, and which incarnation of the database that was: a restored database
+# gives a trial's number and id again, but neither of these.
+STARTED_ANNOTATION = f"{GROUP}/trial-started"
+INCARNATION_ANNOTATION = f"{GROUP}/incarnation"
 JOB_LABEL = "batch.kubernetes.io/job-name"  # set by Kubernetes on pods
 
 
@@ -148,6 +152,7 @@ class Study:
         warm_start: names of earlier studies, as Optuna knows them.
         active_trials_policy: Terminate or Wait.
         suspend_policy: Drain or Terminate.
+        stored_name: the study's name in Optuna, as the database has it; None if that was not asked.
     """
 
     namespace: str
@@ -181,6 +186,7 @@ class Study:
     gpu_resource_name: str
     deletion_policy: str
     job_template: Mapping[str, Any]
+    stored_name: str | None = None
 
     @property
     def paused(self) -> bool:
@@ -199,8 +205,11 @@ class Study:
 
     @property
     def optuna_name(self) -> str:
-        """The study's name in Optuna. The UID's start keeps a Study apart from deleted ones of the same name."""
-        return f"{self.namespace}/{self.name}-{self.uid[:8]}"
+        """The study's name in Optuna. The UID's start keeps a Study apart from deleted ones of the same name.
+
+        A Study that goes on with the rows of another one has the name of that one.
+        """
+        return self.stored_name or f"{self.namespace}/{self.name}-{self.uid[:8]}"
 
     def job_name(self, number: int, attempt: int = 0) -> str:
         """Return the name of a trial's Job. `attempt` is the number of Jobs that the trial has had before."""

@@ -63,6 +63,7 @@ class TrialRow:
         result: what its pod has sent in the end; None if nothing.
         reports: whether it has reported at least once, if it was read as a trial without a Job; else False.
         retries: how often it has run again because the infrastructure failed.
+        started_at: when it was started, aware, UTC, to the microsecond; None if that was not read.
     """
 
     trial_id: int
@@ -74,6 +75,12 @@ class TrialRow:
     result: Result | None = None
     reports: bool = False
     retries: int = 0
+    started_at: datetime | None = None
+
+    @property
+    def token(self) -> str:
+        """What tells the trial from another one that has had its number and id before a restore; may be empty."""
+        return self.started_at.isoformat() if self.started_at else ""
 
     @property
     def has_final(self) -> bool:

@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from study_operator.model.actions import Answer, CreateJob, FindCause, RunAgain, Tell, Wait
 from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.observed import Observed
 from study_operator.model.study import Constraint, Study
 from study_operator.model.trial import Failure, FailureClass, TrialRow, TrialState
+
+# By how much the clocks of the cluster and of the database may differ, and how long a pod may take to give up.
+CLOCKS_DIFFER = timedelta(seconds=30)
+RESTORED = Failure(
+    "DatabaseRestored",
+    "the database was restored from a backup after the trial had begun, and what the trial stored since may be lost",
+    kind=FailureClass.INFRASTRUCTURE,
+)
 
 
 @dataclass(frozen=True)
@@ -25,12 +34,14 @@ class Case:
         job: its Job; None if Kubernetes has no Job of that name.
         observed: its study.
         over: whether the study is over, see the function `over`.
+        taken: whether a Job of that name exists that is another trial's, because the database has been restored.
     """
 
     row: TrialRow
     job: JobState | None
     observed: Observed
     over: bool
+    taken: bool = False
 
     @property
     def ended_job(self) -> JobState | None:
@@ -41,6 +52,12 @@ class Case:
     def launched(self) -> bool:
         """Whether the Job is there, or this process knows that it was."""
         return self.job is not None or self.row.job in self.observed.launched
+
+    @property
+    def made_before_restore(self) -> bool:
+        """Whether the Job was made before the database was restored, so that what it has stored may be lost."""
+        made = self.job.incarnation if self.job is not None else ""
+        return bool(made and self.observed.incarnation) and made != self.observed.incarnation
 
 
 def reports_unread(case: Case) -> Wait | None:
@@ -76,15 +93,24 @@ def output_unread(case: Case) -> Wait | None:
 
 def job_failed(case: Case) -> FindCause | None:
     """Find out why the Job has failed. The cause decides whether the trial fails or runs again (`verdict`)."""
-    job = case.ended_job
-    return FindCause(case.row, job) if job is not None and job.phase is JobPhase.FAILED else None
+    job, restored_at = case.ended_job, case.observed.restored_at
+    if job is None or job.phase is not JobPhase.FAILED:
+        return None
+    before = restored_at is not None and job.finished_at is not None and job.finished_at <= restored_at + CLOCKS_DIFFER
+    return FindCause(case.row, job, restored=before and case.made_before_restore)
 
 
-def result_missing(case: Case) -> Tell | None:
-    """Fail a trial whose program has ended well and left no result: the study cannot learn from it."""
+def result_missing(case: Case) -> Tell | RunAgain | None:
+    """Fail a trial whose program has ended well and left no result: the study cannot learn from it.
+
+    If the database has been restored since the program began, the trial runs again, because the restore may have lost
+    the result.
+    """
     job, study = case.ended_job, case.observed.study
     if job is None:
         return None
+    if case.made_before_restore:
+        return verdict(study, case.row, job, RESTORED)
     message = "the program ended without a final value: let it call finish(), or `study-trial finish VALUE`"
     if study.metrics.source != "Sdk":
         names = ", ".join(objective.name for objective in study.objectives)
@@ -105,14 +131,23 @@ def study_over(case: Case) -> Tell | None:
     return Tell(case.row, TrialState.FAIL, failure=failure)
 
 
-def job_missing(case: Case) -> Tell | None:
+def name_taken(case: Case) -> RunAgain | None:
+    """Give a trial another Job's name if a trial that a restore has taken away still has a Job of the first one."""
+    return RunAgain(case.row) if case.job is None and case.taken else None
+
+
+def job_missing(case: Case) -> Tell | RunAgain | None:
     """Fail a trial whose Job was deleted: a user has ended the trial.
 
     The Job was there if this process has seen it, or if the trial has reported in its first attempt. Reports of a later
-    attempt prove nothing, because they may be those of the attempt before.
+    attempt prove nothing, because they may be those of the attempt before. If the database has been restored since the
+    trial was started, the Job may have ended long ago, and the trial runs again.
     """
     if case.job is not None or not (case.launched or (case.row.reports and case.row.attempt == 0)):
         return None
+    started, restored = case.row.started_at, case.observed.restored_at
+    if not case.launched and started is not None and restored is not None and started < restored:
+        return verdict(case.observed.study, case.row, None, RESTORED)
     message = f"Job {case.row.job} was deleted before the trial had ended"
     return Tell(case.row, TrialState.FAIL, failure=Failure("JobMissing", message))
 
@@ -155,6 +190,7 @@ RULES: tuple[Callable[[Case], Answer | None], ...] = (
     job_failed,
     result_missing,
     study_over,
+    name_taken,
     job_missing,
     job_not_created,
     given_up,
@@ -168,8 +204,16 @@ def decide(case: Case) -> Answer | None:
     return next((answer for rule in RULES if (answer := rule(case)) is not None), None)
 
 
-def verdict(study: Study, row: TrialRow, job: JobState, failure: Failure) -> Tell | RunAgain:
-    """Return what to do about a trial whose Job has failed.
+def blame(cause: FindCause, failure: Failure) -> Failure:
+    """Return why a Job has failed, once that is known. A program is not blamed for a database that was restored."""
+    if not cause.restored or failure.kind is not FailureClass.PROGRAM:
+        return failure
+    message = f"{RESTORED.message}; before that it had failed: {failure.sentence()}"
+    return replace(RESTORED, message=message, last_log_line=failure.last_log_line)
+
+
+def verdict(study: Study, row: TrialRow, job: JobState | None, failure: Failure) -> Tell | RunAgain:
+    """Return what to do about a trial whose Job has failed, or is gone.
 
     The trial runs again after a failure of the infrastructure, up to infrastructureRetries times.
     """

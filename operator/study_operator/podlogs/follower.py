@@ -32,7 +32,7 @@ _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 30.0
 # A node that has not given out the log of an ended Job for so long is taken for lost, and the log with it. The patience
 # is shorter if the Job has failed.
 PATIENCE_SECONDS, FAILED_PATIENCE_SECONDS = 60.0, 10.0
-_DRAINS = 16  # logs that are drained at once
+_DRAINS = 16  # logs of one namespace that are drained at once: those on a dead node take half a minute each
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Follower:
     def __init__(self, tails: Tails, wake: Callable[[StudyKey], None]) -> None:
         self._tails, self._wake = tails, wake
         self._studies: dict[StudyKey, _Known] = {}
-        self._few = asyncio.Semaphore(_DRAINS)
+        self._few: dict[str, asyncio.Semaphore] = {}  # by namespace
 
     @classmethod
     def on(
@@ -137,6 +137,9 @@ class Follower:
         """Stop reading the logs of a study."""
         for work in self._studies.pop(key, _Known()).work.values():
             work.task.cancel()
+        self._tails.flows.forget(key)
+        if not any(other.namespace == key.namespace for other in self._studies):
+            self._few.pop(key.namespace, None)
 
     async def close(self) -> None:
         """Stop reading all logs, and close all connections."""
@@ -189,10 +192,11 @@ class Follower:
         """Read the log of an ended Job as far as it still can be read, and store the trial's result."""
         pauses, why = delays(_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS), ""
         deadline = time.monotonic() + (PATIENCE_SECONDS if job.phase is JobPhase.COMPLETE else FAILED_PATIENCE_SECONDS)
+        few = self._few.setdefault(key.namespace, asyncio.Semaphore(_DRAINS))
         with study_context(*key), trial_context(job.number):
             while True:
                 try:
-                    async with self._few:
+                    async with few:
                         why = await reading.finish()
                     break
                 except TrialEnded:
@@ -221,7 +225,8 @@ def _is_current(job: JobState, row: TrialRow | None) -> bool:
         row is not None
         and row.state is TrialState.RUNNING
         and row.result is None
-        and (row.trial_id, row.job) == (job.trial_id, job.name)
+        and row.job == job.name
+        and job.is_of(row)
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from study_operator.kube.client import ApiError
 from study_operator.model import log_lines
 from study_operator.model.job_state import JobPhase, JobState
-from study_operator.model.study import JOB_LABEL, Study
+from study_operator.model.study import JOB_LABEL, Study, StudyKey
 from study_operator.podlogs.tail import Source, Tail, Tails
 
 _INDEX_LABEL = "batch.kubernetes.io/job-completion-index"  # Kubernetes' own, on pods
@@ -31,7 +31,7 @@ class JobLog:
         read = log_lines.build(study)
         assert read is not None
         self._tails, self._lines, self._job = tails, read, job
-        self._namespace = study.namespace
+        self._namespace, self._key = study.namespace, StudyKey(study.namespace, study.name)
         self._objectives = [objective.name for objective in study.objectives]
         self._constraints = [constraint.name for constraint in study.constraints]
         self._indexed = study.job_template["spec"].get("completionMode") == "Indexed"
@@ -113,7 +113,7 @@ class JobLog:
         objective = self._objectives[0] if len(self._objectives) == 1 else None
         tail = self._by_uid.get(uid)
         if tail is None:
-            tail = self._by_uid[uid] = Tail(self._tails, self._lines, objective, self._job.trial_id, uid)
+            tail = self._by_uid[uid] = Tail(self._tails, self._key, self._lines, objective, self._job.trial_id, uid)
         try:
             new = await (tail.finish(source) if over else tail.follow(source))
         except ApiError as error:

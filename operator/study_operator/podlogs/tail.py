@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from study_operator.kube.client import ApiError, Cluster
 from study_operator.model.log_lines import LONGEST_LINE, Lines
 from study_operator.model.log_position import Place, Position, split
+from study_operator.model.study import StudyKey
+from study_operator.podlogs.flow import Flows
 from study_operator.podlogs.stream import PodLogs
 from study_operator.pool import BlockingPool
 from study_operator.storage.printed_output import Output, OutputBatch, OutputStored
@@ -68,12 +70,14 @@ class Tails:
         logs: opens their logs.
         threads: where `output` is used.
         output: stores reports and values.
+        flows: bounds how fast logs are read.
     """
 
     cluster: Cluster
     logs: PodLogs
     threads: BlockingPool
     output: Output
+    flows: Flows = field(default_factory=Flows)
 
 
 class Tail:
@@ -82,6 +86,7 @@ class Tail:
 
     Args:
         tails: where logs come from, and where their content goes to.
+        key: the study's.
         lines: reads reports and values off lines.
         objective: whose values are reports; None if there are several objectives, and so no reports.
         trial_id: whose pod it is.
@@ -91,8 +96,11 @@ class Tail:
         kubelets_word: what the kubelet gave out last instead of the log, because it has lost the log; or "".
     """
 
-    def __init__(self, tails: Tails, lines: Lines, objective: str | None, trial_id: int, uid: str) -> None:
+    def __init__(
+        self, tails: Tails, key: StudyKey, lines: Lines, objective: str | None, trial_id: int, uid: str
+    ) -> None:
         self._logs, self._threads, self._output = tails.logs, tails.threads, tails.output
+        self._flows, self._key = tails.flows, key
         self._lines, self._objective = lines, objective
         self._trial_id, self._uid = trial_id, uid
         self._stored: Position | None = None  # as the database has it
@@ -155,6 +163,7 @@ class Tail:
                     log = self._logs.open(source.namespace, source.pod, source.container, since, follow, previous)
                     stream = await stack.enter_async_context(log)
                 while True:
+                    passed = None
                     try:
                         async with asyncio.timeout(waiting.seconds(patience)):
                             chunk = await stream.readany()
@@ -164,10 +173,12 @@ class Tail:
                     else:
                         if not chunk:
                             break
-                        waiting.add(chunk)
+                        passed = len(chunk), waiting.add(chunk)
                     if waiting.due():
                         count += await self._take(waiting.lines)
                         waiting.lines = []
+                    if passed:
+                        await self._flows.passed(self._key, *passed)
             except TimeoutError:
                 if not follow:  # the API server waits for a node that is gone
                     raise ApiError(
@@ -176,7 +187,11 @@ class Tail:
         return count + await self._take(waiting.lines), waiting.rest
 
     async def _take(self, lines: Sequence[bytes]) -> int:
-        return await self._threads.run(self._store, lines) if lines else 0
+        """Store lines, so few at once that no thread is busy with them for long."""
+        count = 0
+        for start in range(0, len(lines), BATCH_LINES):
+            count += await self._threads.run(self._store, lines[start : start + BATCH_LINES])
+        return count
 
     def _store(self, lines: Sequence[bytes]) -> int:
         """Store the reports and values in some lines, with the position behind them. Return how many lines were new."""
@@ -224,13 +239,14 @@ class _Waiting:
         self.rest = b""
         self._due = 0.0
 
-    def add(self, chunk: bytes) -> None:
-        """Cut a piece of a log into lines."""
+    def add(self, chunk: bytes) -> int:
+        """Cut a piece of a log into lines. Return how many lines it ends."""
         *whole, rest = (self.rest + chunk).split(b"\n")
         self.rest = rest[:_LINE_BYTES_KEPT]  # however long the line gets
         if whole and not self.lines:
             self._due = time.monotonic() + BATCH_SECONDS
         self.lines += whole
+        return len(whole)
 
     def due(self) -> bool:
         """Return whether the lines are many enough, or old enough, to be stored."""

@@ -10,24 +10,32 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
-from study_operator import metrics
+from study_operator import looks, metrics
 from study_operator.fence import NotHeld
 from study_operator.kube.client import ApiError, Cluster
 from study_operator.logs import trial_context
-from study_operator.manifests.job import job_manifest, secret
+from study_operator.manifests.job import job_manifest
 from study_operator.model import pod_status
 from study_operator.model.actions import Ask, CreateJob, FindCause, RemoveFinishedJob, RunAgain, StopJob, Tell
 from study_operator.model.batch import StaleHistory
-from study_operator.model.job_state import JobPhase, JobState
+from study_operator.model.job_state import JobPhase, JobState, job_state
 from study_operator.model.plan import Plan
-from study_operator.model.study import JOB_LABEL, STUDY_LABEL, TRIAL_LABEL, Study
+from study_operator.model.study import (
+    INCARNATION_ANNOTATION,
+    JOB_LABEL,
+    STARTED_ANNOTATION,
+    STUDY_LABEL,
+    TRIAL_LABEL,
+    Study,
+)
 from study_operator.model.trial import Failure, FailureClass, TrialRow
-from study_operator.model.trial_rules import verdict
+from study_operator.model.trial_rules import blame, verdict
 from study_operator.pool import BlockingPool
 from study_operator.reconcile import dependents
 from study_operator.reconcile.adoption import Adoption, adoption
 from study_operator.reconcile.concurrency import gather_all, gather_through
 from study_operator.reconcile.live_study import LiveStudy
+from study_operator.reconcile.study_secret import ensure_secret
 from study_operator.storage.database import StorageError, StorageUnavailable
 
 # Calls of the API server at once for one study, ends that are told in one transaction, and Jobs that are being created
@@ -37,6 +45,9 @@ from study_operator.storage.database import StorageError, StorageUnavailable
 CALLS_AT_ONCE = 64
 # Trials that are suggested and stored together, when many slots are free.
 STORED_AT_ONCE = 8
+# For how long one look goes on starting trials; the next look starts the others. A slow sampler may need minutes for a
+# thousand slots, and meanwhile no trial of the study would be told or pruned.
+LONGEST_START_SECONDS = 10.0
 
 T = TypeVar("T")
 
@@ -124,28 +135,36 @@ class Actor:
 
     async def _tell_ends(self, tells: Sequence[Tell]) -> None:
         for some in _in_pieces(tells):
+            looks.check("tells how trials have ended")
             await self._tell(await gather_through(self._calls, map(self._explained, some)))
 
     async def _find_causes(self, causes: Sequence[FindCause]) -> None:
         """Find out why Jobs have failed, many at once, then end their trials or run them again."""
         for some in _in_pieces(causes):
+            looks.check("finds out why Jobs have failed")
             failures = await gather_through(self._calls, (self._explain(cause.job) for cause in some))
             verdicts = [
-                verdict(self._live.study, cause.row, cause.job, failure)
+                verdict(self._live.study, cause.row, cause.job, blame(cause, failure))
                 for cause, failure in zip(some, failures, strict=True)
             ]
             await self._tell([ruling for ruling in verdicts if isinstance(ruling, Tell)])
             await self._run_again([ruling for ruling in verdicts if isinstance(ruling, RunAgain)])
 
     async def _stop_jobs(self, stops: Sequence[StopJob]) -> None:
-        await gather_through(self._calls, (self._delete(stop.job, True, stop.kill_after) for stop in stops))
+        for some in _in_pieces(stops):
+            looks.check("stops Jobs")
+            await gather_through(self._calls, (self._delete(stop.job, True, stop.kill_after) for stop in some))
 
     async def _create_jobs(self, creations: Sequence[CreateJob]) -> None:
         if creations and await self._prepare():
-            await gather_through(self._creations, (self._create_job(creation.row) for creation in creations))
+            for some in _in_pieces(creations):
+                looks.check("creates Jobs")
+                await gather_through(self._creations, (self._create_job(creation.row) for creation in some))
 
     async def _remove_jobs(self, removals: Sequence[RemoveFinishedJob]) -> None:
-        await gather_through(self._calls, (self._delete(removal.job, False) for removal in removals))
+        for some in _in_pieces(removals):
+            looks.check("removes finished Jobs")
+            await gather_through(self._calls, (self._delete(removal.job, False) for removal in some))
 
     async def _tell(self, tells: Sequence[Tell]) -> None:
         """Tell ends in one transaction."""
@@ -171,6 +190,7 @@ class Actor:
 
     async def _run_again(self, reruns: Sequence[RunAgain]) -> None:
         for rerun in reruns:
+            looks.check("lets trials run again")
             row = rerun.row
             with trial_context(row.number):
                 if not await self._pool.run(self._live.trials.run_again, rerun):
@@ -230,8 +250,13 @@ class Actor:
         """
         count, size = ask.count if ask is not None else 0, 1
         creating: list[asyncio.Task[None]] = []
+        begun = time.monotonic()
         try:
             while len(creating) < count and not self._done.troubles:
+                looks.check("starts trials")
+                if time.monotonic() - begun > LONGEST_START_SECONDS:
+                    self._done.again = True
+                    break
                 rows = await self._store(min(size, count - len(creating)))
                 if not rows or not await self._prepare():
                     break
@@ -247,7 +272,7 @@ class Actor:
         """Ask for trials and store them. Return none when no more may be started or the sampler fails."""
         try:
             return await self._pool.run(self._live.trials.start, count)
-        except (StorageUnavailable, StorageError, NotHeld):
+        except (StorageUnavailable, StorageError, NotHeld, looks.Ended):
             raise
         except StaleHistory as error:
             self._done.troubles.append(str(error))
@@ -261,15 +286,9 @@ class Actor:
     async def _prepare(self) -> bool:
         """Create what every trial needs, unless this process has seen it. Return False when that fails."""
         study, known = self._live.study, self._live.known
-        if not known.secret:
-            manifest = secret(study, self._live.reporting)
-            try:
-                await self._cluster.create_secret(manifest)
-            except ApiError as error:
-                name = manifest["metadata"]["name"]
-                self._done.troubles.append(f"Secret {name} could not be created: {error.message}")
-                return False
-            known.secret = True
+        if (trouble := await ensure_secret(self._cluster, self._live)) is not None:
+            self._done.troubles.append(trouble)
+            return False
         if not known.service:
             if (trouble := await dependents.ensure_service(self._cluster, study)) is not None:
                 self._done.troubles.append(trouble)
@@ -283,16 +302,24 @@ class Actor:
         if isinstance(result, JobState):
             self._done.created[result.name] = result
             self._live.known.launched.add(result.name)
+        elif result is None:
+            self._done.again = True
         else:
             self._done.troubles.append(result)
 
-    async def _create(self, study: Study, row: TrialRow) -> JobState | str:
-        """Create one Job. Return it as a list would have it, or a sentence that says why there is none."""
+    async def _create(self, study: Study, row: TrialRow) -> JobState | str | None:
+        """Create one Job.
+
+        Returns:
+            The Job as a list would have it; or a sentence that says why there is none; or None if a Job of this name
+            exists that the next reconciliation has to decide about, because it sees it listed.
+        """
         assert row.job is not None
         if (trouble := await dependents.ensure_claim(self._cluster, study, row.number)) is not None:
             return trouble
         name = row.job
-        manifest = job_manifest(study, self._live.reporting, row.number, row.trial_id, row.params, name)
+        origin = {STARTED_ANNOTATION: row.token, INCARNATION_ANNOTATION: self._live.incarnation}
+        manifest = job_manifest(study, self._live.reporting, row.number, row.trial_id, row.params, name, origin)
         try:
             uid = (await self._cluster.create_job(manifest))["metadata"]["uid"]
         except ApiError as error:
@@ -304,9 +331,19 @@ class Actor:
                 return f"Job {name} could not be read: {second.message}"
             if found is None:
                 return f"Job {name} was there and has just been deleted"
-            if adoption(found, study, row.trial_id) not in (Adoption.OURS, Adoption.LEAVING):
+            there = job_state(found, study.gpu_resource_name)
+            if there is None or adoption(found, study) not in (Adoption.OURS, Adoption.LEAVING):
                 return f"a Job {name} that is not this trial's exists; delete it, or give the Study another name"
-            uid = found["metadata"]["uid"]
+            if not there.is_of(row) or there.deleting or there.phase is not JobPhase.ACTIVE:
+                # Of a trial that a restore has taken away, or it has ended already: its pod is not this trial's.
+                log.info("Job %s is there already, and is not taken for the trial's", name)
+                return None
+            uid = there.uid
         with trial_context(row.number):
             log.info("trial %d started as Job %s", row.number, name)
-        return JobState(name, uid, row.number, row.trial_id, JobPhase.ACTIVE, self._now(), generation=study.generation)
+        return JobState(
+            *(name, uid, row.number, row.trial_id, JobPhase.ACTIVE, self._now()),
+            generation=study.generation,
+            token=row.token,
+            incarnation=self._live.incarnation,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from study_operator import looks
 from study_operator.model.actions import Tell
 from study_operator.model.trial import Failure, FailureClass, Rows, TrialRow, TrialState
 from study_operator.model.trial_rules import tell_result
@@ -11,6 +12,7 @@ from study_operator.pool import BlockingPool
 from study_operator.storage.studies import KnownStudy, Studies
 from study_operator.storage.trials import Trials
 
+TOLD_AT_ONCE = 64  # trials that are ended in one transaction
 _DELETED = Failure("StudyDeleted", "the Study was deleted before the trial had ended", kind=FailureClass.TERMINATED)
 
 log = logging.getLogger(__name__)
@@ -62,7 +64,11 @@ class DeletedStudies:
                 tell_result(row, ()) if row.has_final else Tell(row, TrialState.FAIL, failure=_DELETED)
                 for row in running
             ]
-            await self._threads.run(self._trials.tell, study.study_id, tells)
+            for start in range(0, len(tells), TOLD_AT_ONCE):
+                looks.check("ends the trials of a deleted Study")
+                await self._threads.run(self._trials.tell, study.study_id, tells[start : start + TOLD_AT_ONCE])
+        while await self._threads.run(self._studies.remove_reports, study):
+            looks.check("removes what a deleted Study has stored")
         await self._threads.run(self._studies.forget, study)
         log.info("Study %s/%s is gone; deletionPolicy: %s", study.namespace, study.name, study.deletion_policy)
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from study_operator import looks
 from study_operator.kube.client import ApiError, Cluster
 from study_operator.manifests.checkpoints import claim, claims_to_delete
 from study_operator.manifests.subdomain import headless_service
 from study_operator.model.study import KIND, STUDY_LABEL, TRIAL_LABEL, Study
 from study_operator.model.trial import Rows
 from study_operator.reconcile.adoption import Adoption, adoption
+
+CLEARED_AT_ONCE = 100  # claims that are deleted in one look, one after the other: they take a second
 
 
 async def try_claim(cluster: Cluster, study: Study) -> None:
@@ -94,10 +97,11 @@ async def list_claims(cluster: Cluster, study: Study) -> dict[int, tuple[str, st
 
 async def clear_claims(
     cluster: Cluster, study: Study, rows: Rows, active: Collection[int], best: Collection[int]
-) -> str | None:
+) -> tuple[bool, str | None]:
     """Delete the claims of trials that have ended, unless spec.checkpoints.keep says to keep them.
 
-    This makes one call if there are none, and no call if the Study keeps all.
+    This makes one call if there are none, and no call if the Study keeps all. It deletes CLEARED_AT_ONCE claims at
+    most.
 
     Args:
         rows: read after this operator has created the latest claim.
@@ -105,15 +109,17 @@ async def clear_claims(
         best: numbers of the trials that are best now: one, or the Pareto front.
 
     Returns:
-        None, or a sentence that says what could not be deleted.
+        Whether all are deleted that are not to be kept, and None or a sentence that says what could not be deleted.
     """
     checkpoints = study.checkpoints
     if checkpoints is None or checkpoints.claim_template is None or checkpoints.keep == "All":
-        return None
+        return True, None
     try:
         claims = await list_claims(cluster, study)
-        for number in claims_to_delete(study, claims, rows, active, best):
+        numbers = list(claims_to_delete(study, claims, rows, active, best))
+        for number in numbers[:CLEARED_AT_ONCE]:
+            looks.check("deletes claims")
             await cluster.delete_claim(study.namespace, *claims[number])
     except ApiError as error:
-        return f"claims of trials that have ended could not be deleted: {error.message}"
-    return None
+        return False, f"claims of trials that have ended could not be deleted: {error.message}"
+    return len(numbers) <= CLEARED_AT_ONCE, None

@@ -13,6 +13,7 @@ from study_operator.model.study import GROUP, KIND, VERSION
 from study_operator.model.summary import shorten
 
 _MESSAGE = 1024  # the API's bound, in characters
+_MOST_COUNTS = 10_000  # Events whose counts are held in memory: a study has some ten, and is forgotten by nobody else
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,13 @@ class EventRecorder:
         self._counts: dict[str, int] = {}
 
     async def record(
-        self, manifest: Mapping[str, Any], reason: str, message: str, now: datetime, warning: bool = False
+        self,
+        manifest: Mapping[str, Any],
+        reason: str,
+        message: str,
+        now: datetime,
+        warning: bool = False,
+        times: int = 1,
     ) -> None:
         """Record that something happened to a Study, or to another object.
 
@@ -35,11 +42,14 @@ class EventRecorder:
             message: a sentence for users.
             now: the time, aware, UTC.
             warning: whether the Event is a Warning; otherwise it is Normal.
+            times: how often it has happened, the last time as `message` says.
         """
         meta = manifest["metadata"]
         name = f"{meta['name']}.{hashlib.sha256((meta['uid'] + reason).encode()).hexdigest()[:16]}"
         time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
         news = {"message": shorten(message, _MESSAGE), "lastTimestamp": time}
+        if len(self._counts) > _MOST_COUNTS:
+            self._counts.clear()  # they are read again, as after a restart
         try:
             if name not in self._counts:
                 created = await self._cluster.create_event(
@@ -58,17 +68,17 @@ class EventRecorder:
                         "reason": reason,
                         "source": {"component": "study-operator"},
                         "firstTimestamp": time,
-                        "count": 1,
+                        "count": times,
                         **news,
                     }
                 )
                 if created:
-                    self._counts[name] = 1
+                    self._counts[name] = times
                     return
                 # An earlier process has left it. Its count is in the answer to a patch that does not change the count.
                 found = await self._cluster.patch_event(meta["namespace"], name, news)
                 self._counts[name] = found.get("count") or 1
-            self._counts[name] += 1
+            self._counts[name] += times
             await self._cluster.patch_event(meta["namespace"], name, {**news, "count": self._counts[name]})
         except ApiError as error:
             self._counts.pop(name, None)  # the Event has expired after an hour, or was never written

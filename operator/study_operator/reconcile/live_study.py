@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from study_operator.manifests.job import Reporting
 from study_operator.model.study import Study
@@ -16,7 +17,7 @@ class KnownObjects:
     Attributes:
         launched: names of the Jobs that this process has created or seen.
         active: names of the Jobs that were active at the last reconciliation.
-        secret: whether the Secret that pods take their key from exists.
+        secret: digest of what this process has written into the Secret of the study's pods; empty if nothing.
         service: whether the Service that the pods' subdomain needs exists, as far as this generation needs one.
         accepted_generation: the generation of the spec whose Job template the API server has accepted.
         predecessors_ended: whether the rows of deleted Studies of the same name have been ended.
@@ -26,7 +27,7 @@ class KnownObjects:
 
     launched: set[str] = field(default_factory=set)
     active: set[str] = field(default_factory=set)
-    secret: bool = False
+    secret: str = ""
     service: bool = False
     accepted_generation: int | None = None
     predecessors_ended: bool = False
@@ -41,11 +42,15 @@ class LiveStudy:
         reporting: where its pods report to, and with which key.
         known: what exists in Kubernetes.
         trials: its rows, and the optimizer over them.
+        incarnation: that of the database at the latest reconciliation.
+        restored_at: when the database was last found to have been restored, aware, UTC; None for never.
     """
 
     def __init__(self, study: Study, reporting: Reporting, trials: StudyTrials) -> None:
         self.study, self.reporting, self.trials = study, reporting, trials
         self.known = KnownObjects()
+        self.incarnation = ""
+        self.restored_at: datetime | None = None
 
     def update(self, study: Study) -> None:
         """Take over an edit of the Study."""

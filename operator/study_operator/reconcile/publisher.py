@@ -92,10 +92,10 @@ class Publisher:
             if state != "total":
                 metrics.TRIALS.labels(*key, state).set(count)
         wait = await self._write(key, manifest, old, new, now)
-        for row, failure in failures:
-            infeasible = failure.kind is FailureClass.INFEASIBLE
+        for (reason, infeasible), some in _by_reason(failures).items():
+            row, failure = some[-1]
             message = f"trial {row.number} {_ended(study, row, failure)}: {failure.sentence()}"
-            await self._events.record(manifest, f"Trial{failure.reason}", message, now, warning=not infeasible)
+            await self._events.record(manifest, f"Trial{reason}", message, now, not infeasible, times=len(some))
         return wait
 
     async def _write(
@@ -132,6 +132,19 @@ class Publisher:
                 reason, warning = _NEWS[state]
                 message = condition["message"] + (f"; {shown}" if state == ("Complete", "True") and best else "")
                 await self._events.record(manifest, reason, message, now, warning=warning)
+
+
+def _by_reason(
+    failures: Sequence[tuple[TrialRow, Failure]],
+) -> dict[tuple[str, bool], list[tuple[TrialRow, Failure]]]:
+    """Return failures by reason, and by whether they are those of infeasible trials.
+
+    A thousand trials that fail at once are one Event, and one call of the API server.
+    """
+    found: dict[tuple[str, bool], list[tuple[TrialRow, Failure]]] = {}
+    for row, failure in failures:
+        found.setdefault((failure.reason, failure.kind is FailureClass.INFEASIBLE), []).append((row, failure))
+    return found
 
 
 def _ended(study: Study | None, row: TrialRow, failure: Failure) -> str:

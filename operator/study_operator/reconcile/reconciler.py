@@ -20,9 +20,18 @@ from study_operator.manifests.job import Reporting
 from study_operator.model import pending_pods
 from study_operator.model.intake import Unreadable
 from study_operator.model.job_state import JobState, job_state
+from study_operator.model.mark import Standing, continued
 from study_operator.model.observed import Observed, Stuck
 from study_operator.model.plan import plan
-from study_operator.model.status import Condition, Situation, accepted, refused, storage_down, storage_ready
+from study_operator.model.status import (
+    Condition,
+    Situation,
+    accepted,
+    refused,
+    rows_missing,
+    storage_down,
+    storage_ready,
+)
 from study_operator.model.study import STUDY_LABEL, Refused, Study, StudyKey, parse
 from study_operator.model.study_outcome import Outcome, outcome
 from study_operator.model.trial import Failure, Rows, TrialRow
@@ -34,14 +43,18 @@ from study_operator.reconcile.actor import CALLS_AT_ONCE, Actor
 from study_operator.reconcile.deleted_studies import DeletedStudies
 from study_operator.reconcile.intake import Intake
 from study_operator.reconcile.live_study import LiveStudy
+from study_operator.reconcile.marks import AGAIN_SECONDS, Marks
 from study_operator.reconcile.publisher import Publisher
+from study_operator.reconcile.study_secret import ensure_secret
 from study_operator.reconcile.study_trials import StudyTrials
-from study_operator.settings import TRIAL_CA_DIRECTORY, Settings
+from study_operator.settings import TRIAL_STORAGE_DIRECTORY, Settings
+from study_operator.storage.continuing import Continuing
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
 from study_operator.storage.initial_trials import InitialTrials
 from study_operator.storage.logins import Logins
 from study_operator.storage.studies import KnownStudy, Studies
 from study_operator.storage.trials import Trials
+from study_operator.storage.whereabouts import Whereabouts
 
 PENDING_PODS = 500  # how many pods that have not started are asked for at most
 
@@ -109,6 +122,8 @@ class Reconciler:
         self._deleted = DeletedStudies(self._studies, self._trials, pool, settings.watch_namespaces)
         self.intake = Intake(settings.limits.studies_per_namespace)
         self._acceptance = Acceptance(cluster, pool, settings.sampler_classes, self.intake, reserved(settings))
+        self._continuing = Continuing(database, cluster_id)
+        self._marks = Marks(cluster, pool, Whereabouts(database, cluster_id), settings.installation)
         self._publisher = Publisher(cluster)
         self._gate = asyncio.Semaphore(CALLS_AT_ONCE)
         self._live: dict[StudyKey, LiveStudy] = {}
@@ -142,6 +157,10 @@ class Reconciler:
 
     def forget(self, key: StudyKey) -> None:
         """Hold nothing in memory of a Study that is gone, or served by another replica."""
+        self._drop(key)
+        self._marks.forget(key)
+
+    def _drop(self, key: StudyKey) -> None:
         live = self._live.pop(key, None)
         if live is not None and live.trials.has_rows:
             self._keys.pop(live.trials.study_id, None)
@@ -161,14 +180,16 @@ class Reconciler:
         if (live := self._live.get(key)) is not None:
             live.known.predecessors_ended = False
 
-    async def reconcile(self, key: StudyKey, noticed: float) -> ReconcileResult:
+    async def reconcile(self, key: StudyKey, noticed: float, throttled: bool = False) -> ReconcileResult:
         """Bring one study nearer to its end.
 
         Args:
             noticed: when the reason to reconcile became known, in seconds of `time.monotonic`.
+            throttled: whether the study has to wait for others, because it takes more than its share of time.
 
         Raises:
             ApiError: the API server did not answer as it must; reconcile again.
+            Ended: the look was ended between two pieces of its work.
         """
         try:
             manifest = await self._cluster.get_study(*key)
@@ -178,27 +199,91 @@ class Reconciler:
             return await self._end_deleted(key)
         self.intake.note(key, manifest["metadata"].get("creationTimestamp", ""), manifest["metadata"]["uid"])
         result = ReconcileResult()
+        # Before anything else: a Study that another installation serves gets no status of this one, either.
+        try:
+            compared, found = await self._marks.compare(manifest)
+        except (StorageUnavailable, StorageError) as error:
+            return await self._without_storage(key, manifest, error)
+        if compared.standing is Standing.ANOTHERS:
+            self._drop(key)
+            await self._marks.say(manifest, compared.words, self._now())
+            return ReconcileResult(again=AGAIN_SECONDS)
         try:
             study = self._parsed(manifest)
         except Refused as refusal:
             await self._publish(manifest, None, result, Situation(refused(refusal.reason, refusal.message)))
             return result
+        if found.stored is not None:
+            study = replace(study, stored_name=found.stored.name)
         live = self._live_study(key, study)
+        if live.incarnation not in ("", found.incarnation):
+            log.warning("the database has been restored or exchanged: what is known of the study is read again")
+            self._drop(key)
+            live = self._live_study(key, study)
+        live.incarnation, live.restored_at = found.incarnation, found.restored_at
         judgement = await self._acceptance.judge(live, manifest)
         condition = self._with_limit(judgement.condition, manifest)
         result.sooner(judgement.again)
+        if compared.standing is Standing.LOST:
+            await self._publish(manifest, study, result, Situation(condition, rows_missing(compared.words)))
+            self._drop(key)
+            result.sooner(AGAIN_SECONDS)
+            return result
         try:
+            # Rows, then the mark, then Jobs: a mark says that there are rows, and a Job that there is a mark.
+            claims = compared.standing is Standing.CLAIM
+            if claims and found.stored is None and (name := continued(manifest)) is not None:
+                study = await self._continue(name, live)
+            await self._pool.run(live.trials.ensure, found.place, claims)
+            if claims:
+                manifest = await self._marks.claim(manifest, found.place)
             if not live.known.predecessors_ended:
                 await self._deleted.end(*key, but=study.uid)
                 live.known.predecessors_ended = True
             await self._give_login(live)
-            await self._serve(key, live, manifest, condition, noticed, result)
+            await self._serve(key, live, manifest, condition, noticed, result, throttled)
         except (StorageUnavailable, StorageError) as error:
-            log.warning("the database cannot be used: %s", error)
             live.trials.drop()
-            result.failed = True
-            situation = Situation(condition, storage_down(str(error)))
-            await self._publish(manifest, study, result, situation)
+            return await self._without_storage(key, manifest, error)
+        except Refused as refusal:  # what it is to go on with
+            await self._publish(manifest, study, result, Situation(refused(refusal.reason, refusal.message)))
+            result.sooner(REFUSED_AGAIN_SECONDS)
+        return result
+
+    async def _continue(self, name: str, live: LiveStudy) -> Study:
+        """Let a new Study go on with the rows of an earlier one.
+
+        Raises:
+            Refused: there are no such rows, they are of another kind of study, or their own Study still exists.
+            ApiError: the API server does not say whether that exists.
+            StorageUnavailable: the database does not answer.
+            StorageError: the database refuses it.
+        """
+        study = live.study
+        earlier = await self._pool.run(self._continuing.find, name, study.namespace)
+        if earlier is None:
+            raise Refused("ContinueRefused", f"there is no stored study {name!r} of namespace {study.namespace}")
+        if earlier.directions != study.directions:
+            raise Refused("ContinueRefused", f"study {name!r} has other objectives than this Study")
+        owner = await self._cluster.identify_study(study.namespace, earlier.name)
+        if owner is not None and owner.uid == earlier.uid:
+            raise Refused("ContinueRefused", f"study {name!r} is that of Study {earlier.name}, which still exists")
+        if not await self._pool.run(self._continuing.bind, study, earlier, live.reporting.key_hash):
+            raise Refused("ContinueRefused", f"study {name!r} has just been taken by another Study")
+        log.info("goes on with the rows of study %s", name)
+        study = replace(study, stored_name=name)
+        live.update(study)
+        return study
+
+    async def _without_storage(
+        self, key: StudyKey, manifest: Manifest, error: StorageUnavailable | StorageError
+    ) -> ReconcileResult:
+        """Say in the status of a Study of ours that the database cannot be used."""
+        log.warning("the database cannot be used: %s", error)
+        result = ReconcileResult(failed=True)
+        if not self._marks.of_another(manifest):
+            study, condition = await self._judge(key, manifest)
+            await self._publish(manifest, study, result, Situation(condition, storage_down(str(error))))
         return result
 
     async def tell_outage(self, key: StudyKey, words: str) -> None:
@@ -211,17 +296,9 @@ class Reconciler:
             manifest = await self._cluster.get_study(*key)
         except Unreadable:
             return  # that its status says, as soon as the database answers
-        if manifest is None:
+        if manifest is None or self._marks.of_another(manifest):
             return
-        study: Study | None
-        try:
-            study = self._parsed(manifest)
-            if accepted_before(manifest):
-                condition = accepted()
-            else:
-                condition = (await self._acceptance.judge(self._live_study(key, study), manifest)).condition
-        except Refused as refusal:
-            study, condition = None, refused(refusal.reason, refusal.message)
+        study, condition = await self._judge(key, manifest)
         await self._publish(manifest, study, ReconcileResult(), Situation(condition, storage_down(words)))
         self.forget(key)
 
@@ -230,7 +307,20 @@ class Reconciler:
         url = await self._pool.run(self._logins.url_of, live.study.namespace)
         if url != live.reporting.url:
             live.reporting = replace(live.reporting, url=url)
-            live.known.secret = False  # another content makes another Secret
+
+    async def _judge(self, key: StudyKey, manifest: Manifest) -> tuple[Study | None, Condition]:
+        """Return the Study, None if it cannot be read, and its condition Accepted.
+
+        Raises:
+            ApiError: the API server did not answer as it must.
+        """
+        try:
+            study = self._parsed(manifest)
+        except Refused as refusal:
+            return None, refused(refusal.reason, refusal.message)
+        if accepted_before(manifest):
+            return study, accepted()
+        return study, (await self._acceptance.judge(self._live_study(key, study), manifest)).condition
 
     async def _serve(
         self,
@@ -240,6 +330,7 @@ class Reconciler:
         condition: Condition,
         noticed: float,
         result: ReconcileResult,
+        throttled: bool,
     ) -> None:
         try:
             observed, waits = await self._observe(key, live, manifest, result, launching=condition.status is True)
@@ -258,7 +349,10 @@ class Reconciler:
         if todo.actions:
             rows = await self._pool.run(live.trials.reread, list({job.number for job in observed.active}))
             observed = replace(observed, rows=rows, jobs={**observed.jobs, **done.created})
-        if (trouble := await self._clear_claims(live, observed)) is not None:
+        # A new password or CA is brought to pods that run, also where no trial is started.
+        if observed.active and (trouble := await ensure_secret(self._cluster, live)) is not None:
+            done.troubles.append(trouble)
+        if (trouble := await self._clear_claims(live, observed, result)) is not None:
             done.troubles.append(trouble)
         result.troubles, result.failed = done.troubles, bool(done.troubles)
         if done.again:
@@ -269,7 +363,9 @@ class Reconciler:
             self._live.pop(key, None)  # of what is refused nothing is held
         words = None if end or done.troubles else waits
         storage = storage_ready() if self._database_full is None else storage_down(self._database_full)
-        situation = Situation(condition, storage, observed, end, words, tuple(done.troubles), live.trials.warm_started)
+        situation = Situation(
+            condition, storage, observed, end, words, tuple(done.troubles), live.trials.warm_started, throttled
+        )
         await self._publish(manifest, live.study, result, situation, done.failures)
 
     async def _observe(
@@ -301,7 +397,7 @@ class Reconciler:
             metrics.REPORT_TO_DECISION.observe(time.perf_counter() - reported)
         self._keys[live.trials.study_id] = key
         self._follower.sync(key, study, found.values(), rows.open)
-        live.known.launched.update(name for name, job in found.items() if job.number in rows.open)
+        live.known.launched.update(name for name, job in found.items() if job.is_of(rows.open.get(job.number)))
         observed = replace(
             observed,
             rows=rows,
@@ -313,6 +409,8 @@ class Reconciler:
             impossible=outlook.impossible,
             stuck=stuck,
             drained=drained,
+            incarnation=live.incarnation,
+            restored_at=live.restored_at,
         )
         return observed, waits
 
@@ -342,7 +440,7 @@ class Reconciler:
         clock = await self._pool.run(live.trials.keep_time, idle, observed.now)
         return replace(observed, rows=replace(observed.rows, clock=clock))
 
-    async def _clear_claims(self, live: LiveStudy, observed: Observed) -> str | None:
+    async def _clear_claims(self, live: LiveStudy, observed: Observed, result: ReconcileResult) -> str | None:
         """Delete claims that are no longer to be kept, if a trial or its Job has ended since that was last done."""
         active = {job.number for job in observed.active}
         saving = frozenset(n for n in active if n in observed.rows.open and observed.rows.open[n].state.is_finished())
@@ -350,9 +448,11 @@ class Reconciler:
         if live.known.claims_cleared == seen:
             return None
         best = live.trials.best(observed.rows)
-        trouble = await dependents.clear_claims(self._cluster, observed.study, observed.rows, active, best)
-        if trouble is None:
+        cleared, trouble = await dependents.clear_claims(self._cluster, observed.study, observed.rows, active, best)
+        if cleared:
             live.known.claims_cleared = seen
+        elif trouble is None:
+            result.sooner(0.0)
         return trouble
 
     def _parsed(self, manifest: Manifest) -> Study:
@@ -395,7 +495,7 @@ class Reconciler:
             settings.reporter_url,
             settings.reporter_ca,
             settings.trial_image,
-            TRIAL_CA_DIRECTORY,
+            TRIAL_STORAGE_DIRECTORY,
         )
         trials = StudyTrials(
             study,

@@ -10,12 +10,14 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
+from study_operator import looks
 from study_operator.metrics import SUGGEST
 from study_operator.model.actions import RunAgain, Tell
 from study_operator.model.batch import Batch, Full, NotStored, StaleHistory
 from study_operator.model.history import Outlook
+from study_operator.model.mark import Place
 from study_operator.model.pareto import pareto_front
 from study_operator.model.pruners import compares
 from study_operator.model.samplers import is_finite
@@ -71,6 +73,8 @@ class StudyTrials:
         self.warm_started: tuple[WarmStarted, ...] = ()
         self._study_id: int | None = None
         self._ensured_policy: str | None = None
+        self._place: Place | None = None
+        self._may_create = True
         self._optimizer: StudyOptimizer | None = None
         self._front: tuple[int, list[BestTrial], int] = (0, [], 0)  # COMPLETE trials, Pareto front's beginning and size
         self._best: list[int] = []
@@ -103,6 +107,23 @@ class StudyTrials:
         self._optimizer = None
         self._ensured_policy = None
         self.prune.clear()
+
+    def ensure(self, place: Place, may_create: bool) -> None:
+        """Create the study's rows if they may be created, and keep its key and deletion policy as they should be.
+
+        Args:
+            place: the database in which the rows are, or are to be made.
+            may_create: whether they may be made: the Study's mark does not say that they are there.
+
+        Raises:
+            StorageUnavailable: the database does not answer, or is another one.
+            StorageError: the database refuses it.
+        """
+        if place != self._place:
+            self.drop()
+        self._place, self._may_create = place, may_create
+        self._ensure()
+        self._may_create = False
 
     # Reading
 
@@ -173,6 +194,7 @@ class StudyTrials:
             Exception: the sampler's own.
         """
         for _ in range(_ATTEMPTS):
+            looks.check("asks the sampler")
             optimizer = self._optimizer or self._load()
             outlook = optimizer.outlook()
             if outlook.impossible:  # enqueued since this reconciliation began; the next one ends it
@@ -242,7 +264,7 @@ class StudyTrials:
         except BaseException:
             self._optimizer = None  # it may be stored, or not
             raise
-        return optimizer.commit(stored)
+        return [replace(row, started_at=stored.at.replace(tzinfo=UTC)) for row in optimizer.commit(stored)]
 
     # The optimizer in memory
 
@@ -273,6 +295,7 @@ class StudyTrials:
     def _load(self) -> StudyOptimizer:
         self._initial_trials.enqueue(self._study, self.study_id)
         earlier, self.warm_started = self._initial_trials.load(self._study, self.study_id)
+        looks.check("reads the study's history")
         rows = history.load(self._database, self.study_id, compares(self._study))
         self._optimizer = StudyOptimizer(self._study, rows, earlier, self._sampler_classes)
         return self._optimizer
@@ -282,9 +305,11 @@ class StudyTrials:
         numbers = {row.trial_id: row.number for row in running if row.number not in self.prune}
         begun, self.behind = time.monotonic(), frozenset[int]()
         while True:
+            looks.check("reads what trials have reported")
             reports, unread = self._rows.reports(optimizer.last_reports(numbers), REPORTS_READ)
             for start in range(0, len(reports), REPORTS_SHOWN) or (0,):
                 some, later = reports[start : start + REPORTS_SHOWN], reports[start + REPORTS_SHOWN :]
+                looks.check("shows the pruner what trials have reported")
                 unshown = unread | {report.trial_id for report in later}
                 if not self._show_some(optimizer, some, numbers, unshown):
                     return
@@ -333,6 +358,8 @@ class StudyTrials:
                 study.deletion_policy,
                 self._key_hash,
                 metric_names=[objective.name for objective in study.objectives],
+                at=self._place,
+                may_create=self._may_create,
             )
             self._ensured_policy = study.deletion_policy
 

@@ -50,6 +50,7 @@ def migrate(settings: Settings, patience: float = 600.0) -> None:
             _create_optuna_tables(database)
             with lock, lock.cursor() as cursor:
                 _run_file(cursor, "tables.sql")
+                _run_file(cursor, "identity.sql")
                 grantees = prepare_logins(cursor, settings)
                 restrict_public(cursor, settings.reporter_user)
                 _apply_reporting_schema(cursor, grantees)
@@ -178,6 +179,6 @@ def _apply_reporting_schema(cursor: cursor, grantees: Sequence[str]) -> None:
 
 
 def _run_file(cursor: cursor, name: str, reporters: str = "") -> None:
-    """Run a .sql file of this package. Files need each other in the order tables, reporting, mirror."""
+    """Run a .sql file of this package. Files need each other in the order tables, identity, reporting, mirror."""
     text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
     cursor.execute(text.replace(':"reporter"', reporters) if reporters else text)

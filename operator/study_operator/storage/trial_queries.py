@@ -47,7 +47,7 @@ def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dic
         with_jobs: numbers of the trials that have a Job.
     """
     cursor.execute(
-        "SELECT t.trial_id, t.number, t.state::text, t.datetime_complete, a.value_json,"
+        "SELECT t.trial_id, t.number, t.state::text, t.datetime_start, t.datetime_complete, a.value_json,"
         " (SELECT count(*) FROM study_operator.incidents i"
         " WHERE i.trial_id = t.trial_id AND i.kind = 'Infrastructure'),"
         " r.vals, r.pruned, r.constraint_values, r.infeasible, r.provisional"
@@ -74,12 +74,13 @@ def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dic
             state=TrialState[state],
             params=params.get(trial_id, {}),
             job=json.loads(job) if job else None,
+            started_at=started and started.replace(tzinfo=UTC),
             completed_at=completed and completed.replace(tzinfo=UTC),
             result=None if values is None else Result(tuple(values), *rest),
             reports=trial_id in reported,
             retries=retries,
         )
-        for trial_id, number, state, completed, job, retries, values, *rest in found
+        for trial_id, number, state, started, completed, job, retries, values, *rest in found
     }
 
 

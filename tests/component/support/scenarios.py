@@ -25,6 +25,8 @@ from play import (
 from records import Records
 from world import Manifest, has_ended, job_template
 
+from study_operator.model.mark import CONTINUE_ANNOTATION
+
 PRUNER = {"name": "SuccessiveHalving", "options": {"min_resource": 1, "reduction_factor": 2}}
 CLAIM = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}}
 SPACE = [{"name": "x", "float": {"low": 0, "high": 1}}]
@@ -110,6 +112,19 @@ async def _earlier_study(play: Play) -> dict[str, Any]:
         space = {"x": optuna.distributions.FloatDistribution(0, 1)}
         study.add_trial(optuna.create_trial(value=0.3, params={"x": 0.5}, distributions=space))
     return {"warmStart": {"studies": [name]}}
+
+
+async def _a_study_that_is_gone(play: Play) -> dict[str, Any]:
+    """Rows of a Study that does not exist any more: one trial has ended, one ran. The new one goes on with them."""
+    name, world = f"gone-{play.name}", play.world
+    key_hash = hashlib.sha256(name.encode()).digest()
+    world.database.studies(world.cluster_id).ensure(name, ["MAXIMIZE"], world.namespace, name, name, "Retain", key_hash)
+    with world.database.optuna_study(name) as study:
+        space = {"x": optuna.distributions.FloatDistribution(0, 1)}
+        study.add_trial(optuna.create_trial(value=0.3, params={"x": 0.5}, distributions=space))
+        running = study.ask(space)
+        study._storage.set_trial_system_attr(running._trial_id, "study_operator:job", f"{name}-1")
+    return {"annotations": {CONTINUE_ANNOTATION: name}}
 
 
 # What must have come of it, beyond what holds for every study
@@ -201,6 +216,12 @@ SCENARIOS: dict[str, Scenario] = {
         ends=None,
         prepare=_earlier_study,
         check=_warm,
+    ),
+    "continued": Scenario(
+        spec={"parallelism": 1, "maxTrials": 3, "parameters": SPACE},
+        scripts={1: [succeeds(0.5)], 2: [succeeds(0.6)]},
+        ends=dict.fromkeys(range(3), "COMPLETE"),
+        prepare=_a_study_that_is_gone,
     ),
     "goal": Scenario(
         spec={

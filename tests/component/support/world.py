@@ -119,9 +119,10 @@ class World:
 
     # What a user does
 
-    async def apply(self, name: str = "study", **spec: Any) -> Manifest:
+    async def apply(self, name: str = "study", annotations: dict[str, str] | None = None, **spec: Any) -> Manifest:
         """Creates a Study; `spec` replaces fields of a small one that needs no GPU."""
         manifest = study_manifest(name, self.namespace, **spec)
+        manifest["metadata"]["annotations"] = annotations
         return await self.cluster._call("POST", self._path("studies"), body=manifest)
 
     async def edit(self, name: str = "study", **spec: Any) -> Manifest:

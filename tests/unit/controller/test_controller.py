@@ -38,7 +38,7 @@ async def manager() -> AsyncIterator[Manager]:
     queue: WorkQueue[StudyKey] = WorkQueue()
     cluster, database = Cluster(client.Configuration()), Database(settings.dsn)
     pool, listener = BlockingPool(1), ThreadPoolExecutor(1)
-    health, namespaces = Health(queue.longest_work), Namespaces(cluster.configuration, (), "", None)
+    health, namespaces = Health(), Namespaces(cluster.configuration, (), "", None)
     manager = Manager(settings, cluster, "cluster", database, pool, listener, queue, health, namespaces)
     yield manager
     await manager.follower.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 
 import pytest
 from hypothesis import settings
@@ -264,43 +263,82 @@ async def test_news_do_not_wait_for_the_back_off(queue):
     assert await taken(queue) == "a"
 
 
-# For probes
+# Fair
 
 
-async def test_how_long_the_oldest_work_has_been_going_on(queue, clock):
-    assert queue.longest_work() == 0
-    queue.add("a")
-    clock.now += 10  # waiting is not work
-    assert queue.longest_work() == 0
+@pytest.fixture
+def shared(clock: Clock) -> WorkQueue[str]:
+    """A queue of eight workers; the first letter of a key is its namespace."""
+    return WorkQueue(clock, uniform=longest, workers=8, owner=lambda key: key[0])
+
+
+async def all_taken(queue: WorkQueue[str]) -> list[str]:
+    found = []
+    while (key := await taken(queue)) is not None:
+        found.append(key)
+    return found
+
+
+async def test_no_namespace_gets_all_workers_and_another_one_begins_at_once(shared):
+    for number in range(10):
+        shared.add(f"a{number}")
+    assert await all_taken(shared) == [f"a{number}" for number in range(6)]
+    shared.add("b0")
+    shared.add("c0")
+    assert await all_taken(shared) == ["b0", "c0"]
+    shared.done("a0")
+    assert await all_taken(shared) == [], "what a namespace leaves free is for those that have nothing"
+    shared.add("d0")
+    assert await all_taken(shared) == ["d0"]
+
+
+async def test_namespaces_take_turns(clock):
+    queue = WorkQueue[str](clock, uniform=longest, workers=1, owner=lambda key: key[0])
+    for key in ("a1", "a2", "a3", "b1", "b2", "c1"):
+        queue.add(key)
+    order = []
+    while (key := await taken(queue)) is not None:
+        order.append(key)
+        queue.done(key)
+    assert order == ["a1", "b1", "c1", "a2", "b2", "a3"]
+
+
+async def test_a_key_that_takes_more_than_its_share_of_time_waits_for_the_others(queue, clock):
+    queue.add("heavy")
     await taken(queue)
-    clock.now += 5
-    queue.add("b")
-    await taken(queue)
+    clock.now += 40
+    queue.done("heavy")
+    for key in ("heavy", "a", "b"):
+        queue.add(key)
+    assert not queue.throttled("heavy")
     clock.now += 2
-    assert queue.longest_work() == 7
-    queue.done("a")
-    assert queue.longest_work() == 2
-    queue.done("b")
-    assert queue.longest_work() == 0
+    assert [await taken(queue) for _ in range(3)] == ["a", "b", "heavy"]
+    assert queue.throttled("heavy")
+    assert not queue.throttled("a")
+    clock.now += 61
+    assert not queue.throttled("heavy")
 
 
-def test_probes_may_ask_from_another_thread_while_work_begins_and_ends(queue):
-    stop = threading.Event()
+async def test_a_heavy_key_does_not_wait_for_ever(queue, clock):
+    queue.add("heavy")
+    await taken(queue)
+    clock.now += 40
+    queue.done("heavy")
+    queue.add("heavy")
+    clock.now += 6
+    queue.add("a")
+    assert await taken(queue) == "a"
+    queue.add("b")
+    assert await taken(queue) == "heavy"
 
-    def work() -> None:
-        while not stop.is_set():
-            for key in range(1000):
-                queue._working[str(key)] = 1000.0
-            queue._working.clear()
 
-    worker = threading.Thread(target=work)
-    worker.start()
-    try:
-        for _ in range(2000):
-            assert queue.longest_work() == 0
-    finally:
-        stop.set()
-        worker.join()
+async def test_a_heavy_key_with_nobody_else_is_not_slowed(queue, clock):
+    for _ in range(3):
+        queue.add("heavy")
+        assert await taken(queue) == "heavy"
+        clock.now += 40
+        queue.done("heavy")
+    assert not queue.throttled("heavy")
 
 
 # Whatever happens

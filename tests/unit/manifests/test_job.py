@@ -13,10 +13,10 @@ from building import PARAMETERS, job_template, study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_operator.manifests.job import Reporting, job_manifest, secret, variable_name
+from study_operator.manifests.job import Reporting, job_manifest, secret, secret_name, variable_name
 from study_operator.model.search_space import as_text
 from study_operator.model.study import Refused, Study, owner_reference
-from study_operator.settings import TRIAL_CA_DIRECTORY
+from study_operator.settings import TRIAL_STORAGE_DIRECTORY
 
 SEED = "a seed of at least thirty-two characters"
 URL = "postgresql://study_reporter:pw@db:5432/studies?connect_timeout=5"
@@ -25,7 +25,7 @@ PARAMS = {"lr": 0.003, "layers": 2, "optimizer": "sgd"}
 
 
 def reporting_of(of: Study, cluster: str = "cluster-1", seed: str = SEED, url: str = URL, ca: str | None = None):
-    return Reporting.of(of, cluster, seed, url, ca, None, TRIAL_CA_DIRECTORY)
+    return Reporting.of(of, cluster, seed, url, ca, None, TRIAL_STORAGE_DIRECTORY)
 
 
 def job_of(template: dict[str, Any] | None = None, ca: str | None = None, **given: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def test_a_job_is_the_template_and_what_makes_it_a_trial():
     (container,) = pod["spec"]["containers"]
     assert (container["name"], container["image"]) == ("trial", "trial:1")
     assert container["resources"] == {"limits": {"nvidia.com/gpu": "1"}}
-    assert set(container) == {"name", "image", "env", "resources"}
+    assert set(container) == {"name", "image", "env", "resources", "volumeMounts"}
     assert set(pod["spec"]) == {"containers", "restartPolicy"}
     assert set(spec) == {"template", "backoffLimit", "podFailurePolicy"}
 
@@ -210,7 +210,7 @@ def test_every_container_has_the_trials_environment():
     fetch, trial, logger = (environment(c) for c in (*pod["initContainers"], *pod["containers"]))
     assert fetch == trial == logger
     of = study()
-    name = reporting_of(of).secret_name(of)
+    name = secret_name(of)
     assert trial == {
         "STUDY_NAME": "digits",
         "STUDY_NAMESPACE": "team-a",
@@ -223,6 +223,7 @@ def test_every_container_has_the_trials_environment():
         "STUDY_CONSTRAINTS": "[]",
         "STUDY_DIRECTIONS": '["maximize"]',
         "STUDY_OPTUNA_NAME": of.optuna_name,
+        "STUDY_STORAGE_DIRECTORY": TRIAL_STORAGE_DIRECTORY,
         "PARAM_lr": "0.003",
         "PARAM_layers": "2",
         "PARAM_optimizer": "sgd",
@@ -235,7 +236,7 @@ def test_the_trials_variables_come_before_the_users_own():
     own = [{"name": "LEARNING_RATE", "value": "$(PARAM_lr)"}, {"name": "A", "value": "b"}]
     (container,) = pod_of(job_template(env=own))["containers"]
     assert container["env"][-2:] == own
-    assert len(container["env"]) == 16 + 2
+    assert len(container["env"]) == 17 + 2
 
 
 def test_objectives_constraints_and_directions_are_named_in_order():
@@ -305,30 +306,19 @@ def check_choice(choice: str) -> None:
     assert [expand(arg, known) for arg in container["args"]] == [f"--c={choice}", "0.5"]
 
 
-# The database's CA
+# The Secret's files
 
 
-def test_with_a_ca_every_container_finds_it():
+@pytest.mark.parametrize("ca", [None, CA])
+def test_every_container_finds_the_secrets_files(ca):
+    """Without a subPath, so that the kubelet brings a new password or CA into pods that run."""
     template = pod_template({"initContainers": [{"name": "fetch", "image": "fetch:1"}], "volumes": None})
     of = study(jobTemplate=template)
-    reporting = reporting_of(of, ca=CA)
-    pod = job_manifest(of, reporting, 0, 0, PARAMS)["spec"]["template"]["spec"]
-    secret_name = reporting.secret_name(of)
-    assert pod["volumes"] == [
-        {
-            "name": "study-storage-ca",
-            "secret": {"secretName": secret_name, "items": [{"key": "ca.crt", "path": "ca.crt"}]},
-        }
-    ]
+    pod = job_manifest(of, reporting_of(of, ca=ca), 0, 0, PARAMS)["spec"]["template"]["spec"]
+    assert pod["volumes"] == [{"name": "study-storage", "secret": {"secretName": secret_name(of)}}]
     for container in (*pod["initContainers"], *pod["containers"]):
-        mount = {"name": "study-storage-ca", "mountPath": "/var/run/secrets/study-operator.io", "readOnly": True}
+        mount = {"name": "study-storage", "mountPath": "/var/run/secrets/study-operator.io", "readOnly": True}
         assert container["volumeMounts"] == [mount]
-
-
-def test_without_a_ca_there_is_no_volume():
-    pod = pod_of(job_template())
-    assert "volumes" not in pod
-    assert "volumeMounts" not in pod["containers"][0]
 
 
 # GPUs
@@ -511,12 +501,13 @@ def test_the_secret_holds_address_and_key():
     reporting = reporting_of(of)
     made = secret(of, reporting)
     assert made["metadata"] == {
-        "name": reporting.secret_name(of),
+        "name": secret_name(of),
         "namespace": "team-a",
         "labels": {"study-operator.io/study": "digits"},
         "ownerReferences": [owner_reference(of)],
     }
-    assert (made["kind"], made["type"], made["immutable"]) == ("Secret", "Opaque", True)
+    assert (made["kind"], made["type"]) == ("Secret", "Opaque")
+    assert "immutable" not in made, "a new password is written into it"
     assert made["stringData"] == {"url": reporting.url, "key": reporting.key}
     assert secret(of, reporting_of(of, ca=CA))["stringData"]["ca.crt"] == CA
 
@@ -530,21 +521,20 @@ def test_neither_key_nor_password_is_in_the_job():
     assert SEED not in text
 
 
-def test_the_secrets_name_is_that_of_its_content():
+def test_the_secrets_name_is_that_of_the_study_and_its_digest_that_of_its_content():
     of = study()
-    names = {
-        reporting_of(of).secret_name(of),
-        reporting_of(of, url=URL + "&sslmode=require").secret_name(of),
-        reporting_of(of, ca=CA).secret_name(of),
-        reporting_of(of, seed=SEED + "!").secret_name(of),
-        reporting_of(study(uid="another")).secret_name(study(uid="another")),
-    }
-    assert len(names) == 5
+    names = {secret_name(of), secret_name(study(uid="another")), secret_name(study(maxTrials=3))}
+    assert len(names) == 2
     assert all(re.fullmatch(r"digits-storage-[0-9a-f]{8}", name) for name in names)
-    edited = study(maxTrials=3, parallelism=2)
-    assert reporting_of(edited).secret_name(edited) == reporting_of(of).secret_name(of)
-    longest = study(name="x" * 52)
-    assert len(reporting_of(longest).secret_name(longest)) <= 253
+    assert len(secret_name(study(name="x" * 52))) <= 253
+    digests = {
+        reporting_of(of).digest,
+        reporting_of(of, url=URL + "&sslmode=require").digest,
+        reporting_of(of, ca=CA).digest,
+        reporting_of(of, seed=SEED + "!").digest,
+    }
+    assert len(digests) == 4
+    assert reporting_of(study(maxTrials=3)).digest in digests
 
 
 def test_a_key_is_known_again_and_another_for_every_study_cluster_and_installation():

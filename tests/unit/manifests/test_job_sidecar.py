@@ -16,7 +16,7 @@ def pod_of(metrics=FILE, template=None, image=IMAGE, ca=None, pod=None, **fields
     template = template or job_template()
     template["spec"]["template"]["spec"].update(pod or {})
     of = study(metrics=metrics, jobTemplate=template, **fields)
-    reporting = Reporting("postgresql://x", "key", ca, image, "/the/ca")
+    reporting = Reporting("postgresql://x", "key", ca, image, "/the/ca" if ca else "")
     return job_manifest(of, reporting, 31, 1031, {"lr": 0.1})["spec"]["template"]["spec"]
 
 

@@ -205,6 +205,13 @@ def test_start_and_completion_are_noted_once_and_completion_is_taken_back():
     [
         (situation(), "True", "TrialsRunning", "1 trials run, 4 of 100 have ended"),
         (
+            situation(throttled=True),
+            "True",
+            "Throttled",
+            "1 trials run, 4 of 100 have ended; this study takes more than its share of the operator's time, so it "
+            "waits while others are served: let trials report more seldom, or run longer or fewer at once",
+        ),
+        (
             situation(observe(trial_row(0, PRUNED), jobs=[job_state(0)])),
             "True",
             "TrialsRunning",

@@ -312,7 +312,7 @@ class TestDatabase:
         assert env["DATABASE_URL"]["value"] == url
         (container,) = one(objects, "StatefulSet")["spec"]["template"]["spec"]["containers"]
         assert container["args"] == ["postgres", "-c", "max_connections=500"]
-        password = {"secretKeyRef": {"name": "study-operator-keys", "key": "database-password"}}
+        password = {"secretKeyRef": {"name": "study-operator-generated", "key": "database-password"}}
         assert env["DATABASE_PASSWORD"]["valueFrom"] == password
         assert password in [e.get("valueFrom") for e in container["env"]]
         assert one(objects, "Service", "study-operator-database")["spec"]["ports"][0]["port"] == 5432
@@ -336,8 +336,8 @@ class TestDatabase:
             assert password == {"name": "database-login", "key": "password"}
             assert env["MANAGE_REPORTER"]["value"] == "true"
             assert env["DATABASE_CA_FILE"]["value"] == env["REPORTER_CA_FILE"]["value"]
-        keys = one(objects, "Secret", "study-operator-keys")["data"]
-        assert set(keys) == {"study-key-seed", "reporter-password"}
+        keys = one(objects, "Secret", "study-operator-generated")["data"]
+        assert set(keys) == {"study-key-seed", "reporter-password", "database-password"}
 
     @pytest.mark.parametrize(("source", "volume"), [("secretName", "secret"), ("configMapName", "configMap")])
     def test_external_ca(self, source: str, volume: str) -> None:
@@ -373,7 +373,7 @@ class TestDatabase:
             "6432",
             "require",
         ]
-        assert set(one(objects, "Secret", "study-operator-keys")["data"]) == {"study-key-seed"}
+        assert "study-key-seed" in one(objects, "Secret", "study-operator-generated")["data"]
 
 
 class TestSecrets:
@@ -385,15 +385,17 @@ class TestSecrets:
                 assert ("valueFrom" in entry) == secret, name
 
     def test_generated_ones_are_long_and_all_different(self) -> None:
-        data = one(render(), "Secret", "study-operator-keys")["data"]
+        data = one(render(), "Secret", "study-operator-generated")["data"]
         assert set(data) == {"study-key-seed", "reporter-password", "database-password"}
         clear = {base64.b64decode(value) for value in data.values()}
         assert len(clear) == 3
         assert all(len(value) == 48 for value in clear)
 
-    def test_generated_ones_outlive_the_release(self) -> None:
-        annotations = one(render(), "Secret", "study-operator-keys")["metadata"]["annotations"]
-        assert annotations == {"helm.sh/resource-policy": "keep"}
+    def test_generated_ones_are_in_no_manifest(self) -> None:
+        """A hook is not part of it: no rollback brings former values back, and no uninstall deletes them."""
+        annotations = one(render(), "Secret", "study-operator-generated")["metadata"]["annotations"]
+        assert annotations["helm.sh/hook"] == "pre-install,pre-upgrade"
+        assert annotations["helm.sh/hook-delete-policy"] == "hook-failed", "the default would delete what there is"
 
     @pytest.mark.parametrize("values", [(), EXTERNAL], ids=["embedded", "external"])
     def test_own_ones_make_rendering_repeatable(self, values: tuple[str, ...]) -> None:
@@ -467,6 +469,8 @@ class TestNetworkPolicy:
             "NetworkPolicy",
         )
         assert ports(external)[-1] == [6000]
+        behind = render(*EXTERNAL, "database.external.port=6000", "networkPolicy.databasePorts={5432}")
+        assert ports(one(behind, "NetworkPolicy"))[-1] == [6000, 5432]
         assert external["spec"]["egress"][1]["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
 
     def test_can_be_left_out(self) -> None:

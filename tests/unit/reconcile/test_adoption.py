@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from building import UID, study
 
-from study_operator.model.study import TRIAL_ID_ANNOTATION
 from study_operator.reconcile.adoption import Adoption, adoption
 
 OWNER = {"kind": "Study", "name": "digits", "uid": UID, "controller": True}
@@ -30,16 +29,3 @@ def found(*owners, **meta):
 )
 def test_whose_an_object_is(there, expected):
     assert adoption(there, study()) is expected
-
-
-@pytest.mark.parametrize(
-    ("annotations", "expected"),
-    [
-        ({TRIAL_ID_ANNOTATION: "7"}, Adoption.OURS),
-        ({TRIAL_ID_ANNOTATION: "8"}, Adoption.FOREIGN),
-        ({}, Adoption.FOREIGN),
-        (None, Adoption.FOREIGN),
-    ],
-)
-def test_a_job_is_a_trials_only_if_it_says_so(annotations, expected):
-    assert adoption(found(OWNER, annotations=annotations), study(), 7) is expected
