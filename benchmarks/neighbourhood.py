@@ -40,19 +40,28 @@ _AT_MOST = 300.0  # seconds in which a canary must have Jobs again when a neighb
 
 @dataclass(frozen=True)
 class Figures:
-    """Of the time beside one neighbour: the canary's waits in seconds, and how often the operator has ended."""
+    """Of the time beside one neighbour.
+
+    Attributes:
+        waits: of slots for their next Job, in seconds. Empty if no trial has ended.
+        stored: how long the database took at most to take a trial's final value, in seconds.
+        ends: how the operator has ended.
+    """
 
     beside: str
     waits: list[float]
+    stored: float
     ends: list[str]
 
     def row(self, idle: float) -> tuple[str, ...]:
         """A row of the table; `idle` is the p99 beside an idle operator."""
-        p99 = percentile(self.waits, 99)
         ends = f"ended {len(self.ends)} times" if self.ends else "alive"
-        middle, longest = percentile(self.waits, 50), max(self.waits)
-        seconds = (f"{number(value)} s" for value in (middle, p99, longest, max(0.0, p99 - idle)))
-        return (self.beside, str(len(self.waits)), *seconds, ends)
+        seconds = ["none ended"] * 4
+        if self.waits:
+            p99 = percentile(self.waits, 99)
+            found = (percentile(self.waits, 50), p99, max(self.waits), max(0.0, p99 - idle))
+            seconds = [f"{number(value)} s" for value in found]
+        return (self.beside, str(len(self.waits)), *seconds, f"{number(self.stored)} s", ends)
 
 
 class Neighbourhood:
@@ -91,7 +100,10 @@ class Neighbourhood:
         begun = time.monotonic()
         await move_in()
         await asyncio.sleep(max(0.0, begun + self._options.seconds - time.monotonic()))
-        waits = slot_waits(self._canarys.lives[_CANARY], begun, time.monotonic())
+        now, lives = time.monotonic(), self._canarys.lives[_CANARY]
+        waits = slot_waits(lives, begun, now)
+        there = [life for life in lives if life.programmed is None or life.programmed > begun]
+        stored = max(((life.programmed or now) - life.arrived - self._options.trial for life in there), default=0.0)
         ends = list(self.operator.ends)
         for end in ends:
             progress(f"  {end}")
@@ -99,9 +111,7 @@ class Neighbourhood:
         if ends:
             await self.operator.kill()  # and begin anew
         await self._served()
-        if not waits:
-            raise Failed(f"beside {name} no slot of the canary has become free; let neighbours stay longer")
-        return Figures(name, waits, ends)
+        return Figures(name, waits, max(0.0, stored), ends)
 
     async def move_in(self, neighbour: Neighbour) -> None:
         """Create what a neighbour has; what the API server refuses is not there."""
@@ -150,12 +160,21 @@ async def _measure(options: argparse.Namespace) -> None:
         finally:
             await place.close()
             await api.close()
-    _show(Figures("an idle operator", [wait for one in idle for wait in one.waits], []), found)
+    _show(_together(idle), found)
+
+
+def _together(idle: list[Figures]) -> Figures:
+    """The figures of all times beside an idle operator, as one."""
+    waits = [wait for one in idle for wait in one.waits]
+    if not waits:
+        raise Failed("beside an idle operator no trial has ended: let neighbours stay longer")
+    return Figures(idle[0].beside, waits, max(one.stored for one in idle), [end for one in idle for end in one.ends])
 
 
 def _show(idle: Figures, found: list[Figures]) -> None:
     p99 = percentile(idle.waits, 99)
-    head = ("beside", "slots", "p50", "p99", "longest", "p99 later than idle (aim: < 1 s)", "the operator")
+    late = "p99 later than idle (aim: < 1 s)"
+    head = ("beside", "slots", "p50", "p99", "longest", late, "value stored, longest", "the operator")
     table(head, [one.row(p99) for one in (idle, *found)])
 
 
