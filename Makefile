@@ -6,7 +6,7 @@ VENV   := $(CACHE)/venv-$(shell sha256sum requirements/constraints.txt | cut -c1
 PYTEST := PYTHONPATH=$(CURDIR)/operator:$(CURDIR)/trial-image $(VENV)/bin/python -m pytest
 
 .PHONY: help demo test test-faults test-variants test-unit lint lint-ruff lint-types lint-imports lint-licenses lint-audit dev cluster-up cluster-down cluster-status
-.PHONY: bench bench-report bench-start bench-turnaround bench-trials bench-idle bench-storm bench-scale bench-growth bench-plots bench-suggest bench-sizing simulate
+.PHONY: bench bench-report bench-start bench-turnaround bench-trials bench-idle bench-storm bench-scale bench-growth bench-neighbours bench-plots bench-suggest bench-sizing simulate
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -22,6 +22,7 @@ test: $(VENV)/ready ## everything: lint, then unit and component tests; beside t
 test-faults: $(VENV)/ready ## everything is killed, cut off, filled up and upgraded; see docs/guarantees.md
 	@$(PYTHON) hack/local-cluster up
 	@FAULTS=all SEED=$${SEED:-$$(date +%s)} $(PYTEST) -n 4 -k "crash_points or any_order or fuzz" tests/component
+	@$(PYTEST) -m faults tests/component/test_neighbours_together.py
 	@$(PYTEST) -m faults tests/e2e
 
 test-variants: $(VENV)/ready ## the operator's images with PyTorch, BoTorch and hyperopt; see CONTRIBUTING.md
@@ -99,6 +100,9 @@ bench-growth: $(VENV)/ready ## figures at 10 and 100 times the work, and their p
 	@$(BENCH)/growth.py $(ARGS)
 	@$(BENCH)/suggest.py --keep
 	@$(BENCH)/plots.py
+
+bench-neighbours: $(VENV)/ready ## a canary study's next Job beside hostile and heavy neighbours, and beside nobody
+	@$(BENCH)/neighbourhood.py $(ARGS)
 
 bench-plots: $(VENV)/ready ## docs/figures/*.svg from the JSON beside them
 	@$(BENCH)/plots.py

@@ -42,7 +42,7 @@ LANES = (
         Step(
             "unit and component tests",
             (
-                *(*PYTEST, "-n", "4", "--dist", "worksteal", "-m", "not neighbours"),
+                *(*PYTEST, "-n", "4", "--dist", "worksteal", "-m", f"{SHORT} and not neighbours"),
                 *("tests/component", "tests/unit", "--durations=10"),
             ),
         ),

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import own_place
 import psycopg2
 import pytest
 import pytest_asyncio
@@ -46,23 +47,14 @@ def services() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def own_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The same services, of this process alone: for what would break others' lists, logins or server."""
-    local_cluster = [sys.executable, str(ROOT / "hack/local-cluster"), "test-services"]
-    place = ["--dir", str(tmp_path_factory.mktemp("services"))]
-    try:
-        done = subprocess.run([*local_cluster, "up", *place], stdout=subprocess.PIPE, text=True, check=True)
-        yield json.loads(done.stdout.strip().splitlines()[-1])
-    finally:
-        subprocess.run([*local_cluster, "down", *place], check=True)
+    with own_place.services(tmp_path_factory.mktemp("services")) as started:
+        yield started
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def canary_street(own_services, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Street]:
     """An operator with the chart's limits, a canary study, and room for a neighbour."""
-    await install_crd(own_services["kubeconfig"])
-    database = TestDatabase(own_services["database_url"], "studies")
-    with _autocommit(database.server) as cursor:
-        cursor.execute("CREATE DATABASE studies")
-    migrate(settings_for(database), patience=60)
+    database = await own_place.database(own_services)
     async with street(own_services, database, tmp_path_factory.mktemp("operator")) as opened:
         yield opened
 

@@ -17,7 +17,7 @@ import psycopg2
 from api import MERGE, Api, Refused
 from played_pod import PlayedPod, Program, played_pod, secret_of, succeeds
 
-_THREADS = 16
+_THREADS = 256  # some programs wait in theirs until the play is over
 _RETRY_SECONDS = 0.05
 
 
