@@ -459,7 +459,7 @@ class TestNetworkPolicy:
 
     def test_admits_trials_of_namespaces_with_the_labels_only(self) -> None:
         policy = one(render(*SELECTED), "NetworkPolicy", "study-operator-database")["spec"]
-        _, trials, here = policy["ingress"][0]["from"]
+        trials, here = policy["ingress"][1]["from"]
         assert trials["namespaceSelector"]["matchLabels"] == {"studies": "yes"}
         assert [e["operator"] for e in trials["namespaceSelector"]["matchExpressions"]] == [
             "In",
