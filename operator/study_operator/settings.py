@@ -50,7 +50,7 @@ class Settings:
         manage_reporter: whether the operator creates the reporter, and sets its password and limits.
         reporter_logins: namespace for a login for each namespace, shared for the reporter's alone, or auto: for each
             namespace where the database allows it, and pods reach it at the operator's own address.
-        pooler_user: the login by which a PgBouncer asks the database what is stored of passwords; None if none does so.
+        pooler_user: the login by which the embedded database's PgBouncer learns of logins; None if there is none.
         reporter_ca: the database's CA as PEM, for trials; None if they need none.
         study_key_seed: the secret that the studies' keys are derived from.
         watch_namespaces: empty for all, or those that `namespace_selector` finds.

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 from e2e import SYSTEM, Cluster
-from operator_process import OperatorProcess, database_url, operator_away
+from operator_process import OperatorProcess, database_url, let_pods_reach, operator_away
 from release import own_release
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,12 +110,16 @@ def template_database(installed: dict[str, str], once: Callable, tmp_path_factor
 
 
 @pytest.fixture
-def own_database(nobody_serves: None, template_database: str, cluster: Cluster) -> Iterator[dict[str, str]]:
+def own_database(
+    nobody_serves: None, template_database: str, cluster: Cluster, common: Path
+) -> Iterator[dict[str, str]]:
     """A database of the test's own, on the server of the chart's. Returns the settings of an operator that serves the
     test's namespace, and no other, from there: operators of several tests run side by side."""
     name = cluster.namespace.replace("-", "_")
     cluster.sql(f"CREATE DATABASE {name} TEMPLATE {template_database}")
     cluster.database = name
+    with _locked(common / "pooler.lock"):
+        let_pods_reach(name)
     yield {"DATABASE_URL": database_url(name), "WATCH_NAMESPACES": cluster.namespace}
     cluster.database = None
     cluster.sql(f"DROP DATABASE {name} WITH (FORCE)")

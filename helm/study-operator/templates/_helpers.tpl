@@ -76,7 +76,8 @@ resolves through its search path, whatever the cluster's domain is: trial pods i
 */}}
 {{- define "study-operator.databaseURL" -}}
 {{- if eq .Values.database.mode "embedded" }}
-{{- printf "postgresql://study_operator@%s.%s.svc:5432/studies?sslmode=disable" (include "study-operator.databaseService" .) .Release.Namespace }}
+{{- $sslmode := ternary "verify-full" "disable" (not (empty (include "study-operator.tlsSecret" .))) }}
+{{- printf "postgresql://study_operator@%s.%s.svc:5433/studies?sslmode=%s" (include "study-operator.databaseService" .) .Release.Namespace $sslmode }}
 {{- else }}
 {{- with .Values.database.external }}
 {{- printf "postgresql://%s@%s:%v/%s?sslmode=%s" (urlquery .user | replace "+" "%20") .host .port (urlquery .name | replace "+" "%20") .sslmode }}
@@ -87,7 +88,72 @@ resolves through its search path, whatever the cluster's domain is: trial pods i
 {{/* "true" if the operator and trial pods are to check the database's certificate. */}}
 {{- define "study-operator.hasCA" -}}
 {{- $ca := .Values.database.external.ca }}
-{{- if and (eq .Values.database.mode "external") (or $ca.secretName $ca.configMapName) }}true{{ end }}
+{{- if eq .Values.database.mode "external" }}
+{{- if or $ca.secretName $ca.configMapName }}true{{ end }}
+{{- else if include "study-operator.tlsSecret" . }}true
+{{- end }}
+{{- end }}
+
+{{/* The Secret with the embedded database's certificate, its key and its CA; empty where there is none. */}}
+{{- define "study-operator.tlsSecret" -}}
+{{- if eq .Values.database.mode "embedded" }}
+{{- if .Values.database.embedded.tlsSecret }}
+{{- .Values.database.embedded.tlsSecret }}
+{{- else if not .Values.secrets.existingSecret }}
+{{- include "study-operator.databaseService" . }}-tls
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* "true" if the chart makes that Secret. With an own Secret of passwords, helm may not see what it has made before. */}}
+{{- define "study-operator.generatesTLS" -}}
+{{- if and (include "study-operator.tlsSecret" .) (not .Values.database.embedded.tlsSecret) }}true{{ end }}
+{{- end }}
+
+{{/* The data of that Secret, as JSON: what the cluster has already, or else a new authority and its only certificate. */}}
+{{- define "study-operator.generatedTLS" -}}
+{{- if not (hasKey . "generatedTLS") }}
+{{- $found := (lookup "v1" "Secret" .Release.Namespace (include "study-operator.tlsSecret" .)).data | default dict }}
+{{- if not (index $found "tls.crt") }}
+{{- $service := include "study-operator.databaseService" . }}
+{{- $host := printf "%s.%s.svc" $service .Release.Namespace }}
+{{- $ca := genCA "study-operator embedded database" 36500 }}
+{{- $names := list $host (printf "%s.cluster.local" $host) $service "localhost" }}
+{{- $certificate := genSignedCert (trunc 63 $service) (list "127.0.0.1") $names 36500 $ca }}
+{{- $found = dict "ca.crt" ($ca.Cert | b64enc) "tls.crt" ($certificate.Cert | b64enc) "tls.key" ($certificate.Key | b64enc) }}
+{{- end }}
+{{- $_ := set . "generatedTLS" ($found | toJson) }}
+{{- end }}
+{{- .generatedTLS }}
+{{- end }}
+
+{{/* How many sessions each login of trials' pods may have in the embedded database. */}}
+{{- define "study-operator.poolSize" -}}
+4
+{{- end }}
+
+{{/* What the containers of the embedded database start with. */}}
+{{- define "study-operator.databaseFiles" -}}
+{{- $host := ternary "hostssl" "host   " (not (empty (include "study-operator.tlsSecret" .))) }}
+{{- $most := int .Values.database.embedded.maxConnections }}
+{{- $pooled := max (div $most 2) (sub $most (max 60 (div $most 5))) }}
+pg_hba.conf: |
+  {{- .Files.Get "files/database/pg_hba.conf" | replace "HOST   " $host | nindent 2 }}
+pgbouncer.ini: |
+  {{- .Files.Get "files/database/pgbouncer.ini" | replace "POOL_SIZE" (include "study-operator.poolSize" .) | replace "SERVER_CONNECTIONS" (toString $pooled) | nindent 2 }}
+postgresql.sh: |
+  {{- .Files.Get "files/database/postgresql.sh" | nindent 2 }}
+{{- end }}
+
+{{- define "study-operator.databaseMounts" -}}
+- name: files
+  mountPath: /etc/study-operator/database
+  readOnly: true
+{{- if include "study-operator.tlsSecret" . }}
+- name: tls
+  mountPath: /etc/study-operator/tls
+  readOnly: true
+{{- end }}
 {{- end }}
 
 {{/* The keys that the Secret of the operator's passwords must have, as a JSON list. */}}
@@ -135,8 +201,14 @@ Of objects that are not the chart's, only the version goes in: a hash of a short
 {{- if not .Values.secrets.existingSecret }}
 {{- $seen = append $seen (include "study-operator.generatedKeys" .) }}
 {{- end }}
+{{- if include "study-operator.generatesTLS" . }}
+{{- $seen = append $seen (index (include "study-operator.generatedTLS" . | fromJson) "ca.crt") }}
+{{- end }}
 {{- $ca := .Values.database.external.ca }}
 {{- $refs := list (list "Secret" .Values.secrets.existingSecret) }}
+{{- if eq .Values.database.mode "embedded" }}
+{{- $refs = append $refs (list "Secret" .Values.database.embedded.tlsSecret) }}
+{{- end }}
 {{- if eq .Values.database.mode "external" }}
 {{- $refs = append $refs (list "Secret" .Values.database.external.existingSecret) }}
 {{- $refs = append $refs (list "Secret" $ca.secretName) }}
@@ -199,6 +271,17 @@ Of objects that are not the chart's, only the version goes in: a hash of a short
 - name: REPORTER_SSLMODE
   value: {{ . | quote }}
 {{- end }}
+{{- with $external.reporter.logins }}
+- name: REPORTER_LOGINS
+  value: {{ . | quote }}
+{{- end }}
+{{- else }}
+- name: REPORTER_LOGINS
+  value: namespace
+- name: REPORTER_PORT
+  value: "5432"
+- name: POOLER_USER
+  value: study_pooler
 {{- end }}
 - name: STUDY_KEY_SEED
   valueFrom:
@@ -243,6 +326,14 @@ Of objects that are not the chart's, only the version goes in: a hash of a short
 {{- end }}
 - name: TRIAL_IMAGE
   value: {{ include "study-operator.image" (dict "root" . "image" .Values.trialImage) | quote }}
+- name: POD_NAME
+  valueFrom:
+    fieldRef: {fieldPath: metadata.name}
+- name: POD_UID
+  valueFrom:
+    fieldRef: {fieldPath: metadata.uid}
+- name: OPERATOR_POD
+  value: {{ printf "%s/$(POD_NAME)/$(POD_UID)" .Release.Namespace | quote }}
 - name: OPERATOR_SERVICE
   value: {{ printf "%s/%s" .Release.Namespace (include "study-operator.fullname" .) | quote }}
 {{- with .Values.operator }}

@@ -8,8 +8,9 @@ and ends trials, with the statements of `trial_queries`; `history` reads a study
 the optimizer has decided. `initial_trials` is what a study begins with, `printed_output` what was read from logs.
 `locks` are the locks by which replicas serve studies, `listen` waits for notifications. `logins` are those of trials'
 pods, `roles` says how PostgreSQL keeps them, `reporter` is the guard over them, and `public_rights` what no login may
-do. `refused_calls` counts what pods were refused, `usage` how much of the server is in use, `study_sizes` what each
-study takes, and `predecessors` waits for operators of version 0.1.
+do. `pooler` runs PgBouncer in the embedded database's pod. `refused_calls` counts what pods were refused, `usage` how
+much of the server is in use, `study_sizes` what each study takes, and `predecessors` waits for operators of version
+0.1.
 
 Rows come out as plain values of `model`, and batches of changes go in. This package may not decide anything about a
 trial, and knows neither Kubernetes nor samplers.

@@ -53,9 +53,9 @@ def given_by_namespace(cursor: cursor, settings: Settings) -> bool:
 
 
 def group_of(cursor: cursor) -> str:
-    """Return the name of the role whose members are the namespaces' logins. It belongs to this database alone."""
-    cursor.execute("SELECT current_database()")
-    return f"study_reporters_{hashlib.sha256(one_row(cursor)[0].encode()).hexdigest()[:8]}"
+    """Return the name of the role whose members are the namespaces' logins. Each installation has its own."""
+    cursor.execute("SELECT 'study_reporters_' || substr(channel, 7, 8) FROM study_operator.installation")
+    return str(one_row(cursor)[0])
 
 
 def prepare_logins(cursor: cursor, settings: Settings) -> list[str]:
@@ -90,7 +90,7 @@ def prepare_logins(cursor: cursor, settings: Settings) -> list[str]:
 
 
 def let_pooler_ask(cursor: cursor, pooler: str) -> None:
-    """Let a PgBouncer ask what is stored of the passwords of pods' logins, and of no other.
+    """Let a pooler's login read what is stored of the passwords of pods' logins, and of no other.
 
     Raises:
         psycopg2.Error: when the database refuses, because the operator's login is no superuser.
@@ -99,21 +99,23 @@ def let_pooler_ask(cursor: cursor, pooler: str) -> None:
         # Without a password: the server's own rules (pg_hba.conf) say from where it may come.
         cursor.execute(sql.SQL("CREATE ROLE {} LOGIN NOINHERIT").format(sql.Identifier(pooler)))
     cursor.execute(
-        "CREATE OR REPLACE FUNCTION study_operator.pooled_login(name text, OUT login text, OUT secret text)"
+        "CREATE OR REPLACE FUNCTION study_operator.pooled_logins() RETURNS TABLE (login text, secret text)"
         " LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$"
-        " SELECT r.rolname, r.rolpassword FROM pg_authid r WHERE r.rolname = name AND r.rolcanlogin"
-        " AND has_function_privilege(r.oid, 'study_operator.submit(text, text)', 'EXECUTE')"
-        " AND NOT r.rolsuper AND NOT pg_has_role(r.oid,"
-        " (SELECT datdba FROM pg_database WHERE datname = current_database()), 'USAGE') $$"
+        " SELECT r.rolname, r.rolpassword FROM pg_authid r WHERE r.rolcanlogin AND NOT r.rolsuper"
+        " AND r.rolpassword LIKE 'SCRAM-SHA-256$%'"
+        " AND (has_function_privilege(r.oid, 'study_operator.submit(text, text)', 'EXECUTE')"
+        " OR EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid"
+        " WHERE m.member = r.oid AND g.rolname LIKE 'study\\_reporters\\_%'))"
+        " AND NOT pg_has_role(r.oid, (SELECT datdba FROM pg_database WHERE datname = current_database()), 'USAGE') $$"
     )
-    cursor.execute("REVOKE ALL ON FUNCTION study_operator.pooled_login(text) FROM PUBLIC")
+    cursor.execute("REVOKE ALL ON FUNCTION study_operator.pooled_logins() FROM PUBLIC")
+    cursor.execute("SELECT current_database()")
+    names = {"database": sql.Identifier(one_row(cursor)[0]), "pooler": sql.Identifier(pooler)}
     for right in (
         "CONNECT ON DATABASE {database}",
         "USAGE ON SCHEMA study_operator",
-        "EXECUTE ON FUNCTION study_operator.pooled_login(text)",
+        "EXECUTE ON FUNCTION study_operator.pooled_logins()",
     ):
-        cursor.execute("SELECT current_database()")
-        names = {"database": sql.Identifier(one_row(cursor)[0]), "pooler": sql.Identifier(pooler)}
         cursor.execute(sql.SQL(f"GRANT {right} TO {{pooler}}").format(**names))
 
 
@@ -214,22 +216,16 @@ class Logins:
                 f" WHERE cluster_id = %s AND used_at < clock_timestamp() - {_KEPT} AND NOT EXISTS ("
                 " SELECT FROM study_operator.access a WHERE a.cluster_id = l.cluster_id"
                 " AND a.namespace = l.namespace AND a.key_hash IS NOT NULL) FOR UPDATE SKIP LOCKED)"
-                " RETURNING namespace",
+                " RETURNING namespace, role",
                 (self._cluster_id,),
             )
-            for (namespace,) in cursor.fetchall():
+            dropped = []
+            for namespace, role in cursor.fetchall():
                 self._remembered.pop(namespace, None)
-            # Of these, and of rows that a restored database no longer has.
-            cursor.execute(
-                "SELECT m.rolname FROM pg_auth_members g JOIN pg_roles m ON m.oid = g.member"
-                " WHERE g.roleid = (SELECT oid FROM pg_roles WHERE rolname = %s) AND m.rolname LIKE 'study\\_%%'"
-                " AND m.rolcanlogin AND m.rolname NOT IN (SELECT role FROM study_operator.logins)",
-                (group_of(cursor),),
-            )
-            dropped = [role for (role,) in cursor.fetchall()]
-            for role in dropped:
-                end_sessions_of(cursor, role)
-                cursor.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+                if exists(cursor, role):
+                    end_sessions_of(cursor, role)
+                    cursor.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+                dropped.append(role)
             return dropped + self._retire_shared(cursor)
 
     def _ensure(self, cursor: cursor, namespace: str) -> Login:

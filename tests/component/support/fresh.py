@@ -36,15 +36,15 @@ class Fresh:
 
     def logins(self) -> list[str]:
         """The logins of namespaces, and their group."""
-        return [
-            role
-            for (role,) in self.database.query(
-                "SELECT rolname FROM pg_roles WHERE rolname = 'study_reporters_' || left(encode(sha256(convert_to("
-                "current_database(), 'UTF8')), 'hex'), 8) OR oid IN (SELECT member FROM pg_auth_members m"
-                " JOIN pg_roles g ON g.oid = m.roleid WHERE g.rolname = 'study_reporters_' || left(encode(sha256("
-                "convert_to(current_database(), 'UTF8')), 'hex'), 8)) AND rolname LIKE 'study%%'"
-            )
-        ]
+        ((migrated,),) = self.database.query("SELECT to_regclass('study_operator.installation') IS NOT NULL")
+        if not migrated:
+            return []
+        members = self.database.query(
+            "SELECT role FROM study_operator.logins UNION ALL"
+            " SELECT rolname FROM pg_roles JOIN study_operator.installation"
+            " ON rolname = 'study_reporters_' || substr(channel, 7, 8)"
+        )
+        return [role for (role,) in members]
 
     def execute(self, text: str, *names: sql.Composable) -> None:
         execute(self.database.url, text, *names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,19 +19,23 @@ _BIN = Path("/usr/lib/postgresql/15/bin")
 
 
 class PostgresServer:
-    """Stopped at first. Listens on loopback; the superuser is `postgres` with `password`.
+    """Stopped at first. Listens on loopback; the superuser has `password`.
 
     Args:
         programs: the directory of PostgreSQL's programs.
+        superuser: its name.
+        data_kib: the limit of each process' data, as `ulimit -d` sets it.
         settings: of its configuration.
     """
 
     password = "super-secret"
 
-    def __init__(self, programs: Path = _BIN, **settings: object) -> None:
-        self._programs = programs
+    def __init__(
+        self, programs: Path = _BIN, superuser: str = "postgres", data_kib: int | None = None, **settings: object
+    ) -> None:
+        self._programs, self._superuser, self._data_kib = programs, superuser, data_kib
         # Not below pytest's own directory: PostgreSQL refuses to run as root, and its user cannot enter that.
-        self._directory = Path(tempfile.mkdtemp(prefix="postgres-"))
+        self.directory = self._directory = Path(tempfile.mkdtemp(prefix="postgres-"))
         self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
         self._data = self._directory / "data"
         self._settings = settings
@@ -40,18 +45,24 @@ class PostgresServer:
         password_file.write_text(self.password)
         shutil.chown(password_file, self._user)
         self._run(
-            "initdb", "--no-sync", "-U", "postgres", f"--pwfile={password_file}", "-A", "scram-sha-256", "-E", "UTF8"
+            "initdb", "--no-sync", "-U", superuser, f"--pwfile={password_file}", "-A", "scram-sha-256", "-E", "UTF8"
         )
 
     def url(self, database: str = "postgres") -> str:
         """The superuser's URL."""
-        return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{self._superuser}:{self.password}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
         """Starts it and returns when it answers."""
         settings = f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self._directory}"
         settings += "".join(f" -c {name}={value}" for name, value in self._settings.items())
         self._run("pg_ctl", "start", "-w", "-s", "-l", str(self._directory / "log"), "-o", settings)
+
+    def create_database(self, name: str) -> None:
+        """Creates a database while the server runs."""
+        environment = {"PGPASSWORD": self.password, "PATH": os.environ["PATH"]}
+        place = ["-h", "127.0.0.1", "-p", str(self.port), "-U", self._superuser]
+        subprocess.run([self._programs / "createdb", *place, name], env=environment, check=True)
 
     def stop(self) -> None:
         """Stops it at once, ending every connection."""
@@ -98,7 +109,12 @@ class PostgresServer:
             env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
             stdout=subprocess.DEVNULL,
             check=True,
+            preexec_fn=self._limit,
         )
+
+    def _limit(self) -> None:
+        if self._data_kib is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (self._data_kib * 1024,) * 2)
 
     def _processes(self) -> list[int]:
         postmaster = int((self._data / "postmaster.pid").read_text().split()[0])

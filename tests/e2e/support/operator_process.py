@@ -43,6 +43,11 @@ for _ in sys.stdin:
         os._exit(main(["run"]))
     print(pid, flush=True)
 """
+# Lets PgBouncer read its configuration again.
+_RELOAD = (
+    "import glob, os; [os.kill(int(p.split('/')[2]), 1) for p in glob.glob('/proc/[0-9]*/comm')"
+    " if open(p).read().strip() == 'pgbouncer']"
+)
 
 
 class OperatorProcess:
@@ -59,8 +64,10 @@ class OperatorProcess:
         kubeconfig = directory / "kubeconfig"
         kubeconfig.touch(0o600)
         kubeconfig.write_text(json.dumps(_kubeconfig()))
+        authority = directory / "database-ca.crt"
+        authority.write_text(_authority())
         self._optimizer = optimizer_process()  # what the pod's other container is
-        settings = {**_settings(), "KUBECONFIG": str(kubeconfig), "HTTP_PORT": "0"}
+        settings = {**_settings(), "KUBECONFIG": str(kubeconfig), "HTTP_PORT": "0", "REPORTER_CA_FILE": str(authority)}
         settings["OPTIMIZER_SOCKET"] = self._optimizer.__enter__()
         paths = {"PYTHONPATH": f"{ROOT}/operator", "PATH": os.environ["PATH"], "HOME": str(directory)}
         self._env = {**paths, **settings, **(env or {})}
@@ -142,8 +149,30 @@ def _settings() -> dict[str, str]:
     assert url.hostname
     name, _, _ = url.hostname.partition(".")
     service = json.loads(kubectl("-n", SYSTEM, "get", "service", name, "-o", "json"))
-    env["DATABASE_URL"] = env["DATABASE_URL"].replace(url.hostname, service["spec"]["clusterIP"])
-    return {"REPORTER_HOST": url.hostname, **env}
+    # The certificate does not know the address by which this machine reaches the database, but the name that pods use.
+    address = env["DATABASE_URL"].replace(url.hostname, service["spec"]["clusterIP"])
+    env["DATABASE_URL"] = address.replace("sslmode=verify-full", "sslmode=require")
+    del env["DATABASE_CA_FILE"]
+    return {"REPORTER_HOST": url.hostname, "REPORTER_SSLMODE": "verify-full", **env}
+
+
+def _authority() -> str:
+    """The certificate authority of the chart's embedded database."""
+    secret = json.loads(kubectl("-n", SYSTEM, "get", "secret", f"{SYSTEM}-database-tls", "-o", "json"))
+    return base64.b64decode(secret["data"]["ca.crt"]).decode()
+
+
+def let_pods_reach(database: str) -> None:
+    """Let trials' pods reach another database of the chart's server: it knows only the one of the chart."""
+    pod = f"{SYSTEM}-database-0"
+    line = f"local {database} all scram-sha-256"
+    hba = f"grep -q '^{line}$' /tmp/pg_hba.conf || sed -i '1i {line}' /tmp/pg_hba.conf"
+    kubectl("-n", SYSTEM, "exec", pod, "-c", "postgresql", "--", "sh", "-c", hba)
+    reload = "psql -q -U $POSTGRES_USER -d $POSTGRES_DB -c 'SELECT pg_reload_conf()'"
+    kubectl("-n", SYSTEM, "exec", pod, "-c", "postgresql", "--", "sh", "-c", reload)
+    line = f"{database} = host=/var/run/postgresql dbname={database}"
+    known = f"grep -q '^{line}$' /tmp/pgbouncer.ini || sed -i '/^.databases.$/a {line}' /tmp/pgbouncer.ini"
+    kubectl("-n", SYSTEM, "exec", pod, "-c", "pgbouncer", "--", "sh", "-c", f'{known}; python3 -c "{_RELOAD}"')
 
 
 def database_url(name: str) -> str:

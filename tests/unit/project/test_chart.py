@@ -110,6 +110,7 @@ CLUSTER_ID = {
     "resourceNames": ["kube-system"],
     "verbs": ["get"],
 }
+EVENTS = {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]}
 REPLICAS = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"]}
 ACCOUNT = {"kind": "ServiceAccount", "name": "study-operator", "namespace": "system"}
 
@@ -137,7 +138,7 @@ class TestRights:
         assert everywhere[:2] == ("ClusterRole", None)
         assert self.plain(everywhere[2]) == RULES
         assert cluster_id == ("ClusterRole", None, [CLUSTER_ID])
-        assert replicas == ("Role", "system", [REPLICAS])
+        assert replicas == ("Role", "system", [REPLICAS, EVENTS])
         service = one(objects, "Service", "study-operator")["metadata"]
         assert environment(objects)["OPERATOR_SERVICE"]["value"] == f"{service['namespace']}/{service['name']}"
 
@@ -147,7 +148,7 @@ class TestRights:
         assert [(kind, namespace) for kind, namespace, _ in roles] == [("Role", "team-a"), ("Role", "team-b")]
         assert all(self.plain(rules) == RULES for _, _, rules in roles)
         assert cluster_id == ("ClusterRole", None, [CLUSTER_ID])
-        assert replicas == ("Role", "system", [REPLICAS])
+        assert replicas == ("Role", "system", [REPLICAS, EVENTS])
         assert environment(objects)["WATCH_NAMESPACES"]["value"] == "team-a,team-b"
 
     def test_in_namespaces_with_labels(self) -> None:
@@ -328,14 +329,19 @@ class TestDatabase:
     def test_embedded_by_default(self) -> None:
         objects = render()
         env = environment(objects)
-        url = "postgresql://study_operator@study-operator-database.system.svc:5432/studies?sslmode=disable"
+        url = "postgresql://study_operator@study-operator-database.system.svc:5433/studies?sslmode=verify-full"
         assert env["DATABASE_URL"]["value"] == url
-        (container,) = one(objects, "StatefulSet")["spec"]["template"]["spec"]["containers"]
-        assert container["args"] == ["postgres", "-c", "max_connections=500"]
+        container, pooler = one(objects, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+        assert "-cmax_connections=500" in container["args"]
+        assert "-cauthentication_timeout=5s" in container["args"]
+        operator = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+        assert pooler["image"] == operator["image"], "it has PgBouncer"
+        assert [env[f"REPORTER_{name}"]["value"] for name in ("LOGINS", "PORT")] == ["namespace", "5432"]
         password = {"secretKeyRef": {"name": "study-operator-generated", "key": "database-password"}}
         assert env["DATABASE_PASSWORD"]["valueFrom"] == password
         assert password in [e.get("valueFrom") for e in container["env"]]
-        assert one(objects, "Service", "study-operator-database")["spec"]["ports"][0]["port"] == 5432
+        ports = one(objects, "Service", "study-operator-database")["spec"]["ports"]
+        assert [(p["port"], p["targetPort"]) for p in ports] == [(5432, "pgbouncer"), (5433, "postgresql")]
         data = container["volumeMounts"][0]["mountPath"]
         (pgdata,) = [e["value"] for e in container["env"] if e["name"] == "PGDATA"]
         assert pgdata.startswith(data + "/")
@@ -396,13 +402,36 @@ class TestDatabase:
         assert "study-key-seed" in one(objects, "Secret", "study-operator-generated")["data"]
 
 
+class TestTLS:
+    def test_pods_check_the_embedded_database(self) -> None:
+        objects = render()
+        data = one(objects, "Secret", "study-operator-database-tls")
+        assert set(data["data"]) == {"ca.crt", "tls.crt", "tls.key"}
+        assert data["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+        env = environment(objects)
+        assert env["REPORTER_CA_FILE"]["value"] == env["DATABASE_CA_FILE"]["value"]
+        (volume,) = [
+            v for v in one(objects, "Deployment")["spec"]["template"]["spec"]["volumes"] if v["name"] == "database-ca"
+        ]
+        assert volume["secret"]["secretName"] == data["metadata"]["name"]
+        assert [item["key"] for item in volume["secret"]["items"]] == ["ca.crt"], "the key stays with the database"
+
+    def test_without_a_secret_of_its_own_there_is_none_where_rendering_must_be_repeatable(self) -> None:
+        objects = render(*OWN_SECRETS)
+        assert "sslmode=disable" in environment(objects)["DATABASE_URL"]["value"]
+        assert "REPORTER_CA_FILE" not in environment(objects)
+        objects = render(*OWN_SECRETS, "database.embedded.tlsSecret=mine")
+        assert "sslmode=verify-full" in environment(objects)["DATABASE_URL"]["value"]
+        assert "study-operator-database-tls" not in [o["metadata"]["name"] for o in objects]
+
+
 class TestSecrets:
     @pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS)
     def test_reach_the_operator_by_reference_only(self, values: tuple[str, ...]) -> None:
         for container in ("operator", "migrate"):
             for name, entry in environment(render(*values), container).items():
                 secret = name.endswith("PASSWORD") or name.endswith("SEED")
-                assert ("valueFrom" in entry) == secret, name
+                assert ("secretKeyRef" in entry.get("valueFrom", {})) == secret, name
 
     def test_generated_ones_are_long_and_all_different(self) -> None:
         data = one(render(), "Secret", "study-operator-generated")["data"]
@@ -429,8 +458,9 @@ class TestSecrets:
 class TestNetworkPolicy:
     def test_of_the_embedded_database(self) -> None:
         policy = one(render(), "NetworkPolicy", "study-operator-database")["spec"]
-        (rule,) = policy["ingress"]
-        operator, trials = rule["from"]
+        for_operator, for_trials = policy["ingress"]
+        assert [[p["port"] for p in rule["ports"]] for rule in policy["ingress"]] == [["postgresql"], ["pgbouncer"]]
+        (operator,), (trials,) = for_operator["from"], for_trials["from"]
         assert operator["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "operator"
         assert "namespaceSelector" not in operator
         assert trials["podSelector"]["matchExpressions"] == [{"key": "study-operator.io/study", "operator": "Exists"}]
@@ -440,7 +470,7 @@ class TestNetworkPolicy:
 
     def test_admits_trials_of_served_namespaces_only(self) -> None:
         policy = one(render(*NAMESPACED), "NetworkPolicy", "study-operator-database")["spec"]
-        (expression,) = policy["ingress"][0]["from"][1]["namespaceSelector"]["matchExpressions"]
+        (expression,) = policy["ingress"][1]["from"][0]["namespaceSelector"]["matchExpressions"]
         assert expression == {
             "key": "kubernetes.io/metadata.name",
             "operator": "In",
@@ -449,7 +479,7 @@ class TestNetworkPolicy:
 
     def test_admits_trials_of_namespaces_with_the_labels_only(self) -> None:
         policy = one(render(*SELECTED), "NetworkPolicy", "study-operator-database")["spec"]
-        _, trials, here = policy["ingress"][0]["from"]
+        trials, here = policy["ingress"][1]["from"]
         assert trials["namespaceSelector"]["matchLabels"] == {"studies": "yes"}
         assert [e["operator"] for e in trials["namespaceSelector"]["matchExpressions"]] == [
             "In",
