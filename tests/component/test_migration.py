@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 
 import optuna
 import psycopg2
 import pytest
-from database import TestDatabase, settings_for
+from database import KEY, TestDatabase, TrialPod, prove, settings_for
 from faults import Died
 from fresh import execute
 from psycopg2 import sql
@@ -196,6 +197,21 @@ def test_a_login_with_createrole_is_enough(fresh):
     settings = fresh.settings(fresh.operator)
     migrate(settings)
     psycopg2.connect(settings.reporter_url).close()
+
+
+def test_a_pod_that_holds_a_lock_for_ever_does_not_hold_up_a_migration(fresh):
+    settings = fresh.settings()
+    migrate(settings)
+    trial = TrialPod(fresh.database, KEY, fresh.database.running_trial())
+    message = trial.message("report", 1, 0.5)
+    pod = psycopg2.connect(settings.reporter_url)
+    with closing(pod), pod.cursor() as cursor:
+        cursor.execute("SET idle_in_transaction_session_timeout = 0")
+        cursor.execute("SELECT study_operator.submit(%s, %s)", (message, prove(KEY, message)))
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(migrate, settings).result(timeout=60)
+        with pytest.raises(psycopg2.OperationalError):
+            cursor.execute("SELECT 1")
 
 
 def test_what_a_pod_does_to_the_shared_login_is_made_good(fresh):

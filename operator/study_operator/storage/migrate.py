@@ -11,6 +11,7 @@ import psycopg2
 from psycopg2.extensions import connection, cursor, quote_ident
 
 from study_operator.settings import Settings
+from study_operator.storage.blockers import without_blockers
 from study_operator.storage.database import Database, StorageError, StorageUnavailable, one_row
 from study_operator.storage.logins import let_pooler_ask, prepare_logins
 from study_operator.storage.predecessors import wait_for_earlier_operators
@@ -47,19 +48,9 @@ def migrate(settings: Settings, patience: float = 600.0) -> None:
             cursor.execute("SELECT pg_advisory_lock(%s)", (ADVISORY_LOCK,))
             before = check_versions(cursor, may_be_empty=True)
         try:
-            _create_optuna_tables(database)
-            with lock, lock.cursor() as cursor:
-                _run_file(cursor, "tables.sql")
-                _run_file(cursor, "identity.sql")
-                grantees = prepare_logins(cursor, settings)
-                restrict_public(cursor, settings.reporter_user)
-                _apply_reporting_schema(cursor, grantees)
-                if settings.pooler_user:
-                    let_pooler_ask(cursor, settings.pooler_user)
-                cursor.execute(
-                    "UPDATE study_operator.limits SET reports_per_trial = %s, bytes_per_study = %s",
-                    (settings.limits.reports_per_trial, settings.limits.bytes_per_study),
-                )
+            with without_blockers(database, settings.reporter_user):
+                _create_optuna_tables(database)
+                _apply(lock, settings)
         except psycopg2.errors.InsufficientPrivilege as error:
             raise StorageError(
                 f"the operator's database login lacks a right: {error.diag.message_primary}. Make it the owner of "
@@ -75,6 +66,27 @@ def migrate(settings: Settings, patience: float = 600.0) -> None:
     finally:
         lock.close()  # ends the advisory lock too
     log.info("the database is ready: Optuna's tables %s, reporting schema %d", OPTUNA_SCHEMA, REPORTING_SCHEMA)
+
+
+def _apply(connection: connection, settings: Settings) -> None:
+    """Create or renew everything beside Optuna's tables, in one transaction.
+
+    Raises:
+        StorageError: as `migrate`.
+        psycopg2.Error: when the database refuses.
+    """
+    with connection, connection.cursor() as cursor:
+        _run_file(cursor, "tables.sql")
+        _run_file(cursor, "identity.sql")
+        grantees = prepare_logins(cursor, settings)
+        restrict_public(cursor, settings.reporter_user)
+        _apply_reporting_schema(cursor, grantees)
+        if settings.pooler_user:
+            let_pooler_ask(cursor, settings.pooler_user)
+        cursor.execute(
+            "UPDATE study_operator.limits SET reports_per_trial = %s, bytes_per_study = %s",
+            (settings.limits.reports_per_trial, settings.limits.bytes_per_study),
+        )
 
 
 def check_versions(cursor: cursor, may_be_empty: bool = False) -> int:
