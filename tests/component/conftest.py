@@ -62,7 +62,6 @@ async def canary_street(own_services, tmp_path_factory: pytest.TempPathFactory) 
     database = TestDatabase(own_services["database_url"], "studies")
     with _autocommit(database.server) as cursor:
         cursor.execute("CREATE DATABASE studies")
-    migrate(settings_for(database), patience=60)
     async with street(own_services, database, tmp_path_factory.mktemp("operator")) as opened:
         yield opened
 

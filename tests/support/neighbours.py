@@ -21,9 +21,10 @@ class Neighbour:
     Attributes:
         name: what it does, in a few words.
         studies: returns name and JSON text of each Study, for a namespace. The API server may refuse them.
-        jobs: once a Study has had so many Jobs, it has done its worst; 0 if it has none.
+        jobs: once a Study has had so many Jobs, it has done its worst; 0 if its end is waited for, or its refusal.
         program: of its pods.
         attacks: it has done its worst only when its program is `at_work`.
+        patience: seconds within which the operator must have said what it thinks of each Study, or have served it.
     """
 
     name: str
@@ -31,6 +32,10 @@ class Neighbour:
     jobs: int = 1
     program: Program = succeeds
     attacks: bool = False
+    patience: float = 30.0
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def study_text(namespace: str, name: str, **spec: Any) -> str:
@@ -58,9 +63,28 @@ def job_template(*containers: dict[str, Any]) -> dict[str, Any]:
     return {"spec": {"template": {"spec": {"containers": containers or [{"name": "trial", "image": "trial:1"}]}}}}
 
 
-def one(**spec: Any) -> Callable[[str], Iterable[tuple[str, str]]]:
-    """One Study, as `study_text` makes it."""
-    return lambda namespace: [("neighbour", study_text(namespace, "neighbour", **spec))]
+def one(instead: dict[str, str] | None = None, **spec: Any) -> Callable[[str], Iterable[tuple[str, str]]]:
+    """One Study; as `several`."""
+    return several(1, instead, **spec)
+
+
+def several(
+    count: int, instead: dict[str, str] | None = None, **spec: Any
+) -> Callable[[str], Iterable[tuple[str, str]]]:
+    """Studies that are alike, as `study_text` makes them.
+
+    Args:
+        instead: what takes the place of texts in the Study's JSON, such as what json cannot write.
+    """
+
+    def studies(namespace: str) -> Iterable[tuple[str, str]]:
+        for number in range(count):
+            text = study_text(namespace, f"neighbour-{number}", **spec)
+            for placeholder, more in (instead or {}).items():
+                text = text.replace(json.dumps(placeholder), more)
+            yield f"neighbour-{number}", text
+
+    return studies
 
 
 HARMLESS = Neighbour("a harmless study", one(), jobs=3)

@@ -48,11 +48,19 @@ class PlayedPod:
     at_work: threading.Event = field(repr=False)
     over: threading.Event = field(repr=False)
 
-    def connect(self) -> connection:
-        """Log in, as study_trial does: each statement is a transaction."""
-        opened = psycopg2.connect(self.url)
+    def connect(self, **parameters: Any) -> connection:
+        """Log in, as study_trial does: each statement is a transaction.
+
+        Args:
+            parameters: libpq's, instead of those of the url.
+        """
+        opened = psycopg2.connect(self.url, **parameters)
         opened.autocommit = True
         return opened
+
+    def connect_with_key(self) -> connection:
+        """Log in as pods of version 0.1 do: functions that are called by name find the key in a setting."""
+        return self.connect(options=f"-c study_operator.key={self.key}")
 
     def call(self, on: connection, function: str, **content: Any) -> Any:
         """Call a reporting function. Return its answer."""

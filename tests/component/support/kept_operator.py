@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from database import TestDatabase
+from database import TestDatabase, settings_for
 from memory_limit import MemoryLimit
 from process import Process
+
+from study_operator.storage.migrate import migrate
 
 # As helm/study-operator has them: values.yaml, and the deployment's probes.
 MEMORY = 2**30  # bytes
@@ -31,30 +34,43 @@ class KeptOperator:
         settings: variables of its environment, KUBECONFIG among them.
 
     Attributes:
+        settings: as given.
         ends: why it has ended each time without having been asked to, in words.
     """
 
     def __init__(self, database: TestDatabase, folder: Path, **settings: str) -> None:
-        self._database, self._folder, self._settings = database, folder, settings
+        self._database, self._folder, self.settings = database, folder, settings
         self.limit = MemoryLimit(MEMORY)
         self.ends: list[str] = []
         self._processes = 0
         self._tasks: list[asyncio.Task[Any]] = []
 
     async def start(self) -> None:
-        """Start it, and keep it running from now on."""
+        """Start it, after its init container, and keep it running from now on."""
+        await asyncio.to_thread(migrate, settings_for(self._database, **self.settings), 60)
         self._begin()
         self._tasks = [asyncio.create_task(self._keep()), asyncio.create_task(self._probe())]
 
-    async def replace(self) -> float:
+    async def replace(self, **settings: str) -> float:
         """Let it end as an upgrade does, and start the next one. Return the seconds that it took to end.
+
+        Args:
+            settings: to be changed, from now on.
 
         Raises:
             AssertionError: it does not end within the grace period, or not in order.
         """
         async with self._unkept():
             took = await self._terminate()
+            self.settings |= settings
         return took
+
+    @contextlib.asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """It has ended meanwhile. Raises as `replace`."""
+        async with self._unkept():
+            await self._terminate()
+            yield
 
     async def kill(self) -> None:
         """Begin anew with another process, whatever this one is doing, and forget how often it has ended."""
@@ -70,13 +86,28 @@ class KeptOperator:
         await self._ended(GRACE_SECONDS)
         await asyncio.to_thread(self.limit.remove)
 
+    async def answers(self) -> bool:
+        """Whether the current process answers its probes."""
+        return await self._get("/healthz") != 0
+
     async def ready(self) -> bool:
         """Whether it says that it is ready."""
         return await self._get("/readyz") == 200
 
-    def log(self) -> str:
-        """What the current process has logged."""
-        return self._process.log()
+    @property
+    def pid(self) -> int:
+        """The current process."""
+        return self._process.process.pid
+
+    @property
+    def port(self) -> int:
+        """Of the current process' probes."""
+        return self._process.port
+
+    def logs(self) -> str:
+        """What the current process and the one before it have logged."""
+        names = (f"operator-{number}.log" for number in range(self._processes - 1, self._processes + 1))
+        return "".join((self._folder / name).read_text() for name in names if (self._folder / name).exists())
 
     def metrics(self) -> dict[tuple[str, str], float]:
         """As `Process.metrics`."""
@@ -95,12 +126,12 @@ class KeptOperator:
     def _begin(self) -> None:
         self._processes += 1
         log = self._folder / f"operator-{self._processes}.log"
-        self._process = Process(self._database, log, **self._settings)
+        self._process = Process(self._database, log, **self.settings)
         self.limit.hold(self._process.process.pid)
         self._began = time.monotonic()
 
     @contextlib.asynccontextmanager
-    async def _unkept(self):
+    async def _unkept(self) -> AsyncIterator[None]:
         """Nobody keeps it running meanwhile; the next one is started at the end."""
         await self._let_go()
         try:
@@ -133,7 +164,8 @@ class KeptOperator:
             f"the operator has not ended {GRACE_SECONDS:.0f} s after SIGTERM; the kubelet kills it then: {self._last()}"
         )
         code = self._process.process.returncode
-        assert code in (0, 128 + signal.SIGTERM), f"after SIGTERM {self._how()}: {self._last()}"
+        # The last two: it has not begun to serve yet, or has not even begun.
+        assert code in (0, 128 + signal.SIGTERM, -signal.SIGTERM), f"after SIGTERM {self._how()}: {self._last()}"
         return time.monotonic() - asked
 
     async def _keep(self) -> None:
@@ -149,11 +181,12 @@ class KeptOperator:
     def _how(self) -> str:
         code = self._process.process.returncode
         if code == -signal.SIGKILL and self.limit.kills:
-            return f"the operator was killed: out of memory, beyond {MEMORY // 2**20} MiB"
+            most = self.limit.peak() / 2**20
+            return f"the operator was killed (it took up to {most:.0f} MiB of {MEMORY // 2**20})"
         return f"the operator ended with {code}"
 
     def _last(self) -> str:
-        return " | ".join(self.log().splitlines()[-3:]) or "it has logged nothing"
+        return " | ".join(self._process.log().splitlines()[-3:]) or "it has logged nothing"
 
     # Its probes
 

@@ -1,0 +1,14 @@
+"""Studies and attributes that are too deep, too large or too many."""
+
+from __future__ import annotations
+
+import pytest
+from hostile_pods import ATTRIBUTES
+from hostile_studies import DEPTH, SIZE
+
+pytestmark = [pytest.mark.neighbours, pytest.mark.asyncio(loop_scope="session")]
+
+
+@pytest.mark.parametrize("neighbour", [*DEPTH, *SIZE, *ATTRIBUTES], ids=str)
+async def test_the_canary_is_left_alone(canary_street, neighbour, record_property):
+    record_property("neighbours", f"{neighbour}: {await canary_street.leaves_alone(neighbour)}")
