@@ -1,4 +1,4 @@
-"""The probes' server."""
+"""The probes' server, and what tenants' text does to the operator's log."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import socket
 
 import pytest
+from hostile_pods import FORGED
 
 pytestmark = [pytest.mark.neighbours, pytest.mark.asyncio(loop_scope="session")]
 
@@ -34,3 +35,11 @@ async def test_idle_connections_to_the_probes(canary_street, record_property):
 
     waits = await canary_street.undisturbed("a thousand connections to the probes", come, go)
     record_property("neighbours", f"a thousand connections to the probes: {waits}")
+
+
+async def test_text_that_forges_a_line_of_the_log(canary_street, record_property):
+    record_property("neighbours", f"{FORGED}: {await canary_street.leaves_alone(FORGED)}")
+    log = canary_street.operator.logs()
+    assert "FORGED" in log
+    assert not [line for line in log.splitlines() if line.startswith("FORGED")]
+    assert not set(log) & set("\x00\x07\x1b\x85\u202e\u2028"), "control characters, and such as turn text around"
