@@ -74,18 +74,21 @@ SIZE = (
         jobs=0,
     ),
     Neighbour(
+        "an environment of 1.1 MB in each of 300 containers",
+        one(
+            parameters=_categories(90, 100, 123),
+            jobTemplate=job_template(*({"name": f"c{number}", "image": "i"} for number in range(300))),
+        ),
+    ),
+)
+
+GRIDS = (
+    Neighbour(
         "16 Studies with Grids of 10^6 cells",
         several(
             16,
             sampler={"name": "Grid"},
             parameters=[{"name": name, "int": {"low": 1, "high": 1000}} for name in "xy"],
-        ),
-    ),
-    Neighbour(
-        "an environment of 1.1 MB in each of 300 containers",
-        one(
-            parameters=_categories(90, 100, 123),
-            jobTemplate=job_template(*({"name": f"c{number}", "image": "i"} for number in range(300))),
         ),
     ),
 )
