@@ -31,9 +31,10 @@ class Process:
             "REPORTER_LOGINS": "shared",
             "STUDY_KEY_SEED": SEED,
             "HTTP_PORT": str(self.port),
-            "OPTIMIZER_SOCKET": shared_socket(),
             **environment,
         }
+        if "OPTIMIZER_SOCKET" not in environment:
+            environment["OPTIMIZER_SOCKET"] = shared_socket()
         with log.open("w") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "study_operator", command], env=environment, stderr=file
