@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
-from api import MERGE
 from figures import Failed
 from neighbours import Neighbour, one, several
 from played_pod import PlayedPod, Program, succeeds
+from raw_api import MERGE
 
 if TYPE_CHECKING:
     from neighbourhood import Neighbourhood

@@ -24,13 +24,13 @@ from figures import ROOT, Failed, command, heading, number, percentile, progress
 
 sys.path += [str(ROOT / "tests/support"), str(ROOT / "tests/component/support")]
 import own_place
-from api import Api
 from database import TestDatabase
 from heavy_neighbours import HEAVY
 from kept_operator import KeptOperator
 from neighbours import Neighbour, study_text
 from played_namespace import PlayedNamespace
 from played_pod import PlayedPod, succeeds
+from raw_api import Api
 from slots import slot_waits
 from together import EVERYBODY, HOSTILE, hostile_studies
 

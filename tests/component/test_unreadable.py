@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from api import MERGE, Api
 from faults import Faults
+from raw_api import MERGE, Api
 from world import World, job_template, study_manifest
 
 from study_operator.kube import client, metadata

@@ -16,12 +16,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from api import Api
 from database import TestDatabase
 from kept_operator import KeptOperator
 from metronome import Metronome
 from neighbours import Neighbour, study_text
 from played_namespace import Life, PlayedNamespace
+from raw_api import Api
 from slots import slot_waits
 
 # How much longer than beside an idle operator the canary may wait: docs/guarantees.md.

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg2
-from api import MERGE, Api, Refused
 from played_pod import PlayedPod, Program, played_pod, secret_of, succeeds
+from raw_api import MERGE, Api, Refused
 
 _THREADS = 256  # some programs wait in theirs until the play is over
 _RETRY_SECONDS = 0.05
