@@ -48,7 +48,8 @@ async def test_a_claim_is_there_before_its_job(world):
     made = [write for write in writes(world) if "dry run" not in write and "events" not in write]
     assert made == ["POST secrets", "POST persistentvolumeclaims", "POST jobs"]
     volumes = (await world.job(0))["spec"]["template"]["spec"]["volumes"]
-    assert volumes == [{"name": "study-checkpoints", "persistentVolumeClaim": {"claimName": "study-0"}}]
+    assert volumes[0] == {"name": "study-checkpoints", "persistentVolumeClaim": {"claimName": "study-0"}}
+    assert [volume["name"] for volume in volumes[1:]] == ["study-storage"]
 
 
 @pytest.mark.parametrize(("keep", "left"), [("All", [0, 1, 2]), ("Best", [1, 2]), ("None", [2])])

@@ -90,5 +90,6 @@ GRIDS = (
             sampler={"name": "Grid"},
             parameters=[{"name": name, "int": {"low": 1, "high": 1000}} for name in "xy"],
         ),
+        patience=240.0,  # its own Studies wait for each other
     ),
 )

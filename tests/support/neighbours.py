@@ -32,7 +32,7 @@ class Neighbour:
     jobs: int = 1
     program: Program = succeeds
     attacks: bool = False
-    patience: float = 30.0
+    patience: float = 90.0
 
     def __str__(self) -> str:
         return self.name

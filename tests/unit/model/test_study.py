@@ -83,6 +83,7 @@ def test_every_field_of_the_spec_is_taken():
         "gpu_resource_name": "amd.com/gpu",
         "deletion_policy": "Delete",
         "job_template": manifest(**spec)["spec"]["jobTemplate"],
+        "stored_name": None,
     }
     assert found.distributions == {
         "lr": Float(1e-5, 0.1, log=True),
