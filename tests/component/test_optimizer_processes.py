@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 from building import study
 from optimizer_server import optimizer_server, process_of, remembered, shared_socket
+from ports import free_port
+from process import get
 from waiting import wait_until
 
 from study_operator.model.batch import Stored
@@ -381,3 +384,12 @@ def test_what_is_no_request_ends_that_process_alone(optimizers, frame):
         opened.sendall(frame if frame == b"\xff\xff\xff\xff" else len(frame).to_bytes(4, "big") + frame)
         assert opened.recv(1) == b""
     assert optimizers.answers()
+
+
+def test_the_probe_is_answered_beside_clients_that_say_nothing():
+    port = free_port()
+    with optimizer_server(HTTP_PORT=str(port)), ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+        # A connection that is reset because its request was not read is a failure to the kubelet.
+        assert [get(port, "/healthz") for _ in range(100)] == [(200, "ok\n")] * 100

@@ -27,6 +27,7 @@ _HEALTHY = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\
 _PR_SET_PDEATHSIG = 1
 _IMPORTED_LATE = ("cmaes", "scipy.stats.qmc")  # by samplers and pruners, which would take a second for it
 _BACKLOG = 64
+_CLIENTS = 16  # of the probes, at once
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +53,18 @@ def optimize(settings: OptimizeSettings, until_eof: bool = False) -> None:
             ready.register(probes, selectors.EVENT_READ)
         if until_eof:
             ready.register(sys.stdin, selectors.EVENT_READ)
+        asking: list[socket.socket] = []  # clients of the probes that have not sent their request yet
         while True:
             for key, _ in ready.select(timeout=1.0):
                 if key.fileobj is listener:
-                    _fork(listener, [probes] if probes else [], become, settings.memory)
+                    _fork(listener, [*asking, *([probes] if probes else [])], become, settings.memory)
                 elif key.fileobj is probes and probes is not None:
-                    _say_healthy(probes)
-                elif not os.read(0, 4096):
-                    return
+                    _hear(probes, asking, ready)
+                elif key.fileobj is sys.stdin:
+                    if not os.read(0, 4096):
+                        return
+                elif isinstance(key.fileobj, socket.socket) and key.fileobj in asking:
+                    _leave(key.fileobj, asking, ready)
             _reap()
 
 
@@ -102,15 +107,24 @@ def _listen_for_probes(port: int | None) -> socket.socket | None:
     return probes
 
 
-def _say_healthy(probes: socket.socket) -> None:
-    """Answer the kubelet. Nothing is read, so nobody can make this wait."""
+def _hear(probes: socket.socket, asking: list[socket.socket], ready: selectors.BaseSelector) -> None:
+    """Take a client of the probes. The one that has been silent for longest gives way."""
     with contextlib.suppress(OSError):
-        connection, _ = probes.accept()
-        with connection:
-            connection.setblocking(False)
-            connection.send(_HEALTHY)
-            connection.shutdown(socket.SHUT_WR)
-            connection.recv(4096)  # a request that is unread when the connection is closed would reset it
+        client, _ = probes.accept()
+        client.setblocking(False)
+        asking.append(client)
+        ready.register(client, selectors.EVENT_READ)
+    if len(asking) > _CLIENTS:
+        _leave(asking[0], asking, ready)
+
+
+def _leave(client: socket.socket, asking: list[socket.socket], ready: selectors.BaseSelector) -> None:
+    """Answer a client of the probes as far as that does not block, and close its connection."""
+    ready.unregister(client)
+    asking.remove(client)
+    with client, contextlib.suppress(OSError):
+        client.recv(4096)  # a request that is unread when the connection is closed would reset it
+        client.send(_HEALTHY)
 
 
 def _fork(listener: socket.socket, others: list[socket.socket], become, memory: int) -> None:  # type: ignore[no-untyped-def]

@@ -25,8 +25,9 @@ _PATHS = ("operator", "examples/plugins/hyperopt", "tests/component/support")
 
 
 @contextmanager
-def optimizer_server(*paths: str, memory_mib: int = 256) -> Iterator[str]:
-    """A server of the test's own. `paths` come first where it looks for modules. Yields its socket's path."""
+def optimizer_server(*paths: str, memory_mib: int = 256, **env_more: str) -> Iterator[str]:
+    """A server of the test's own. `paths` come first where it looks for modules, and `env_more` are more of its
+    variables. Yields its socket's path."""
     with tempfile.TemporaryDirectory(prefix="optimizer-") as directory:
         path = f"{directory}/optimizer.sock"
         env = {
@@ -35,6 +36,7 @@ def optimizer_server(*paths: str, memory_mib: int = 256) -> Iterator[str]:
             "PYTHONDONTWRITEBYTECODE": "1",
             "OPTIMIZER_SOCKET": path,
             "OPTIMIZER_MEMORY_MIB": str(memory_mib),
+            **env_more,
         }
         process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, env=env)
         try:
