@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from e2e import Cluster, eventually
 
@@ -9,6 +11,7 @@ pytestmark = pytest.mark.apart
 
 # A trial that reports all the time. Its value is by how much a report took longer than undisturbed, in seconds.
 REPORT = """
+import time
 import study_trial
 
 def objective(trial):
@@ -23,7 +26,7 @@ def objective(trial):
             assert not trial.undelivered, "a report was not delivered"
             time.sleep(0.05)
         return most
-    idle = longest(10)
+    idle = longest(5)
     print("undisturbed", idle, flush=True)
     return longest(60) - idle
 
@@ -94,7 +97,8 @@ def test_a_tenant_delays_no_other(own_clusters: list[Cluster], attack: str):
     begun = [state["state"] for state in _containers(neighbour, pod)]
     one = {"maxTrials": 1, "parallelism": 1}
     neighbour.apply("canary", REPORT, objectives=[{"name": "seconds", "direction": "Minimize"}], **one)
-    eventually(lambda: neighbour.status("canary").get("trials", {}).get("running"), "the neighbour reports")
+    eventually(lambda: neighbour.status("canary").get("trials", {}).get("running"), "the neighbour runs")
+    eventually(lambda: "undisturbed" in _printed(neighbour, "canary-0"), "the neighbour reports")
     tenant.apply("attacker", ATTACK.format(attack=attack), **one)
     delay = float(neighbour.wait("canary", seconds=300)["bestTrial"]["values"][0])
     assert delay < 1.0
@@ -124,3 +128,10 @@ study_trial.run(objective)
 
 def _containers(cluster: Cluster, pod: str) -> list[dict]:
     return cluster.get("pod", pod, namespace=cluster.system)["status"]["containerStatuses"]
+
+
+def _printed(cluster: Cluster, job: str) -> str:
+    """What the Job's pod has printed; nothing while it has not begun."""
+    with suppress(AssertionError):
+        return cluster.kubectl("logs", f"job/{job}")
+    return ""
