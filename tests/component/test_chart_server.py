@@ -208,7 +208,7 @@ def test_every_pod_is_admitted_where_only_restricted_ones_are(release: Release) 
     specs = pod_specs(render())
     assert len(specs) == 4
     for number, spec in enumerate(specs.values()):
-        spec.pop("serviceAccountName", None)
+        spec["serviceAccountName"] = "default"
         volumes = {volume["name"] for volume in spec.get("volumes", [])}
         mounts = {mount["name"] for c in spec["containers"] for mount in c.get("volumeMounts", [])}
         # What a StatefulSet's controller adds to the pod.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from typing import Any
 
@@ -15,6 +16,7 @@ from study_operator.model.log_position import Position
 from study_operator.model.study import StudyKey
 from study_operator.reconcile import intake
 from study_operator.settings import Limits
+from study_operator.storage import history
 from study_operator.storage.database import Database
 from study_operator.storage.migrate import migrate
 from study_operator.storage.printed_output import Output, OutputBatch, OutputStored
@@ -233,6 +235,6 @@ async def test_users_attributes_are_not_read(world):
     await world.end_job(1)
     await world.settle()
     (live,) = world.reconciler._live.values()
-    memory = live.trials._optimizer._memory
-    assert [trial.user_attrs for trial in memory.get_all_trials(memory.study_id)] == [{}] * 3
+    loaded = await asyncio.to_thread(history.load, live.trials._database, live.trials.study_id, False)
+    assert [trial.user_attrs for trial in loaded.trials] == [{}] * 3
     assert world.database.query("SELECT count(*) FROM trial_user_attributes") == [(20,)]

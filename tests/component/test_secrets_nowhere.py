@@ -58,6 +58,7 @@ class Process:
             "DATABASE_URL": world.database.url,
             "REPORTER_PASSWORD": REPORTER_PASSWORD,
             "STUDY_KEY_SEED": SEED,
+            "REPORTER_LOGINS": "shared",
             "WATCH_NAMESPACES": world.namespace,
             "LOG_LEVEL": "debug",
             "HTTP_PORT": str(port),

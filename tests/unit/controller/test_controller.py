@@ -18,6 +18,7 @@ from study_operator.manager import Manager
 from study_operator.model.study import StudyKey
 from study_operator.pool import BlockingPool
 from study_operator.probes import Health
+from study_operator.processes.client import Limits, Optimizers
 from study_operator.settings import Settings
 from study_operator.storage.database import Database
 
@@ -39,7 +40,8 @@ async def manager() -> AsyncIterator[Manager]:
     cluster, database = Cluster(client.Configuration()), Database(settings.dsn)
     pool, listener = BlockingPool(1), ThreadPoolExecutor(1)
     health, namespaces = Health(), Namespaces(cluster.configuration, (), "", None)
-    manager = Manager(settings, cluster, "cluster", database, pool, listener, queue, health, namespaces)
+    optimizers = Optimizers("/nowhere", Limits())
+    manager = Manager(settings, cluster, "cluster", database, pool, listener, optimizers, queue, health, namespaces)
     yield manager
     await manager.follower.close()
     await cluster.close()
