@@ -19,7 +19,13 @@ CLIENT = "kube/client.py"
 _WRITING_METHODS = {"POST", "PATCH", "PUT", "DELETE"}
 _WRITING_SQL = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM|FOR UPDATE|FOR SHARE|pg_notify|TRUNCATE)\b")
 # Not made by a look at a study, but around it, when replicas share the studies out among them.
-AROUND_LOOKS = {"storage/studies.py:Studies.take_over", "storage/studies.py:Studies.release"}
+AROUND_LOOKS = {
+    "storage/studies.py:Studies.take_over",
+    "storage/studies.py:Studies.release",
+    # The guard's; and that of a namespace's login, which these studies do not have: test_logins.py.
+    "storage/logins.py:Logins.drop_unused",
+    "storage/logins.py:Logins.login_of",
+}
 
 
 @dataclass

@@ -260,7 +260,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "deleted with its rows": Scenario(
         spec={"parallelism": 2, "deletionPolicy": "Delete", "parameters": SPACE},
-        scripts={0: [succeeds(0.5)], 1: [runs_for_ever]},
+        scripts={0: [succeeds(0.5, reports={1: 0.5})], 1: [runs_for_ever]},
         acts=[delete],
         ends=None,
         reason="",
