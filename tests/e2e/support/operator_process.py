@@ -68,6 +68,7 @@ class OperatorProcess:
         authority.write_text(_authority())
         self._optimizer = optimizer_process()  # what the pod's other container is
         settings = {**_settings(), "KUBECONFIG": str(kubeconfig), "HTTP_PORT": "0", "REPORTER_CA_FILE": str(authority)}
+        settings["LOG_FORMAT"] = "text"  # which tests read
         settings["OPTIMIZER_SOCKET"] = self._optimizer.__enter__()
         paths = {"PYTHONPATH": f"{ROOT}/operator", "PATH": os.environ["PATH"], "HOME": str(directory)}
         self._env = {**paths, **settings, **(env or {})}
