@@ -11,10 +11,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,6 +50,7 @@ def serve(environment: Mapping[str, str]) -> int:
     file.write_text(_configuration(Path(environment["POOLER_CONFIG"]).read_text(), users, environment))
     process = subprocess.Popen(["pgbouncer", str(file)])
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    _wait_until_it_listens(process, file.read_text())
     sockets, port = _place(environment)
     dsn = f"host={sockets} port={port} user={LOGIN} dbname=studies connect_timeout=5"
     opened, known = None, ""
@@ -65,6 +69,18 @@ def serve(environment: Mapping[str, str]) -> int:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_INTERVAL_SECONDS)
     return process.returncode
+
+
+def _wait_until_it_listens(process: subprocess.Popen[bytes], configuration: str) -> None:
+    """Wait until PgBouncer listens, or has ended. Before that, the signal to read its list again would end it."""
+    found = re.search(r"^listen_port = (\d+)$", configuration, re.MULTILINE)
+    assert found, "the chart's configuration names the port"
+    while process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", int(found[1])), 1.0).close()
+            return
+        except OSError:
+            time.sleep(0.05)
 
 
 def _configuration(template: str, users: Path, environment: Mapping[str, str]) -> str:
