@@ -23,7 +23,6 @@ settings, read from the environment:
   REPORTER_LOGINS     a login for each namespace, or one that all share: namespace, shared or auto [auto]
   REPORTER_HOST, REPORTER_PORT, REPORTER_SSLMODE
                       the database as pods reach it [as in DATABASE_URL]
-  POOLER_USER         login of a PgBouncer that asks the database about logins; `migrate` lets it, as a superuser [none]
   POOLER_USER         login by which the embedded database's PgBouncer learns of logins [none]
   REPORTER_CA_FILE    CA handed to trials
   STUDY_KEY_SEED      secret that the studies' keys are derived from, at least 32 characters (required)
