@@ -25,6 +25,7 @@ CNI_BIN = Path("/usr/lib/cni")
 _SYSCTLS = {"net/ipv4/ip_forward": "1", "net/bridge/bridge-nf-call-iptables": "1"}
 _CHAINS = ("KUBE-", "CNI-")
 _UNSERVED = "KUBE-LOCAL-UNSERVED"
+_BEFORE_CNI = "CNI-ADMIN"  # the firewall plugin makes it unless it is there, and leaves its rules alone
 
 
 def proxies_in_use() -> bool:
@@ -88,12 +89,14 @@ def up(directory: Path) -> None:
 
 
 def _keep_services_here() -> None:
-    """Refuses packets that still go to a Service's own address after kube-proxy's translation: of a Service that it
-    does not know yet. They would leave by the machine's default route, and somebody else might answer."""
-    run(["iptables", "-N", _UNSERVED], check=False)  # may be there
+    """Refuses packets that still go to a Service's own address after kube-proxy's translation: of a Service without
+    pods, or one that it does not know yet. They would leave by the machine's default route, and somebody else might
+    answer. Pods' packets are refused in the chain that the CNI plugin asks first: the next one accepts them all."""
+    for chain in (_UNSERVED, _BEFORE_CNI):
+        run(["iptables", "-N", chain], check=False)  # may be there
     rules = [
         [_UNSERVED, "-j", "REJECT"],
-        *([chain, "-d", SERVICE_NETWORK, "-j", _UNSERVED] for chain in ("OUTPUT", "FORWARD")),
+        *([chain, "-d", SERVICE_NETWORK, "-j", _UNSERVED] for chain in ("OUTPUT", _BEFORE_CNI)),
     ]
     for rule in rules:
         if run(["iptables", "-C", *rule], check=False).returncode != 0:

@@ -26,12 +26,14 @@ class Limits:
         trials_per_study: how many trials a study may have, whatever its maxTrials.
         reports_per_trial: how many intermediate values a trial may report.
         bytes_per_study: what the reports and user attributes of a study's trials may take in the database.
+        bytes_per_namespace: the same for all studies of a namespace together.
     """
 
     studies_per_namespace: int = 1_000
     trials_per_study: int = 200_000
     reports_per_trial: int = 1_000_000
     bytes_per_study: int = 2_000_000_000
+    bytes_per_namespace: int = 5_000_000_000
 
 
 class SettingsError(Exception):
@@ -307,6 +309,9 @@ def _limits(env: Mapping[str, str]) -> Limits:
         trials_per_study=_integer(env, "TRIALS_PER_STUDY", default.trials_per_study),
         reports_per_trial=_integer(env, "REPORTS_PER_TRIAL", default.reports_per_trial, highest=2**31),
         bytes_per_study=_integer(env, "BYTES_PER_STUDY", default.bytes_per_study, lowest=1_000_000, highest=2**53),
+        bytes_per_namespace=_integer(
+            env, "BYTES_PER_NAMESPACE", default.bytes_per_namespace, lowest=1_000_000, highest=2**53
+        ),
     )
 
 

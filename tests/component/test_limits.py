@@ -85,6 +85,23 @@ def test_reports_count_by_the_thousand(database):
     assert pod.refusal("report", 2, 0.5) == "SO006"
 
 
+def test_the_studies_of_a_namespace_take_together_as_much_as_they_may(database):
+    limit(database, bytes_per_namespace=100_000)
+    trials = [database.running_trial(study_name=name) for name in ("team/one", "team/two")]
+    one, two = (TrialPod(database, KEY, trial, job="job-0") for trial in trials)
+    one.call("set_user_attr", "a", f'"{"x" * 60_000}"')
+    two.call("set_user_attr", "b", f'"{"x" * 30_000}"')
+    assert two.refusal("set_user_attr", "c", f'"{"x" * 30_000}"') == "SO006"
+    one.call("report", 0, 0.5)
+    database.query("UPDATE study_operator.trial_usage SET reports = 999")
+    assert one.refusal("report", 1, 0.5) == "SO006"
+    database.query("UPDATE study_operator.study_usage SET bytes = 100000")
+    assert database.query(f"SELECT study_operator.take_reports({trials[0]}, study_id, 5) FROM studies") == [(0,), (0,)]
+    database.query("UPDATE study_operator.access SET namespace = 'another' WHERE name = 'team/two'")
+    database.query("UPDATE study_operator.study_usage SET bytes = 60000")
+    two.call("set_user_attr", "c", f'"{"x" * 30_000}"')
+
+
 def test_of_what_a_trial_prints_the_rest_is_counted_as_bad(database):
     limit(database, reports_per_trial=4)
     output, trial_id = Output(Database(settings_for(database).dsn)), database.running_trial()
@@ -101,8 +118,8 @@ def test_of_what_a_trial_prints_the_rest_is_counted_as_bad(database):
 
 
 def test_limits_are_those_of_the_chart(database):
-    migrate(settings_for(database, REPORTS_PER_TRIAL="7", BYTES_PER_STUDY="5000000"))
-    assert database.query("SELECT * FROM study_operator.limits") == [(7, 5_000_000)]
+    migrate(settings_for(database, REPORTS_PER_TRIAL="7", BYTES_PER_STUDY="5000000", BYTES_PER_NAMESPACE="6000000"))
+    assert database.query("SELECT * FROM study_operator.limits") == [(7, 5_000_000, 6_000_000)]
 
 
 def test_what_studies_take_is_told(database):

@@ -77,7 +77,7 @@ def test_a_database_that_is_killed(cluster: Cluster, study: str, which: str):
     cluster.assert_whole(study, TRIALS, STEPS)
 
 
-BOTH = ("OUTPUT -p tcp --dport 5432", "INPUT -p tcp --sport 5432")
+BOTH = ("OUTPUT -p tcp --dport 5432:5433", "INPUT -p tcp --sport 5432:5433")
 
 
 @pytest.mark.parametrize(

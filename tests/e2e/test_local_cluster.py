@@ -144,6 +144,25 @@ for host in ["{server}", "{server}.{namespace.name}.svc", "{server}.{namespace.n
     assert namespace.logs("client").splitlines().count("from a volume") == 3
 
 
+def test_what_a_pod_sends_to_a_service_without_pods_stays_on_this_machine(namespace: Namespace) -> None:
+    ports = {"selector": {"app": "nobody"}, "ports": [{"port": 80}]}
+    namespace.create({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "unserved"}, "spec": ports})
+    known = json.loads(namespace.kubectl("get", "service", "unserved", "--output=json"))["spec"]["clusterIP"]
+    free = "10.96.255.254"  # of no Service: kube-proxy says nothing of it
+    code = f"""
+import socket
+for address in ["{known}", "{free}"]:
+    try:
+        socket.create_connection((address, 80), 5).close()
+        print("somebody answers")
+    except OSError as error:
+        print(type(error).__name__)
+"""
+    namespace.pod("caller", code)
+    namespace.wait("caller", "jsonpath={.status.phase}=Succeeded")
+    assert namespace.logs("caller").split() == ["ConnectionRefusedError"] * 2
+
+
 def test_a_pod_reaches_the_api_server(namespace: Namespace) -> None:
     code = """
 import ssl, time, urllib.request

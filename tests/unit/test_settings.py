@@ -104,6 +104,7 @@ def test_what_is_required_is_enough():
         ("TRIALS_PER_STUDY", "3", "limits", Limits(trials_per_study=3)),
         ("REPORTS_PER_TRIAL", "3", "limits", Limits(reports_per_trial=3)),
         ("BYTES_PER_STUDY", "1000000", "limits", Limits(bytes_per_study=1_000_000)),
+        ("BYTES_PER_NAMESPACE", "1000000", "limits", Limits(bytes_per_namespace=1_000_000)),
     ],
 )
 def test_every_setting_can_be_changed(variable, text, field, value):

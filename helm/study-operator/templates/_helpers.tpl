@@ -313,6 +313,8 @@ Of objects that are not the chart's, only the version goes in: a hash of a short
   value: {{ .reportsPerTrial | int64 | quote }}
 - name: BYTES_PER_STUDY
   value: {{ .bytesPerStudy | int64 | quote }}
+- name: BYTES_PER_NAMESPACE
+  value: {{ .bytesPerNamespace | int64 | quote }}
 {{- end }}
 - name: OPTIMIZER_SOCKET
   value: /run/study-operator/optimizer.sock

@@ -75,6 +75,7 @@ def _apply(connection: connection, settings: Settings) -> None:
         StorageError: as `migrate`.
         psycopg2.Error: when the database refuses.
     """
+    limits = settings.limits
     with connection, connection.cursor() as cursor:
         _run_file(cursor, "tables.sql")
         _run_file(cursor, "identity.sql")
@@ -84,8 +85,8 @@ def _apply(connection: connection, settings: Settings) -> None:
         if settings.pooler_user:
             let_pooler_ask(cursor, settings.pooler_user)
         cursor.execute(
-            "UPDATE study_operator.limits SET reports_per_trial = %s, bytes_per_study = %s",
-            (settings.limits.reports_per_trial, settings.limits.bytes_per_study),
+            "UPDATE study_operator.limits SET (reports_per_trial, bytes_per_study, bytes_per_namespace) = (%s, %s, %s)",
+            (limits.reports_per_trial, limits.bytes_per_study, limits.bytes_per_namespace),
         )
 
 

@@ -135,19 +135,39 @@ BEGIN
     END IF;
 END $$;
 
--- Adds to what a study takes in the database, and refuses what would be too much.
+-- What the studies of a study's namespace take in the database together. A look-up for each of them, in the index by name.
+CREATE OR REPLACE FUNCTION study_operator.bytes_of_namespace(study_id integer)
+RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT coalesce(sum(u.bytes), 0)::bigint
+    FROM study_operator.access own
+    JOIN study_operator.access a ON (a.cluster_id, a.namespace) = (own.cluster_id, own.namespace)
+    JOIN study_operator.study_usage u ON u.study_id = a.study_id
+    WHERE own.study_id = bytes_of_namespace.study_id
+$$;
+
+-- Adds to what a study takes in the database, and refuses what would be too much for it or for its namespace. Studies that add at
+-- the same moment do not see each other, so a namespace may end a little above its limit.
 CREATE OR REPLACE FUNCTION study_operator.take_bytes(study_id integer, more bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     taken bigint;
-    most constant bigint := (SELECT l.bytes_per_study FROM study_operator.limits l);
+    most study_operator.limits;
 BEGIN
+    SELECT * INTO most FROM study_operator.limits;
     INSERT INTO study_operator.study_usage AS u (study_id, bytes) VALUES (take_bytes.study_id, greatest(more, 0))
     ON CONFLICT ON CONSTRAINT study_usage_pkey DO UPDATE SET bytes = greatest(u.bytes + more, 0)
     RETURNING u.bytes INTO taken;
-    IF taken > most AND more > 0 THEN
+    IF more <= 0 THEN
+        RETURN;
+    ELSIF taken > most.bytes_per_study THEN
         PERFORM study_operator.refuse('SO006', format('reports and attributes of this study''s trials take %s bytes, and may take %s'
-            ' (limits.bytesPerStudy): store large texts elsewhere and set their address as the attribute', taken, most));
+            ' (limits.bytesPerStudy): store large texts elsewhere and set their address as the attribute', taken,
+            most.bytes_per_study));
+    END IF;
+    taken := study_operator.bytes_of_namespace(study_id);
+    IF taken > most.bytes_per_namespace THEN
+        PERFORM study_operator.refuse('SO006', format('reports and attributes of all studies of this namespace take %s bytes, and'
+            ' may take %s (limits.bytesPerNamespace): delete Studies that nobody needs any more', taken, most.bytes_per_namespace));
     END IF;
 END $$;
 
@@ -180,7 +200,8 @@ DECLARE
     fit bigint;
 BEGIN
     SELECT * INTO most FROM study_operator.limits;
-    fit := CASE WHEN bytes >= most.bytes_per_study THEN 0 ELSE least(more, greatest(most.reports_per_trial - taken, 0)) END;
+    fit := CASE WHEN bytes >= most.bytes_per_study OR study_operator.bytes_of_namespace(study_id) >= most.bytes_per_namespace THEN 0
+                ELSE least(more, greatest(most.reports_per_trial - taken, 0)) END;
     IF fit > 0 THEN
         INSERT INTO study_operator.trial_usage AS u (trial_id, study_id, reports)
         VALUES (take_reports.trial_id, take_reports.study_id, fit)

@@ -145,7 +145,9 @@ CREATE TABLE IF NOT EXISTS study_operator.limits (
     reports_per_trial bigint NOT NULL,
     bytes_per_study   bigint NOT NULL
 );
-INSERT INTO study_operator.limits SELECT 1000000, 2000000000 WHERE NOT EXISTS (SELECT FROM study_operator.limits);
+ALTER TABLE study_operator.limits ADD COLUMN IF NOT EXISTS bytes_per_namespace bigint NOT NULL DEFAULT 5000000000;
+INSERT INTO study_operator.limits (reports_per_trial, bytes_per_study)
+SELECT 1000000, 2000000000 WHERE NOT EXISTS (SELECT FROM study_operator.limits);
 
 -- How many intermediate values a trial has reported, since this table exists. Counting the values themselves would take longer with
 -- each report. Only the trial's own calls change its row, so that no trial waits for another.

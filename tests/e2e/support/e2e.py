@@ -169,13 +169,13 @@ class Cluster:
             "SELECT t.number, v.value - p.param_value FROM trials t JOIN trial_values v USING (trial_id)"
             f" JOIN trial_params p USING (trial_id) {of_study} ORDER BY 1"
         )
-        assert ended.split() == [f"{number}|0" for number in range(trials)]
+        assert ended.split() == [f"{number}|0" for number in range(trials)], ended
         reports = self.sql(
             "SELECT t.number, string_agg(v.step::text, ',' ORDER BY v.trial_intermediate_value_id) FROM trials t"
             f" JOIN trial_intermediate_values v USING (trial_id) {of_study} GROUP BY 1 ORDER BY 1"
         )
         each = ",".join(str(step) for step in range(1, steps + 1))
-        assert reports.split() == [f"{number}|{each}" for number in range(trials)]
+        assert reports.split() == [f"{number}|{each}" for number in range(trials)], reports
         ours = self.get("jobs", labels=f"study-operator.io/study={name}")["items"]
         found = {job["metadata"]["name"]: job["status"] for job in ours}
         assert set(found) == (jobs or {f"{name}-{number}" for number in range(trials)})

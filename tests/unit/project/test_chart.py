@@ -256,6 +256,7 @@ class TestPods:
             "REPORTS_PER_TRIAL": str(default.reports_per_trial),
         }
         assert env["BYTES_PER_STUDY"]["value"] == "123456789012"
+        assert env["BYTES_PER_NAMESPACE"]["value"] == str(default.bytes_per_namespace)
         assert environment(render())["BYTES_PER_STUDY"]["value"] == str(default.bytes_per_study)
 
     def test_the_operator_gets_the_list_of_sampler_classes(self) -> None:
