@@ -9,7 +9,9 @@ from e2e import Cluster, eventually
 
 pytestmark = pytest.mark.apart
 
-# A trial that reports all the time. Its value is by how much a report took longer than undisturbed, in seconds.
+# A trial that reports all the time. Its value is by how much a report took longer than undisturbed, in seconds: the
+# third longest of 12 windows of 5 s. The attacks fill more than that; a moment in which the machine did something else
+# does not.
 REPORT = """
 import time
 import study_trial
@@ -23,12 +25,14 @@ def objective(trial):
             begun, step = time.monotonic(), step + 1
             trial.report(0.0, step)
             most = max(most, time.monotonic() - begun)
-            assert not trial.undelivered, "a report was not delivered"
             time.sleep(0.05)
         return most
     idle = longest(5)
     print("undisturbed", idle, flush=True)
-    return longest(60) - idle
+    windows = sorted(longest(5) for _ in range(12))
+    print("beside the attack", windows, trial.undelivered, flush=True)
+    assert not trial.undelivered, "reports were not delivered"
+    return windows[-3] - idle
 
 study_trial.run(objective)
 """
@@ -100,8 +104,11 @@ def test_a_tenant_delays_no_other(own_clusters: list[Cluster], attack: str):
     eventually(lambda: neighbour.status("canary").get("trials", {}).get("running"), "the neighbour runs")
     eventually(lambda: "undisturbed" in _printed(neighbour, "canary-0"), "the neighbour reports")
     tenant.apply("attacker", ATTACK.format(attack=attack), **one)
-    delay = float(neighbour.wait("canary", seconds=300)["bestTrial"]["values"][0])
-    assert delay < 1.0
+    eventually(lambda: neighbour.status("canary")["phase"] in ("Succeeded", "Failed"), "the neighbour has ended", 300)
+    printed = _printed(neighbour, "canary-0")
+    status = neighbour.status("canary")
+    assert status["phase"] == "Succeeded", printed
+    assert float(status["bestTrial"]["values"][0]) < 1.0, printed
     assert [state["state"] for state in _containers(neighbour, pod)] == begun, "no container has been restarted"
 
 

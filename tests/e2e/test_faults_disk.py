@@ -73,7 +73,12 @@ def test_a_database_whose_disk_is_full(
     cluster: Cluster, nobody_serves: None, database: str, disk: Path, tmp_path: Path
 ):
     address = database.partition("@")[2].partition(":")[0]
-    settings = {"DATABASE_URL": database, "DATABASE_PASSWORD": "", "REPORTER_HOST": address}
+    settings = {
+        "DATABASE_URL": database,
+        "DATABASE_PASSWORD": "",
+        "REPORTER_HOST": address,
+        "REPORTER_SSLMODE": "disable",
+    }
     settings["WATCH_NAMESPACES"] = cluster.namespace  # other Studies have their rows in the other database
     with OperatorProcess(tmp_path, settings) as operator:
         operator.run("migrate")
