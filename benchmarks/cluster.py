@@ -240,30 +240,35 @@ def eventually(check: Callable[[], Any], what: str, seconds: float = 300) -> Non
         time.sleep(0.25)
 
 
-def operator_process(pod: dict[str, Any]) -> int:
-    """The id, on this machine, of the operator's process in its pod."""
+def pod_processes(pod: dict[str, Any]) -> dict[int, bytes]:
+    """The processes of a pod's containers: their ids on this machine, and their command lines."""
+    found: dict[int, bytes] = {}
     for entry in Path("/proc").iterdir():
         try:
-            if (
-                entry.name.isdecimal()
-                and pod["metadata"]["uid"] in (entry / "cgroup").read_text().replace("_", "-")
-                and b"study-operator\0run" in (entry / "cmdline").read_bytes()
-            ):
-                return int(entry.name)
+            if entry.name.isdecimal() and pod["metadata"]["uid"] in (entry / "cgroup").read_text().replace("_", "-"):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes()
         except OSError:  # it has just ended
             continue
+    return found
+
+
+def operator_process(pod: dict[str, Any]) -> int:
+    """The id, on this machine, of the operator's process in its pod."""
+    for process, words in pod_processes(pod).items():
+        if b"study-operator\0run" in words:
+            return process
     raise Failed("the operator's process is not on this machine; this benchmark needs the local cluster")
 
 
 def cpu_seconds(process: int) -> float:
-    """CPU time that a process has used so far, user and system."""
+    """CPU time that a process and those of its children that have ended have used so far, user and system."""
     fields = _about(process, "stat").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
-def memory(process: int, what: str) -> float:
-    """MiB of a process, by the name that /proc/PID/status has for it: VmRSS, RssAnon."""
-    line = next(line for line in _about(process, "status").splitlines() if line.startswith(f"{what}:"))
+def memory(process: int, what: str, file: str = "status") -> float:
+    """MiB of a process, by the name that /proc/PID/status has for it (VmRSS, RssAnon), or smaps_rollup (Pss)."""
+    line = next(line for line in _about(process, file).splitlines() if line.startswith(f"{what}:"))
     return int(line.split()[1]) / 1024
 
 
