@@ -65,13 +65,16 @@ async def test_another_release_on_the_same_server(canary_street, record_property
         await place.apply(study_text(place.name, "other", parallelism=1))
         await until(lambda: len(place.lives["other"]) > 20)
 
+    async def go() -> None:
+        await place.clear()
+        await another.go()
+
     ours = f"{canary_street.neighbours.name},{canary_street.canarys.name}"
     await canary_street.operator.replace(WATCH_NAMESPACES=ours)
     try:
-        waits = await canary_street.undisturbed("a second release on its server", come, another.go)
+        waits = await canary_street.undisturbed("a second release on its server", come, go)
         record_property("neighbours", f"a second release on one server: {waits}")
     finally:
-        await place.clear()
         await place.close()
         await canary_street.operator.replace(WATCH_NAMESPACES="")
 
