@@ -152,7 +152,7 @@ class Cluster:
         pairs = (line.split("|") for line in text.splitlines())
         return [(int(step), float(value)) for step, value in pairs]
 
-    def assert_whole(self, name: str, trials: int, steps: int, jobs: set[str] | None = None) -> None:
+    def assert_whole(self, name: str, trials: int, steps: int, jobs: set[str] | None = None, may_lack: int = 0) -> None:
         """A study of TRAIN scripts has ended with exactly its trials: no number twice, no report lost or doubled, every
         final value stored as the program returned it, each Job made once, nothing left running.
 
@@ -160,6 +160,7 @@ class Cluster:
             trials: spec.maxTrials.
             steps: reports of each trial.
             jobs: names of the Jobs; those of trials that ran once unless given. The Study has KEEP_JOBS.
+            may_lack: reports that each trial may have lost. A crash of PostgreSQL may lose those of its last half second.
         """
         status = self.status(name)
         assert {state: n for state, n in status["trials"].items() if n} == {"total": trials, "complete": trials}, status
@@ -174,8 +175,12 @@ class Cluster:
             "SELECT t.number, string_agg(v.step::text, ',' ORDER BY v.trial_intermediate_value_id) FROM trials t"
             f" JOIN trial_intermediate_values v USING (trial_id) {of_study} GROUP BY 1 ORDER BY 1"
         )
-        each = ",".join(str(step) for step in range(1, steps + 1))
-        assert reports.split() == [f"{number}|{each}" for number in range(trials)], reports
+        assert [int(line.partition("|")[0]) for line in reports.split()] == list(range(trials)), reports
+        for line in reports.split():
+            stored = [int(step) for step in line.partition("|")[2].split(",")]
+            assert stored == sorted(set(stored)), reports
+            assert stored[-1] == steps, reports
+            assert len(stored) >= steps - may_lack, reports
         ours = self.get("jobs", labels=f"study-operator.io/study={name}")["items"]
         found = {job["metadata"]["name"]: job["status"] for job in ours}
         assert set(found) == (jobs or {f"{name}-{number}" for number in range(trials)})
