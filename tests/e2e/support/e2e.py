@@ -160,7 +160,7 @@ class Cluster:
             trials: spec.maxTrials.
             steps: reports of each trial.
             jobs: names of the Jobs; those of trials that ran once unless given. The Study has KEEP_JOBS.
-            may_lack: reports that each trial may have lost. A crash of PostgreSQL may lose those of its last half second.
+            may_lack: reports that each trial may have lost: a crash of PostgreSQL takes those of its last half second.
         """
         status = self.status(name)
         assert {state: n for state, n in status["trials"].items() if n} == {"total": trials, "complete": trials}, status
