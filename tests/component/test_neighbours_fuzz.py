@@ -20,4 +20,4 @@ ROUNDS, COUNT = (100, 40) if ALL else (1, 30)
 async def test_whatever_studies_say_the_canary_is_left_alone(canary_street, seed, record_property):
     neighbour = Neighbour(f"{COUNT} hostile Studies, seed {seed}", partial(hostile_studies, seed, COUNT))
     record_property("neighbours", f"{neighbour.name}: {await canary_street.leaves_alone(neighbour)}")
-    assert "Traceback" not in canary_street.operator.log()
+    assert "Traceback" not in canary_street.operator.logs()
