@@ -5,7 +5,8 @@ They are Optuna's, for conditional search spaces too, and they know how many cel
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import math
+from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
 from optuna.distributions import BaseDistribution
@@ -22,9 +23,10 @@ from study_operator.optimizer.distributions import optuna_distributions
 
 
 class Grid(GridSampler):
-    """Suggest all cells in random order, as Optuna's GridSampler does, with three differences.
+    """Suggest all cells in random order, as Optuna's GridSampler does, with four differences.
 
     - The list of cells has each combination of active parameters once.
+    - The cells are not held in memory, unless the space is conditional.
     - A cell that a trial has is not given out again as long as there are others.
     - Nothing ends `optimize` after the last cell. Optuna's code for that fails for trials made by `enqueue_trial`.
 
@@ -40,19 +42,17 @@ class Grid(GridSampler):
     """
 
     def __init__(self, space: Space, seed: int | None = None) -> None:
-        values = axes(space)
-        if not space.conditional:
-            super().__init__(values, seed)
-        else:
-            super().__init__({}, seed)
-            self._search_space = dict(sorted(values.items()))
-            self._param_names = list(space.distributions)
-            self._all_grids = cells(space)
-            self._n_min_trials = len(self._all_grids)
-            # The order in which Optuna shuffles a list of this length: rows of running studies depend on it.
-            order = self._rng.rng.permutation(len(self._all_grids))
-            self._all_grids = [self._all_grids[place] for place in order]
-        self.size = len(self._all_grids)
+        super().__init__({}, seed)
+        self._search_space = dict(sorted(axes(space).items()))
+        self._param_names = list(space.distributions if space.conditional else self._search_space)
+        self._cells = cells(space) if space.conditional else _Product(list(self._search_space.values()))
+        self.size = len(self._cells)
+        # The order in which Optuna shuffles a list of this length: rows of running studies depend on it.
+        self._order = self._rng.rng.permutation(self.size)
+
+    def values(self, cell: int) -> tuple[Any, ...]:
+        """Return the values of a cell by its number: ABSENT for a parameter that is not active in it."""
+        return self._cells[int(self._order[cell])]
 
     def cell(self, trial: FrozenTrial) -> Hashable:
         """Return the number of the trial's cell, None for a trial that a user has enqueued."""
@@ -72,12 +72,30 @@ class Grid(GridSampler):
     ) -> Any:
         """Return the parameter's value in the trial's cell."""
         if "grid_id" in trial.system_attrs:
-            return super().sample_independent(study, trial, param_name, param_distribution)
+            return self.values(trial.system_attrs["grid_id"])[self._param_names.index(param_name)]
         values = self._search_space[param_name]  # the trial was enqueued without this parameter
         return values[self._rng.rng.randint(len(values))]
 
     def after_trial(self, *_: Any) -> None:
         """Do nothing, where Optuna's class would end `optimize`."""
+
+
+class _Product(Sequence[tuple[Any, ...]]):
+    """All combinations of values, as itertools.product has them, computed when they are asked for: a million tuples
+    take seconds and 100 MB."""
+
+    def __init__(self, values: list[list[Any]]) -> None:
+        self._values = values
+
+    def __len__(self) -> int:
+        return math.prod(map(len, self._values))
+
+    def __getitem__(self, place: Any) -> Any:
+        cell = []
+        for values in reversed(self._values):
+            place, rest = divmod(place, len(values))
+            cell.append(values[rest])
+        return tuple(reversed(cell))
 
 
 class _PopulateTree(Protocol):
