@@ -28,8 +28,8 @@ def number(value: Any, what: str) -> float:
     if not isinstance(value, str | bytes | bytearray):
         try:
             found = float(value)
-            # Decimal("1e999") is finite, and so is such a longdouble of NumPy.
-            if math.isinf(found) and isinstance(value, Number) and value != found:
+            exact = isinstance(value, Number)
+            if math.isinf(found) and exact and value != found:  # Decimal("1e999"), or such a longdouble of NumPy
                 raise OverflowError
             return found
         except OverflowError:

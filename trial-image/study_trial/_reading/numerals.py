@@ -111,11 +111,11 @@ class Steps:
     """Says at which step each value of one trial is reported, and what the study cannot see because of the steps.
 
     Optuna's rules: the first value of a step stands, and a pruner judges a trial at its highest step. Values without a
-    step are counted from 0, unless the program has written a step before: then they are no reports, as for example a
-    summary at the end.
+    step are counted from 0 if the program's first value has none. Otherwise they are no reports: a summary at the end,
+    for example.
 
     Args:
-        counted: how many values without a step have been reported; None once a step has been written.
+        counted: how many values without a step have been reported; None if the first value has a step.
 
     Attributes:
         counted: the same, after the last value.
@@ -142,7 +142,7 @@ class Steps:
             if self.counted is None:
                 return None
             written, self.counted = self.counted, self.counted + 1
-        else:
+        elif self.counted == 0:
             self.counted = None
         self._compare(written, value)
         return written
