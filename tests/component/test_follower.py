@@ -446,9 +446,8 @@ async def test_a_progress_bar_that_never_ends_its_line_counts_by_its_last_state(
     scene.look()
     bar = b"".join(b"\rtrain %40d/60000 epoch=1 score=%.5f" % (i, i / 60_000) for i in range(60_001))
     assert len(bar) > 3_000_000
-    for start in range(0, len(bar), 700_000):
-        await scene.server.prints(pod, bar[start : start + 700_000], end=b"", apart=0)
-    await scene.server.prints(pod, b"", end=end, apart=0)
+    await scene.server.prints(pod, "the next line is a bar")
+    await scene.server.prints(pod, bar, end=end)
     await scene.server.ends(pod)
     await scene.status(pod, "Succeeded")
     assert await scene.drained() == ""
