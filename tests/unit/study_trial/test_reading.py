@@ -95,10 +95,7 @@ def said(source, last: bool = False) -> list[tuple | str]:
             Entry({"accuracy": 1.0}, lost="the step is 2147483648, which is above 2147483647"),
         ),
         ('{"epoch": 2.99, "accuracy": 1}', Entry({"accuracy": 1.0}, 2)),
-        (
-            '{"epoch": NaN, "accuracy": 1}',
-            Entry({"accuracy": 1.0}, lost="the step is NaN, which is no number of a step"),
-        ),
+        ('{"epoch": NaN, "accuracy": 1}', Entry({"accuracy": 1.0}, lost="the step is NaN, which is no step")),
         ('{"epoch": true, "accuracy": 1}', Entry({"accuracy": 1.0}, lost="the step is True, which is no number")),
         ('{"epoch": "end", "accuracy": 1}', Entry({"accuracy": 1.0}, lost="the step is 'end', which is no number")),
         ("[" * 100_000, "line 1 is nested too deeply"),
