@@ -440,6 +440,39 @@ async def test_a_line_without_an_end_takes_no_memory(scene):
     assert last.startswith("a line has more than 8192 bytes: score=1 xxx")
 
 
+@pytest.mark.parametrize("end", [b"", b"\n"])
+async def test_a_progress_bar_that_never_ends_its_line_counts_by_its_last_state(scene, end):
+    pod = await scene.pod()
+    scene.look()
+    bar = b"".join(b"\rtrain %40d/60000 epoch=1 score=%.5f" % (i, i / 60_000) for i in range(60_001))
+    assert len(bar) > 3_000_000
+    await scene.server.prints(pod, "the next line is a bar")
+    await scene.server.prints(pod, bar, end=end)
+    await scene.server.ends(pod)
+    await scene.status(pod, "Succeeded")
+    assert await scene.drained() == ""
+    assert scene.results() == [([1.0], {})]
+    assert (scene.reports(), scene.bad()) == ([(1, 1.0)], [])
+
+
+async def test_a_step_that_cannot_be_used_costs_no_value_and_is_told_once(scene):
+    pod = await scene.pod()
+    scene.look()
+    lines = ("epoch=0.5 score=0.1", "epoch=1.0 score=0.2", "epoch=[2/30] score=0.3", "epoch=best score=0.4")
+    await scene.server.prints(pod, *lines)
+    await scene.has_reported(3)
+    scene.start_operator()
+    scene.look()
+    await scene.server.prints(pod, "epoch=9999999999 score=0.5", "score=0.6")
+    await scene.server.ends(pod)
+    await scene.status(pod, "Succeeded")
+    assert await scene.drained() == ""
+    assert scene.reports() == [(0, 0.1), (1, 0.2), (2, 0.3)], "the first value has a step, so others need one"
+    assert scene.results() == [([0.6], {})]
+    words = "epoch is 'best', which is no number: the value counts, but is no report that a pruner could judge"
+    assert scene.bad() == [(1, words)]
+
+
 async def test_after_a_rotation_reading_goes_on(scene):
     pod = await scene.pod()
     scene.look()

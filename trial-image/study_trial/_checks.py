@@ -6,12 +6,14 @@ Every function raises InvalidValueError for what cannot be sent.
 from __future__ import annotations
 
 import json
+import math
 import operator
+from numbers import Number
 from typing import Any
 
 from study_trial._errors import InvalidValueError
+from study_trial._reading import numerals
 
-_LARGEST_STEP = 2**31 - 1
 _LONGEST_ATTRIBUTE_NAME = 512
 _LARGEST_ATTRIBUTE = 64 * 1024
 
@@ -25,8 +27,14 @@ def number(value: Any, what: str) -> float:
     """
     if not isinstance(value, str | bytes | bytearray):
         try:
-            return float(value)
-        except (TypeError, ValueError, OverflowError):
+            found = float(value)
+            exact = isinstance(value, Number)
+            if math.isinf(found) and exact and value != found:  # Decimal("1e999"), or such a longdouble of NumPy
+                raise OverflowError
+            return found
+        except OverflowError:
+            raise InvalidValueError(f"{what}: {value!s:.100} is too large for a number; nothing was sent") from None
+        except (TypeError, ValueError):
             pass
     kind = type(value).__name__
     raise InvalidValueError(f"{what} must be a number, not {value!r:.100} ({kind}); nothing was sent")
@@ -40,17 +48,26 @@ def values(value: Any) -> list[float]:
     return [number(one, "the final value") for one in several]
 
 
-def step(value: Any) -> int:
-    """Return a step as an int. It may be an integer of numpy."""
+def step(value: Any) -> tuple[int | None, str]:
+    """Return what Optuna makes of a step: the whole part of a number, which may be text.
+
+    Returns:
+        The step, and ""; or None, and why the database cannot hold the step.
+    """
     try:
-        index = operator.index(value)
-    except TypeError:
-        index = -1
-    if not 0 <= index <= _LARGEST_STEP:
+        if isinstance(value, str):
+            return numerals.step(value), ""
+        try:
+            return numerals.whole_step(operator.index(value), f"{value!r:.100}"), ""
+        except TypeError:  # a float, or a tensor of one
+            return numerals.whole_step(float(value), f"{value!r:.100}"), ""
+    except numerals.TooHigh as error:
+        return None, f"step {error}"
+    except (TypeError, ValueError, OverflowError):
         raise InvalidValueError(
-            f"step must be a whole number from 0 to {_LARGEST_STEP}, not {value!r:.100}; nothing was sent"
-        )
-    return index
+            f"step must be a whole number from 0 to {numerals.HIGHEST_STEP}, or a number of which the whole part "
+            f"counts, not {value!r:.100}; nothing was sent"
+        ) from None
 
 
 def attribute(key: Any, value: Any) -> str:

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from study_trial._environment import read_given_params, read_names, read_pod_env
 from study_trial._errors import InvalidValueError, StudyTrialError
 from study_trial._follow import Follower
 from study_trial._output import say
+from study_trial._reading import numerals
 from study_trial._reading.entry import Names, Source
 from study_trial._reading.jsonlines import JsonLines
 from study_trial._reading.tensorboard import TensorBoard
@@ -82,6 +84,7 @@ STUDY_CONSTRAINTS (JSON lists); the last value of each is the final one. In a lo
 """
 
 STOP_EXIT_CODE = 3
+_NEGATIVE = re.compile(r"-(?:\.?[0-9]|inf(?:inity)?$|nan$)", re.I)
 
 _Command = Callable[[argparse.Namespace], int]
 
@@ -128,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     report = add("report", _report, "report an intermediate value", _REPORT)
-    report.add_argument("--step", required=True, help="for example the epoch; a whole number from 0")
+    report.add_argument("--step", required=True, help="for example the epoch; the whole part of a number from 0 counts")
     report.add_argument("--exit-code", action="store_true", help=f"exit with {STOP_EXIT_CODE} for stop")
     report.add_argument("value", help="a number; nan, inf and -inf are taken")
     finish = add("finish", _finish, "store the final value", _FINISH)
@@ -172,33 +175,23 @@ def _protect_numbers(argv: Sequence[str]) -> list[str]:
     for position, argument in enumerate(argv):
         if argument == "--":
             return [*protected, *argv[position:]]
-        protected.append(f" {argument}" if argument.startswith("-") and _is_number(argument) else argument)
+        protected.append(f" {argument}" if _NEGATIVE.match(argument) else argument)
     return protected
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _number(text: str, what: str) -> float:
-    if not _is_number(text):
-        raise _UsageError(f"{what} must be a number, not {text.strip()!r}; nothing was sent")
-    return float(text)
+    try:
+        return numerals.number(text)
+    except numerals.Unreadable as error:
+        if error.why == "is no number":
+            raise _UsageError(f"{what} must be a number, not {text.strip()!r}; nothing was sent") from None
+        raise _UsageError(f"{what}: {error}; nothing was sent") from None
 
 
 def _report(arguments: argparse.Namespace) -> int:
     value = _number(arguments.value, "the reported value")
-    try:
-        step = int(arguments.step)
-    except ValueError:
-        text = arguments.step.strip()
-        raise _UsageError(f"--step must be a whole number, not {text!r}; nothing was sent") from None
     trial = current()
-    trial.report(value, step)
+    trial.report(value, arguments.step)
     _warn_of_losses(trial)
     stop = trial.should_prune()
     print("stop" if stop else "continue")

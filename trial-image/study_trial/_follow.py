@@ -10,6 +10,7 @@ from study_trial._channels import Channel
 from study_trial._errors import RefusedError, TrialFinishedError, WrongKeyError
 from study_trial._output import say
 from study_trial._reading.entry import Entry, Names, Source
+from study_trial._reading.numerals import Steps
 
 _POLL_SECONDS = 1.0
 # After the program's end the pod has terminationGracePeriodSeconds left (30 by default). Reports can prune nothing any
@@ -39,8 +40,8 @@ class Follower:
         self._channel = channel
         self._clock = clock
         self._latest: dict[str, float] = {}
-        self._counted = 0  # step of the next report, while the file has no steps
-        self._has_steps = False
+        self._steps = Steps()
+        self._warned = False
         self._bad = 0
         self._bad_sent = 0
         self._last_bad = ""
@@ -105,22 +106,26 @@ class Follower:
     def _take(self, entry: Entry, report: bool) -> None:
         if entry.anew:
             self._latest.clear()
-            self._counted, self._has_steps = 0, False
-        elif entry.bad is not None:
+            self._steps = Steps()
+            return
+        if entry.bad is not None:
             self._bad, self._last_bad = self._bad + 1, entry.bad
-        else:
-            self._latest.update(entry.values)
-            value = entry.values.get(self._names.objectives[0])
-            self._has_steps = self._has_steps or entry.step is not None
-            step = entry.step
-            if value is None or len(self._names.objectives) > 1:
-                return
-            if step is None and not self._has_steps:
-                step = self._counted
-                self._counted += 1
-            if step is not None and report:
-                self._send(lambda: self._channel.report(step, value))
-                self._ended = self._ended or self._channel.should_stop()
+        self._latest.update(entry.values)
+        value = entry.values.get(self._names.objectives[0])
+        if value is None or len(self._names.objectives) > 1:
+            return
+        step = self._steps.at(value, entry.step, entry.lost)
+        self._warn()
+        if step is not None and report:
+            self._send(lambda: self._channel.report(step, value))
+            self._ended = self._ended or self._channel.should_stop()
+
+    def _warn(self) -> None:
+        """Say once what the study cannot see because of the steps. It counts as one bad report."""
+        if self._steps.warning and not self._warned:
+            self._warned = True
+            self._bad, self._last_bad = self._bad + 1, self._steps.warning
+            say(f"warning: {self._steps.warning} (this is said once)")
 
     def _count_bad(self) -> None:
         if self._bad > self._bad_sent and not self._ended and not self._channel.waiting():

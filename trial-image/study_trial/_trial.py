@@ -31,6 +31,7 @@ from study_trial._errors import (
     is_pruned,
 )
 from study_trial._output import say
+from study_trial._reading.numerals import Steps
 from study_trial._search_space import Choices, LocalSpace, Params, Range, Space, StudySpace
 from study_trial._study import Study, import_optuna, unsupported_of_trial
 
@@ -74,6 +75,8 @@ class Trial:
         self._constraints: dict[str, float] = {}
         self._user_attrs: dict[str, Any] = {}
         self._datetime_start = datetime.now()
+        self._steps = Steps()
+        self._warned = False
         self._finished = False
 
     @property
@@ -191,11 +194,13 @@ class Trial:
         """Report an intermediate value, for example the validation accuracy after an epoch.
 
         Returns after STUDY_REPORT_TIMEOUT seconds (5) at the latest. A report that could not be sent is sent before the
-        next one. The first value of a step stands. NaN and infinities are stored as such.
+        next one. The first value of a step stands. NaN and infinities are stored as such. What the study cannot see
+        because of the steps is printed once.
 
         Args:
             value: anything that `float()` takes, except text.
-            step: a whole number from 0 to 2147483647, for example the epoch.
+            step: for example the epoch. As in Optuna the whole part of a number counts: 2.99 is step 2. A value of a
+                step above 2147483647 is no report.
 
         Raises:
             InvalidValueError: value or step cannot be reported; nothing was sent.
@@ -207,7 +212,13 @@ class Trial:
                 f"the study has the objectives {', '.join(self._objectives)}, and Optuna has no pruning with several: "
                 "there is nothing that could be done with values reported during a trial; return the final ones"
             )
-        self._channel.report(_checks.step(step), _checks.number(value, "the reported value"))
+        number = _checks.number(value, "the reported value")
+        at = self._steps.at(number, *_checks.step(step))
+        if self._steps.warning and not self._warned and not isinstance(self._channel, SilentChannel):
+            self._warned = True
+            say(f"warning: {self._steps.warning} (this is said once)")
+        if at is not None:
+            self._channel.report(at, number)
 
     def should_prune(self) -> bool:
         """Return whether to stop: true once the operator has pruned the trial. Always false outside a cluster."""

@@ -10,19 +10,40 @@ from itertools import islice
 
 import re2
 
+from study_operator.model.numerals import Unreadable, number, step
 from study_operator.model.study import Refused, Study
 
 LONGEST_LINE = 8192  # bytes; longer lines are not read, because a value at the cut would be another value
-HIGHEST_STEP = 2**31 - 1  # the highest integer of Optuna's column
 _MOST_MATCHES = 200  # in a line; more would only keep the operator busy
-_SHOWN = 200  # characters of a bad line that users see
-
-# Colours and cursor movements of a terminal.
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-# Stricter than float(), which accepts 1_000 and digits of other scripts.
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?(?:inf|infinity)|[-+]?nan", re.I)
-_STEP = re.compile(r"([0-9]+)(?:\.0*)?(?:/[0-9]+)?")  # 3, 3.0, and 3/30
+_MOST_SHOWN = 200  # characters of a bad line that users see
 _WORD = "A-Za-z0-9_./-"
+_MOST_UNESCAPES = 3  # JSON in JSON in JSON
+
+# Control sequences, whose forms are in ECMA-48. Some movements of the cursor begin the line anew, as a carriage return
+# does, or go back in it, as backspaces do.
+_ANEW = re.compile("(?:\x1b\\[|\x9b)(?:[0-9;]*[ABEFHdf]|[01]?G)")
+_BACK = re.compile("(?:\x1b\\[|\x9b)([0-9]{0,3})D")
+_ON = re.compile("(?:\x1b\\[|\x9b)[0-9]*[CG]")
+_INVISIBLE = re.compile(
+    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours and the like
+    "|(?:\x1b\\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)"  # titles and links
+    "|\x1b[PX^_][^\x1b]*\x1b\\\\"
+    "|\x1b[ -/]+[0-~]"  # character sets
+    "|\x1b[0-~]?"
+    "|[\x0e\x0f]"
+)
+_JSON_ESCAPE = re.compile(r'\\(?:(u[0-9a-fA-F]{4})|(["\\/])|[bfnrt])')
+
+# A value is one word, or what a library shows for a number, which has brackets around more than a word. A word ends
+# only at a character that separates values. So 0.91s or 0,91 is read as a whole, instead of being read as 0.91 or 0.
+# After a digit it also ends at one of the names, which stands there if two writers have written into one line.
+_VALUE = (
+    r"(?:[A-Za-z_][\w.]{0,63})?\([^()]{0,200}(?:\([^()]{0,200}\)[^()]{0,200}){0,9}\)"
+    r"|\[[^\[\]]{0,200}\]"
+    r"|<[^<>]{1,200}>"
+    r"|(?!{names}{sign})(?:(?!(?<=[0-9]){names}{sign})[^\s,;|)\]}\"'\\]|,(?=[0-9]))*"
+    r"|"
+)
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -33,12 +54,14 @@ class Line:
 
     Attributes:
         values: by the name of the objective or constraint.
-        step: None if the line has none.
-        bad: what cannot be read, in words; then there are no values.
+        step: None if the line has none that can be used.
+        lost: why the step in the line cannot be used, in words; "" without such a step.
+        bad: what names an objective or constraint and cannot be read, in words. The values beside it count.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
     step: int | None = None
+    lost: str = ""
     bad: str | None = None
 
 
@@ -65,12 +88,28 @@ class Lines:
 
         If a name is there twice, the last one counts.
         """
-        if not any(mark in line for mark in self._marks):
+        if not self.mentions(line):
             return None
-        text = _ESCAPES.sub("", line[:LONGEST_LINE].decode("utf-8", "replace")).rstrip("\r\n")
-        if len(line) > LONGEST_LINE:
-            return _bad(f"a line has more than {LONGEST_LINE} bytes", text)
-        text = text.rpartition("\r")[2]  # a progress bar writes over what was there before
+        for state in reversed(line.split(b"\r")):  # a progress bar writes over what was there before
+            if self.mentions(state) and (said := self._read_state(state)) is not None:
+                return said
+        return None
+
+    def mentions(self, line: bytes) -> bool:
+        """Return whether a name of the study may stand in a line, perhaps as escapes, or with colours in it."""
+        return any(mark in line for mark in self._marks) or b"\x1b" in line or b"\\u" in line or b"\\/" in line
+
+    def _read_state(self, state: bytes) -> Line | None:
+        if len(state) > LONGEST_LINE:
+            named = any(mark in state for mark in self._marks)
+            text = _shown(state[:LONGEST_LINE].decode("utf-8", "replace"))
+            return _bad(f"a line has more than {LONGEST_LINE} bytes", text) if named else None
+        for text in reversed(_shown(state.decode("utf-8", "replace")).split("\r")):
+            if (said := self._read(text.strip("\n"))) is not None:
+                return said
+        return None
+
+    def _read(self, text: str) -> Line | None:
         matches = list(islice(self._find(text), _MOST_MATCHES + 1))
         if len(matches) > _MOST_MATCHES:
             return _bad(f"a line has more than {_MOST_MATCHES} values", text)
@@ -79,20 +118,24 @@ class Lines:
         if not named:
             return None
         values: dict[str, float] = {}
+        bad: str | None = None
         for name, word in named.items():
-            value = number(word)
-            if value is None:
-                return _bad(f"{name} is {word[:_SHOWN]!r}, which is no number", text)
+            try:
+                value = number(word)
+            except Unreadable as error:
+                bad = f"{name} is {error.word}, which {error.why}"
+                continue
             if name in self._constraints and not math.isfinite(value):
-                return _bad(f"constraint {name} is {word[:_SHOWN]!r}; it must be a finite number", text)
+                bad = f"constraint {name} is {word[:_MOST_SHOWN]!r}; it must be a finite number"
+                continue
             values[name] = value
-        step = None
-        if self._step in found and not self._objectives.isdisjoint(named):
-            step = _step(found[self._step])
-            if step is None:
-                word = found[self._step][:_SHOWN]
-                return _bad(f"{self._step} is {word!r}; a step is a whole number from 0 to {HIGHEST_STEP}", text)
-        return Line(values, step)
+        used, lost = None, ""
+        if self._step in found and not self._objectives.isdisjoint(values):
+            try:
+                used = step(found[self._step])
+            except Unreadable as error:
+                lost = f"{self._step} is {error.word}, which {error.why}"
+        return Line(values, used, lost, None if bad is None else _with_line(bad, text))
 
 
 def build(study: Study) -> Lines | None:
@@ -106,57 +149,85 @@ def build(study: Study) -> Lines | None:
         return None
     objectives = [objective.name for objective in study.objectives]
     constraints = [constraint.name for constraint in study.constraints]
-    step = metrics.step_name
-    if step in (*objectives, *constraints):
+    step_name = metrics.step_name
+    if step_name in (*objectives, *constraints):
         raise Refused(
             "InvalidMetrics",
-            f"spec.metrics.stepName is {step!r}, which is the name of an objective or constraint as well: write the "
-            "name under which the program prints the step",
+            f"spec.metrics.stepName is {step_name!r}, which is the name of an objective or constraint as well: write "
+            "the name under which the program prints the step",
         )
-    find = _default([*objectives, *constraints, step]) if metrics.pattern is None else _given(metrics.pattern)
-    return Lines(find, objectives, constraints, step)
-
-
-def number(word: str) -> float | None:
-    """Return a number as programs print it: 0.91, -1e-3, nan, inf. None for everything else, also for 0,91 and 91%."""
-    if not _NUMBER.fullmatch(word):
-        return None
-    value = float(word)
-    # 1e999 is written like a finite number, but is too large for one.
-    return None if math.isinf(value) and "inf" not in word.lower() else value
-
-
-def _step(word: str) -> int | None:
-    found = _STEP.fullmatch(word)
-    if found is None or len(found[1]) > 10:
-        return None
-    step = int(found[1])
-    return step if step <= HIGHEST_STEP else None
+    find = _default([*objectives, *constraints, step_name]) if metrics.pattern is None else _given(metrics.pattern)
+    return Lines(find, objectives, constraints, step_name)
 
 
 def _bad(why: str, line: str) -> Line:
-    return Line(bad=f"{why}: {''.join(c if c.isprintable() else ' ' for c in line.strip()[:_SHOWN])}")
+    return Line(bad=_with_line(why, line))
+
+
+def _with_line(why: str, line: str) -> str:
+    return f"{why}: {''.join(c if c.isprintable() else ' ' for c in line.strip()[:_MOST_SHOWN])}"
+
+
+def _shown(text: str) -> str:
+    """Return what of a line a terminal shows; its states in their order, with carriage returns between them."""
+    if "\x1b" in text or "\x9b" in text:
+        text = _BACK.sub(lambda found: "\b" * int(found[1] or 1), _ANEW.sub("\r", text))
+        text = _INVISIBLE.sub("", _ON.sub(" ", text))
+    if "\b" not in text:
+        return text
+    shown: list[str] = []
+    for character in text:
+        if character != "\b":
+            shown.append(character)
+        elif shown and shown[-1] != "\r":
+            shown.pop()
+    return "".join(shown)
+
+
+def _unescaped(text: str) -> str:
+    """Return a line with the texts in it as they were before they were written as JSON, also in JSON in JSON."""
+    for _ in range(_MOST_UNESCAPES):
+        if "\\" not in text:
+            break
+        text = _shown(_JSON_ESCAPE.sub(_unescape, text))
+    # A character beyond the first plane is two escapes.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _unescape(found: re.Match[str]) -> str:
+    if found[1]:
+        return chr(int(found[1][1:], 16))
+    return found[2] or " "
 
 
 def _default(names: list[str]) -> Callable[[str], Pairs]:
-    """Find `name=value` and `name: value`, also with quotes, as in JSON or a printed dict.
-
-    A value ends only at a character that separates values. So 0.91s or 0,91 is read as a whole and refused, instead of
-    being read as 0.91 or 0.
-    """
+    """Find `name=value` and `name: value`, also with quotes, as in JSON or a printed dict."""
     # The names are escaped and the pattern is the operator's own. So Python's engine is safe; it is ten times as fast.
-    pattern = re.compile(
-        rf"(?<![{_WORD}])({'|'.join(map(re.escape, names))})[\"']?[ \t]*[:=][ \t]*[\"']?"
-        r"((?:[^\s,;|)\]}\"']|,(?=[0-9]))*)"
-    )
+    alternatives, sign = f"({'|'.join(map(re.escape, names))})", r"[\"']?[ \t]*[:=]"
+    value = _VALUE.replace("{names}", alternatives.replace("(", "(?:", 1)).replace("{sign}", sign)
+    glued = re.compile(rf"{alternatives}{sign}[ \t]*(?:[\"'][ \t]*)?({value})")
+    pattern = re.compile(rf"(?<![{_WORD}]){glued.pattern}")
 
     def find(line: str) -> Iterator[tuple[str, str]]:
-        for match in pattern.finditer(line):
-            word = match[2]
+        line = _unescaped(line) if "\\" in line else line
+        match = pattern.search(line)
+        while match is not None:
+            name, word = match.groups()
             # The full stop of a sentence is no part of the value.
-            yield match[1], word[:-1] if word.endswith(".") and word != "." else word
+            yield name, word[:-1] if word.endswith(".") and word != "." else word
+            # Another writer's name may follow without a gap, but only after a number: val_accuracy is not accuracy.
+            after = glued.match(line, match.end()) if _is_number(word) else None
+            match = after or pattern.search(line, match.end())
 
     return find
+
+
+def _is_number(word: str) -> bool:
+    try:
+        number(word)
+    except Unreadable:
+        return False
+    return True
 
 
 def _given(pattern: str) -> Callable[[str], Pairs]:

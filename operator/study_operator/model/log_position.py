@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 _SECOND = 1_000_000_000  # ns
 _PUT_BACK = 10  # seconds by which a node's clock may be put back between two requests for the log
+_NOT_COUNTED = -1  # as the count: version 0.2, which reads this after a rollback, wants a number
 # 2026-11-22T02:38:28.123456789Z, or with the offset of a node's time zone.
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)(?: |$)")
 
@@ -27,14 +28,14 @@ class Position:
         taken: how many lines have been taken from the first line with that time on, including that line.
         lowest: the lowest time of those lines.
         restarts: how often the container had been restarted when it wrote those lines.
-        counted: how many values without a step this run of the program has reported.
+        counted: how many values without a step this run of the program has reported; None if its first has a step.
     """
 
     anchor: int | None = None
     taken: int = 0
     lowest: int = 0
     restarts: int = 0
-    counted: int = 0
+    counted: int | None = 0
 
     @property
     def since(self) -> str | None:
@@ -50,13 +51,15 @@ class Position:
     def as_text(self) -> str:
         """Return the position as a text that `of_text` reads."""
         anchor = "-" if self.anchor is None else self.anchor
-        return f"{anchor} {self.taken} {self.lowest} {self.restarts} {self.counted}"
+        counted = _NOT_COUNTED if self.counted is None else self.counted
+        return f"{anchor} {self.taken} {self.lowest} {self.restarts} {counted}"
 
     @classmethod
     def of_text(cls, text: str) -> Position:
         """Return the position that `as_text` has written."""
-        anchor, *rest = text.split()
-        return cls(None if anchor == "-" else int(anchor), *map(int, rest))
+        anchor, taken, lowest, restarts, counted = text.split()
+        count = None if int(counted) == _NOT_COUNTED else int(counted)
+        return cls(None if anchor == "-" else int(anchor), int(taken), int(lowest), int(restarts), count)
 
 
 class Place:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from study_operator.kube.client import ApiError, Cluster
 from study_operator.model.log_lines import LONGEST_LINE, Lines
 from study_operator.model.log_position import Place, Position, split
+from study_operator.model.numerals import Steps
 from study_operator.model.study import StudyKey
 from study_operator.podlogs.flow import Flows
 from study_operator.podlogs.stream import PodLogs
@@ -23,7 +24,8 @@ BATCH_LINES, BATCH_SECONDS = 500, 0.25
 # A followed log that is silent for so long is opened anew, because its other end may be gone without a word.
 SILENCE_SECONDS = 300.0
 _READ_TIMEOUT_SECONDS = 30.0  # without an answer, when a log is read and not followed
-_LINE_BYTES_KEPT = LONGEST_LINE + 64  # bytes of a line: more than are read, and the time in front
+_TIME_BYTES = 64  # at most so many are in front of a line
+_LINE_BYTES_KEPT = LONGEST_LINE + _TIME_BYTES  # more than are read
 
 
 class TrialEnded(Exception):
@@ -105,6 +107,8 @@ class Tail:
         self._trial_id, self._uid = trial_id, uid
         self._stored: Position | None = None  # as the database has it
         self._place: Place | None = None  # None before the first reading
+        self._steps = Steps()
+        self._warned = False  # of what the steps lose
         self.kubelets_word = ""
 
     async def follow(self, source: Source) -> int:
@@ -156,7 +160,7 @@ class Tail:
         since, self.kubelets_word = self._place.position.since, ""
         self._place = Place(self._place.position)
         patience = SILENCE_SECONDS if follow else _READ_TIMEOUT_SECONDS
-        count, waiting = 0, _Waiting()
+        count, waiting = 0, _Waiting(lambda state: self._lines.read(state) is not None)
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(patience):
@@ -184,7 +188,7 @@ class Tail:
                     raise ApiError(
                         504, "Timeout", f"its node has not answered for {_READ_TIMEOUT_SECONDS:g} s"
                     ) from None
-        return count + await self._take(waiting.lines), waiting.rest
+        return count + await self._take(waiting.lines), waiting.end()
 
     async def _take(self, lines: Sequence[bytes]) -> int:
         """Store lines, so few at once that no thread is busy with them for long."""
@@ -197,7 +201,8 @@ class Tail:
         """Store the reports and values in some lines, with the position behind them. Return how many lines were new."""
         assert self._place is not None
         reports, values, bad, last_bad = list[tuple[int, float]](), dict[str, float](), 0, ""
-        count, counted = 0, self._place.position.counted
+        count = 0
+        self._steps.counted = self._place.position.counted
         for line in lines:
             if (parts := split(line)) is None:
                 self.kubelets_word = line.decode("utf-8", "replace").strip()[:200] or self.kubelets_word
@@ -213,28 +218,35 @@ class Tail:
                 bad, last_bad = bad + 1, said.bad
             values.update(said.values)
             if self._objective is not None and self._objective in said.values:
-                step, counted = (counted, counted + 1) if said.step is None else (said.step, counted)
-                reports.append((step, said.values[self._objective]))
-        position = self._place.position = replace(self._place.position, counted=counted)
-        if batch := OutputBatch(reports, values, bad, last_bad):
+                value = said.values[self._objective]
+                step = self._steps.at(value, said.step, said.lost)
+                if step is not None:
+                    reports.append((step, value))
+        position = self._place.position = replace(self._place.position, counted=self._steps.counted)
+        warning = "" if self._warned else self._steps.warning
+        if batch := OutputBatch(reports, values, bad, last_bad, warning):
             stored = self._output.store(self._trial_id, self._uid, self._stored, position, batch)
             if stored is OutputStored.ENDED:
                 raise TrialEnded
             if stored is OutputStored.STALE:
                 raise Overtaken
-            self._stored = position
+            self._stored, self._warned = position, bool(self._steps.warning)
         return count
 
 
 class _Waiting:
     """Lines that are still to be stored.
 
+    Args:
+        says: whether a state of a progress bar counts, which has something for the study.
+
     Attributes:
         lines: whole lines.
         rest: the beginning of the next line.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, says: Callable[[bytes], bool] = bool) -> None:
+        self._says = says
         self.lines: list[bytes] = []
         self.rest = b""
         self._due = 0.0
@@ -242,11 +254,29 @@ class _Waiting:
     def add(self, chunk: bytes) -> int:
         """Cut a piece of a log into lines. Return how many lines it ends."""
         *whole, rest = (self.rest + chunk).split(b"\n")
-        self.rest = rest[:_LINE_BYTES_KEPT]  # however long the line gets
+        self.rest = rest if len(rest) <= _LINE_BYTES_KEPT else self._shortened(rest)
         if whole and not self.lines:
             self._due = time.monotonic() + BATCH_SECONDS
         self.lines += whole
         return len(whole)
+
+    def end(self) -> bytes:
+        """Return the line that was never ended. It is the same in whatever pieces the log has arrived."""
+        return self._shortened(self.rest)
+
+    def _shortened(self, rest: bytes) -> bytes:
+        """Return what of the beginning of a line counts, however long the line gets.
+
+        A progress bar writes over its line, for hours perhaps, and never ends it. So the time in front is kept, the
+        last state that says something, and the state that is being written.
+        """
+        *states, state = rest.split(b"\r")
+        if not states:
+            return rest[:_LINE_BYTES_KEPT]
+        time_end = states[0].find(b" ", 0, _TIME_BYTES) + 1
+        front, states[0] = states[0][:time_end], states[0][time_end:]
+        counts = next((old for old in reversed(states) if self._says(old[:_LINE_BYTES_KEPT])), b"")
+        return front + counts[:_LINE_BYTES_KEPT] + b"\r" + state[:_LINE_BYTES_KEPT]
 
     def due(self) -> bool:
         """Return whether the lines are many enough, or old enough, to be stored."""

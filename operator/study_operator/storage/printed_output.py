@@ -24,15 +24,18 @@ class OutputBatch:
         values: the last value of each objective and constraint in these lines, by name.
         bad: how many lines look like a report and could not be read.
         last_bad: the latest of these lines, and what is wrong with it.
+        warning: what the study cannot see because of the program's steps, or "". It counts as one line that could not
+            be read, unless the trial has had such a line before.
     """
 
     reports: Sequence[tuple[int, float]] = ()
     values: Mapping[str, float] = field(default_factory=dict)
     bad: int = 0
     last_bad: str = ""
+    warning: str = ""
 
     def __bool__(self) -> bool:
-        return bool(self.reports or self.values or self.bad)
+        return bool(self.reports or self.values or self.bad or self.warning)
 
 
 class OutputStored(Enum):
@@ -122,7 +125,13 @@ class Output:
                     " SET count = b.count + excluded.count, last = excluded.last, reported_at = clock_timestamp()",
                     (trial_id, study_id, batch.bad, batch.last_bad),
                 )
-            if batch.reports or batch.bad:
+            if batch.warning:
+                cursor.execute(
+                    "INSERT INTO study_operator.bad_reports (trial_id, study_id, count, last)"
+                    " VALUES (%s, %s, 1, %s) ON CONFLICT DO NOTHING",
+                    (trial_id, study_id, batch.warning),
+                )
+            if batch.reports or batch.bad or batch.warning:
                 cursor.execute("SELECT pg_notify(channel, %s) FROM study_operator.installation", (str(study_id),))
             return OutputStored.DONE
 

@@ -47,6 +47,12 @@ def test_another_run_of_the_program_counts_anew():
     assert position.restarted(2) == Position(T, 2, T, restarts=2, counted=0)
 
 
+def test_a_program_that_prints_steps_is_remembered_as_such():
+    position = Position(T, 2, T, restarts=1, counted=None)
+    assert Position.of_text(position.as_text()) == position
+    assert all(word == "-" or int(word) >= -1 for word in position.as_text().split()), "version 0.2 reads numbers only"
+
+
 def test_what_was_rotated_away_is_not_missed():
     place = Place(Position(T, taken=3, lowest=T))
     assert [place.passes(time) for time in (T + 1, T + 1, T + 2)] == [True, True, True]

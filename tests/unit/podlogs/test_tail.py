@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study_operator.podlogs import tail
@@ -29,6 +29,26 @@ def test_a_line_without_an_end_takes_no_memory():
         assert len(waiting.rest) < 10_000
     waiting.add(b"\nnext\n")
     assert [len(line) > 8192 for line in waiting.lines] == [True, False]
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(100, 40_000), max_size=60), st.integers(0, 12), st.sampled_from([b"", b"\r", b"\n"]))
+def test_a_progress_bar_of_any_length_keeps_its_time_and_its_last_state(cuts, quiet, end):
+    stamp = b"2026-11-22T02:38:28.5Z "
+    states = [b"train %40d epoch=%d accuracy=0.%03d" % (i, i, i) for i in range(600)]
+    log = stamp + b"\r".join([b"", *states, *[b"saving" + b"." * 900] * quiet]) + end
+    waiting = _Waiting(lambda state: b"accuracy" in state)
+    for cut in [*cuts, len(log)]:
+        waiting.add(log[:cut])
+        log = log[cut:]
+        assert len(waiting.rest) < 20_000
+    line = waiting.lines[0] if end == b"\n" else waiting.end()
+    assert line.startswith(stamp)
+    assert [state for state in line.split(b"\r") if b"accuracy" in state][-1].removeprefix(stamp) == states[-1]
+    if end != b"\n":
+        whole = _Waiting(lambda state: b"accuracy" in state)
+        whole.add(stamp + b"\r".join([b"", *states, *[b"saving" + b"." * 900] * quiet]) + end)
+        assert line == whole.end(), "the same in whatever pieces it came"
 
 
 def test_lines_wait_until_they_are_many_or_old(monkeypatch: pytest.MonkeyPatch):

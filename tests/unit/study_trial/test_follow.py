@@ -107,6 +107,23 @@ def test_lines_without_a_step_are_counted_from_0(play):
     assert play.said()[1:] == first, "a restart repeats them exactly"
 
 
+def test_a_step_that_cannot_be_used_costs_the_report_and_not_the_value(play, capsys):
+    play.write({"epoch": "start", "accuracy": 0.4}, {"epoch": 2.99, "accuracy": 0.5}, {"epoch": -1, "accuracy": 0.6})
+    play.follower.poll()
+    play.follower.end()
+    words = "the step is 'start', which is no number: the value counts, but is no report that a pruner could judge"
+    assert play.said()[1:] == [("report", 2, 0.5), ("bad", 1, words), ("candidate", [0.6], {})]
+    assert capsys.readouterr().err == f"study-trial: warning: {words} (this is said once)\n"
+
+
+def test_a_value_that_cannot_be_read_costs_none_beside_it(play):
+    play.write({"epoch": 1, "accuracy": 0.5, "latency_ms": "slow"}, {"accuracy": "?", "latency_ms": 43})
+    play.follower.end()
+    *reports, (_, total, last), candidate = play.said()[1:]
+    assert (reports, total, candidate) == ([("report", 1, 0.5)], 2, ("candidate", [0.5], {"latency_ms": 43.0}))
+    assert last == "line 2: accuracy is '?', which is no number"
+
+
 def test_a_summary_at_the_end_of_a_file_with_steps_is_no_report(play):
     play.write({"epoch": 1, "accuracy": 0.5}, {"accuracy": 0.55})
     play.follower.end()

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from decimal import Decimal
 
 import numpy
 import optuna
@@ -124,11 +125,52 @@ def test_what_is_no_number_is_refused_and_nothing_is_sent(trial, channel, value)
     assert channel.calls == []
 
 
-@pytest.mark.parametrize("step", [-1, 2**31, 1.0, "1", None, math.nan])
-def test_a_step_is_a_whole_number_from_0(trial, channel, step):
+@pytest.mark.parametrize("step", [-1, "one", "1_000", None, math.nan, math.inf, [1]])
+def test_what_is_no_step_in_optuna_is_refused(trial, channel, step):
     with pytest.raises(study_trial.InvalidValueError, match="step must be a whole number from 0"):
         trial.report(0.5, step)
     assert channel.calls == []
+
+
+@pytest.mark.parametrize(
+    ("step", "stored"),
+    [(3.0, 3), (2.99, 2), ("3", 3), ("3.0", 3), ("[3/30]", 3), (numpy.float32(3), 3), (numpy.array(3), 3), (True, 1)],
+)
+def test_the_whole_part_of_a_step_counts(trial, channel, step, stored):
+    trial.report(0.9, step)
+    assert channel.calls == [("report", stored, 0.9)]
+
+
+def test_a_step_that_the_database_cannot_hold_costs_the_report_and_is_said_once(trial, channel, capsys):
+    trial.report(0.9, 2**31)
+    trial.report(0.9, 1e300)
+    trial.finish(0.9)
+    assert channel.calls == [("finish", [0.9], False)]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("study-trial: warning: step 2147483648 is above 2147483647: the value counts, but")
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([0, 0.5], "step 0 came twice, with 0.0 and then 1.0: the first value of a step stands"),
+        ([3, 2], "step 2 came after step 3: a pruner judges a trial at its highest step only"),
+    ],
+)
+def test_steps_by_which_the_study_sees_less_are_said_once(trial, channel, capsys, steps, words):
+    for value, step in enumerate([*steps, *steps]):
+        trial.report(value, step)
+    assert len(channel.calls) == 4, "the database decides which value stands"
+    (said,) = capsys.readouterr().err.splitlines()
+    assert words in said
+
+
+@pytest.mark.parametrize("value", [Decimal("1e999"), 10**400])
+def test_a_value_that_is_too_large_is_no_infinity(trial, channel, value):
+    with pytest.raises(study_trial.InvalidValueError, match="is too large for a number; nothing was sent"):
+        trial.finish(value)
+    trial.finish(Decimal("Infinity"))
+    assert channel.calls == [("finish", [math.inf], False)]
 
 
 def test_nan_and_infinities_are_reported(trial, channel):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-_HIGHEST_STEP = 2**31 - 1  # of Optuna's column, an integer of 32 bits
+from study_trial._reading import numerals
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,15 @@ class Entry:
 
     Attributes:
         values: by the name of their objective or constraint.
-        step: None when the file has none.
-        bad: what cannot be read; None when all can. An entry with it has no values.
+        step: None when the file has none that can be used.
+        lost: why the step that the file has cannot be used; "" without such a step.
+        bad: what names an objective or constraint and cannot be read; None when all can. The values beside it count.
         anew: whether the file was truncated or replaced, and begins anew after this entry.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
     step: int | None = None
+    lost: str = ""
     bad: str | None = None
     anew: bool = False
 
@@ -64,22 +66,34 @@ class Names:
             step: the record's step; None when the file has none.
         """
         values: dict[str, float] = {}
+        bad: str | None = None
         for name, value in found.items():
             if name not in self or value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                return Entry(bad=f"{name} is {value!r:.100}, which is no number")
             try:
-                values[name] = float(value)
-            except OverflowError:
-                return Entry(bad=f"{name} is too large for a number")
+                values[name] = numerals.number(value) if isinstance(value, str) else _given(value)
+            except numerals.Unreadable as error:
+                bad = f"{name} is {error.word}, which {error.why}"
+                continue
             if name in self.constraints and not math.isfinite(values[name]):
-                return Entry(bad=f"constraint {name} is {value!r}; it must be a finite number")
+                bad = f"constraint {name} is {values.pop(name)!r}; it must be a finite number"
         if not values:
-            return None
+            return None if bad is None else Entry(bad=bad)
+        used, lost = None, ""
         if step is not None:
-            whole = not isinstance(step, bool) and isinstance(step, int | float) and step == step // 1
-            if not whole or not 0 <= step <= _HIGHEST_STEP:
-                return Entry(bad=f"the step is {step!r:.100}; a step is a whole number from 0 to {_HIGHEST_STEP}")
-            step = int(step)
-        return Entry(values, step)
+            try:
+                used = _step(step)
+            except numerals.Unreadable as error:
+                lost = f"the step is {error.word}, which {error.why}"
+        return Entry(values, used, lost, bad)
+
+
+def _step(given: Any) -> int:
+    return numerals.step(given) if isinstance(given, str) else numerals.whole_step(_given(given), f"{given!r:.100}")
+
+
+def _given(value: Any) -> float:
+    """Return a value as a number that is none in the form of text."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise numerals.Unreadable(f"{value!r:.100}", "is no number")
+    return float(value)

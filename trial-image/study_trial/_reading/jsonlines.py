@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 from study_trial._reading.entry import Entry, Names
 from study_trial._reading.tail import LONGEST_LINE, Event, Tail
 
+_DEEPEST = 8  # objects in objects
+_GAP = re.compile(r"[,\s]*")  # between two objects
+
+
+class _Written(str):
+    """A number as it is written in JSON, because Python would read 1e999 as an infinity."""
+
+    __repr__ = str.__str__
+
+
+_DECODER = json.JSONDecoder(parse_float=_Written, parse_int=_Written, parse_constant=_Written)
+
 
 class JsonLines:
     """Reads one file. Ignores names that are not the study's, and null.
+
+    A name counts at any depth, also in an object that is written as text in another; the outermost one counts. What
+    stands before the first object of a line, for example a time, is ignored. Objects that two writers have put into
+    one line are read one after the other.
 
     Args:
         path: the file.
@@ -34,35 +52,80 @@ class JsonLines:
                 yield Entry(anew=True)
             elif line is Event.TOO_LONG:
                 yield Entry(bad=f"line {self._number} has more than {LONGEST_LINE} bytes")
-            elif (entry := self._entry(line)) is not None:
-                yield entry
+            else:
+                yield from self._entries(line)
 
     @property
     def trouble(self) -> str | None:
         """Why nothing can be read now. See `Source.trouble`."""
         return self._tail.trouble
 
-    def _entry(self, line: bytes) -> Entry | None:
+    def _entries(self, line: bytes) -> Iterator[Entry]:
         if not line.strip():
-            return None
+            return
         try:
-            found = json.loads(line, parse_float=_number)
+            text = line.decode("utf-8-sig").strip()
+            position = max(text.find("{"), 0)
+            while position < len(text):
+                found, end = _DECODER.raw_decode(text, position)
+                if not isinstance(found, dict):
+                    yield self._bad("is no JSON object", line)
+                elif (entry := self._entry(found)) is not None:
+                    yield entry
+                position = _GAP.match(text, end).end()  # type: ignore[union-attr]  # it matches nothing, too
         except RecursionError:
-            return self._bad("is nested too deeply", line)
+            yield self._bad("is nested too deeply", line)
         except ValueError as error:
-            return self._bad(f"is not JSON ({error})", line)
-        if not isinstance(found, dict):
-            return self._bad("is no JSON object", line)
-        entry = self._names.entry(found, found.get(self._step_name))
-        return Entry(bad=f"line {self._number}: {entry.bad}") if entry and entry.bad else entry
+            yield self._bad(f"is not JSON ({error})", line)
+
+    def _entry(self, record: Mapping[str, Any]) -> Entry | None:
+        found, twice = _outermost(record)
+        values = {name: value for name, value in found.items() if name in self._names and name not in twice}
+        entry = self._names.entry(values, found.get(self._step_name))
+        bad = [f"{name} is there twice, as {twice[name]}" for name in sorted(twice) if name in self._names]
+        if entry is not None and entry.bad is not None:
+            bad.append(entry.bad)
+        return replace(entry or Entry(), bad=f"line {self._number}: {bad[-1]}") if bad else entry
 
     def _bad(self, why: str, line: bytes) -> Entry:
         text = "".join(c if c.isprintable() else " " for c in line[:100].decode(errors="replace"))
         return Entry(bad=f"line {self._number} {why}: {text}")
 
 
-def _number(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"{text:.50} is too large for a number")
-    return number
+def _outermost(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values of an object and of the objects in it, each name's outermost one, without null.
+
+    Returns:
+        The values by name; and those names of which the same depth has different values, with these in words.
+    """
+    values: dict[str, Any] = {}
+    objects: dict[str, Any] = {}  # names of objects are names of values only if there is no better one
+    twice: dict[str, str] = {}
+    level: list[Mapping[str, Any]] = [record]
+    for _ in range(_DEEPEST):
+        here: dict[str, Any] = {}
+        inner: list[Mapping[str, Any]] = []
+        for found in level:
+            for name, value in found.items():
+                if (below := _object(value)) is not None:
+                    inner.append(below)
+                    objects.setdefault(name, value)
+                elif value is not None and name not in values:
+                    if name in here and here[name] != value:
+                        twice[name] = f"{here[name]!r:.50} and {value!r:.50}"
+                    here[name] = value
+        values |= here
+        if not inner:
+            break
+        level = inner
+    return objects | values, twice
+
+
+def _object(value: Any) -> Mapping[str, Any] | None:
+    """Return what a value holds, if it is an object, or JSON text of one."""
+    if isinstance(value, str) and value.lstrip()[:1] == "{":
+        try:
+            value = _DECODER.decode(value)
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, dict) else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from study_trial._reading.entry import Entry, Names
@@ -111,7 +111,7 @@ class TensorBoard:
                 if entry and int.from_bytes(record[-4:], "little") != masked_crc(record[:-4]):
                     raise _Malformed("its checksum is wrong")
                 if entry and entry.bad:
-                    entry = Entry(bad=f"{name}: {entry.bad}")
+                    entry = replace(entry, bad=f"{name}: {entry.bad}")
             except _Malformed as error:
                 entry = Entry(bad=f"{name} has a record at byte {at} that cannot be read: {error}")
             if entry:
