@@ -9,6 +9,8 @@ import pytest
 from faults import Faults, Wrong
 from world import container_status, job_template
 
+from study_operator.reconcile import acceptance
+
 X = [{"name": "x", "int": {"low": 1, "high": 2_000_000}}]
 CONTAINER = {"name": "trial", "image": "trial:1"}
 
@@ -61,6 +63,18 @@ REFUSED = {
         "container 'trial' of spec.jobTemplate.spec sets PARAM_x, which the operator sets itself for each trial: "
         "rename the variable",
     ),
+    "typing error in a variable": (
+        {"jobTemplate": job_template(args=["--x=$(PARAM_X)"])},
+        "JobTemplateInvalid",
+        "spec.jobTemplate.spec.template.spec.containers[0].args[0] refers to $(PARAM_X), which no trial has: write "
+        "$(PARAM_x); there are $(PARAM_kind), $(PARAM_layers), $(PARAM_x)",
+    ),
+    "number in the environment": (
+        {"jobTemplate": job_template(env=[{"name": "A", "value": "1"}, {"name": "EPOCHS", "value": 3}])},
+        "JobTemplateInvalid",
+        "spec.jobTemplate.spec.template.spec.containers[0].env[1].value is 3, a number, and must be text: put it in "
+        'quotes, "3"',
+    ),
     "no image": (
         {"jobTemplate": pod_template({"name": "trial"})},
         "JobTemplateRefused",
@@ -87,6 +101,48 @@ async def test_a_study_that_cannot_be_run_is_refused(world, spec, reason, messag
     assert (await world.study())["status"]["phase"] == "Pending"
     assert (await world.events())["Refused"]["message"] == message
     assert (world.rows(), await world.jobs()) == ([], [])
+
+
+async def test_what_may_be_a_mistake_is_said_and_stays_said(world):
+    await world.apply(jobTemplate=job_template(command=["sh", "-c", "train $PARAM_y"]))
+    for _ in range(2):
+        await world.settle()
+        accepted = await world.condition("Accepted")
+        assert (accepted["status"], accepted["reason"]) == ("True", "Accepted")
+        where = "spec.jobTemplate.spec.template.spec.containers[0].command[2]"
+        assert f"; but {where} names PARAM_y, which no trial has" in accepted["message"]
+        world.start_operator()
+    assert await world.active() == [0, 1]
+
+
+async def test_a_study_that_an_earlier_version_has_accepted_goes_on(world, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(acceptance, "check_variables", lambda *_: [])
+        await world.apply(jobTemplate=job_template(args=["--x=$(PARAM_typo)"]))
+        await world.settle()
+    world.start_operator()
+    await world.finish(0, 0.5)
+    await world.end_job(0)
+    await world.settle()
+    assert await world.active() == [1, 2]
+    await world.edit(parallelism=3)
+    await world.settle()
+    assert "refers to $(PARAM_typo)" in (await world.condition("Accepted"))["message"]
+
+
+async def test_an_argument_is_left_out_with_its_parameter(world):
+    opt = {"name": "opt", "categorical": {"choices": ["adam", "sgd"]}}
+    momentum = {"name": "momentum", "float": {"low": 0, "high": 1}, "when": {"parameter": "opt", "in": ["sgd"]}}
+    args = ["--opt=$(PARAM_opt)", "--momentum=$(PARAM_momentum)"]
+    await world.apply(
+        parameters=[opt, momentum],
+        jobTemplate=job_template(args=args),
+        initialTrials=[{"opt": "adam"}, {"opt": "sgd"}],
+    )
+    await world.settle()
+    made = {job["metadata"]["name"]: job for job in await world.jobs()}
+    shown = [made[f"study-{i}"]["spec"]["template"]["spec"]["containers"][0]["args"] for i in range(2)]
+    assert shown == [args[:1], args]
 
 
 async def test_a_corrected_template_runs(world):

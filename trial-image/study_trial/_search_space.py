@@ -6,6 +6,7 @@ cluster the value is a given one or a default.
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -143,7 +144,9 @@ class Choices:
 
 
 def _equal(value: Any, choice: Any) -> bool:
-    """Return whether they are equal and both or neither are bool: 1 is 1.0, but neither is True."""
+    """Return whether they are equal and both or neither are bool: 1 is 1.0, but neither is True. A list is a tuple."""
+    if isinstance(value, list | tuple) and isinstance(choice, list | tuple):
+        return len(value) == len(choice) and all(map(_equal, value, choice))
     return isinstance(value, bool) == isinstance(choice, bool) and value == choice
 
 
@@ -154,12 +157,25 @@ def _spells(value: Any, choice: Any) -> bool:
     text, other = (value, choice) if isinstance(value, str) else (choice, value)
     if text in (str(other), json.dumps(other, default=str)):
         return True
+    if isinstance(other, list | tuple | dict):
+        return _equal(_read(text), other)
     if isinstance(other, bool) or not isinstance(other, int | float):
         return False
     try:
         return float(text) == other
     except ValueError:
         return False
+
+
+def _read(text: str) -> Any:
+    """Return the list, tuple or dict that a text is in JSON or in Python; None if it is none. "[32,64]" is (32, 64)."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        return found if isinstance(found, list | tuple | dict) else None
+    return None
 
 
 class Params(dict[str, Any]):

@@ -3,7 +3,8 @@
 A Study goes in, a manifest comes out. `job` builds the whole Job, with its environment, and the study's Secret. The
 other modules each add one thing to the pod, or build one object beside it: `gpus`, `volumes`, `checkpoints` (claims),
 `sidecar` (reads metrics from files), `subdomain` (the Service that names pods). `template` refuses what a user's
-template must not say.
+template must not say, `quotes` what is no text where text belongs, and `references` what refers to a variable that no
+trial has. `variables` are those in which a trial has its parameters.
 
 This package does no I/O, and may not know whether an object exists.
 """

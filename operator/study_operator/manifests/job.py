@@ -12,10 +12,11 @@ from typing import Any
 
 from study_operator.manifests.checkpoints import mount_checkpoints
 from study_operator.manifests.gpus import request_gpus
+from study_operator.manifests.references import check_references
 from study_operator.manifests.sidecar import add_sidecar
 from study_operator.manifests.template import check_template
+from study_operator.manifests.variables import leave_out_inactive, parameter_variables
 from study_operator.manifests.volumes import containers, mount_in_all
-from study_operator.model.search_space import as_text
 from study_operator.model.study import (
     GENERATION_ANNOTATION,
     STUDY_LABEL,
@@ -159,7 +160,9 @@ def job_manifest(
         mount_in_all(pod, volume, mount, "the operator")
     name = name or study.job_name(number)
     environment = _environment(study, reporting, number, trial_id, params, name)
+    variables = parameter_variables(study, params)
     for container in containers(pod):
+        leave_out_inactive(study, container, variables)
         # The operator's variables come first, so that the user's own can refer to them: $(PARAM_lr).
         container["env"] = environment + list(container.get("env") or ())
     request_gpus(study, pod)
@@ -197,6 +200,20 @@ def check_environment(study: Study, reporting: Reporting, params: Mapping[str, A
         )
 
 
+def check_variables(study: Study, reporting: Reporting) -> list[str]:
+    """Check that the Job template refers to variables that trials have.
+
+    Returns:
+        What is likely a mistake, and may be none: sentences for the user.
+
+    Raises:
+        Refused: a trial's program would get a reference as it stands.
+    """
+    check_template(study)
+    every = dict.fromkeys(study.distributions)
+    return check_references(study, [variable["name"] for variable in _environment(study, reporting, 0, 0, every, "")])
+
+
 def _environment(
     study: Study, reporting: Reporting, number: int, trial_id: int, params: Mapping[str, Any], job_name: str
 ) -> list[dict[str, Any]]:
@@ -214,7 +231,7 @@ def _environment(
         "STUDY_OPTUNA_NAME": study.optuna_name,
         **({"STUDY_STORAGE_DIRECTORY": reporting.directory} if reporting.directory else {}),
         **({"STUDY_CHECKPOINT_DIR": study.checkpoints.mount_path} if study.checkpoints else {}),
-        **{f"PARAM_{variable_name(name)}": as_text(value) for name, value in params.items()},
+        **parameter_variables(study, params),
     }
     from_secret = secret_name(study)
     return [
@@ -225,11 +242,6 @@ def _environment(
             for key in ("url", "key")
         ),
     ]
-
-
-def variable_name(parameter: str) -> str:
-    """Return a parameter's name as part of an environment variable's name: '.' and '-' become '_'."""
-    return parameter.replace(".", "_").replace("-", "_")
 
 
 def _failure_policy(study: Study) -> dict[str, Any]:

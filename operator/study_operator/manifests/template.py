@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from study_operator.manifests.quotes import check_quotes
 from study_operator.manifests.volumes import containers
 from study_operator.model.study import Refused, Study
 
@@ -36,6 +37,7 @@ def check_template(study: Study) -> None:
     """
     spec = study.job_template["spec"]
     _check_shape(spec, _SHAPE, WHERE)
+    check_quotes(study)
     pods = spec.get("completions") or 1
     _check_names(study, pods if spec.get("completionMode") == "Indexed" else None)
     for name in ("manualSelector", "selector"):

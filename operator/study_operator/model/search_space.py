@@ -43,6 +43,18 @@ class Space:
         condition = self.conditions.get(name)
         return condition is None or (condition.parent in params and params[condition.parent] in condition.values)
 
+    def always(self, name: str) -> bool:
+        """Return whether every trial has this parameter: it has no condition, or one that always holds."""
+        condition = self.conditions.get(name)
+        if condition is None:
+            return True
+        parent = self.distributions[condition.parent]
+        if isinstance(parent, Categorical):
+            holds = all(choice in condition.values for choice in parent.choices)
+        else:
+            holds = isinstance(parent, Int) and (parent.high - parent.low) // parent.step < len(set(condition.values))
+        return holds and self.always(condition.parent)
+
     def choose(self, suggest: Callable[[str, Distribution], Any]) -> dict[str, Any]:
         """Return the parameters of one trial: a value from `suggest` for each active parameter, in order."""
         params: dict[str, Any] = {}
@@ -77,11 +89,11 @@ class Space:
                 raise ValueError(f"there is no parameter {name!r}; there are {', '.join(self.distributions)}")
             distribution = self.distributions[name]
             if not possible(distribution, value):
-                raise ValueError(f"{name} is {_shown(value)}; it must be {describe(distribution)}")
+                raise ValueError(f"{name} is {shown(value)}; it must be {describe(distribution)}")
             condition = self.conditions.get(name)
             if condition and condition.parent in params and params[condition.parent] not in condition.values:
                 raise ValueError(
-                    f"{name} is given, but a trial has it only when {condition.parent} is {_one_of(condition.values)}: "
+                    f"{name} is given, but a trial has it only when {condition.parent} is {one_of(condition.values)}: "
                     f"remove it, or change {condition.parent}"
                 )
 
@@ -128,23 +140,26 @@ def _check_choices(choices: Sequence[Any]) -> None:
         if isinstance(choice, str):
             if len(choice) > _MOST_CHARACTERS:
                 raise ValueError(
-                    f"the choice {_shown(choice[:20])}... has {len(choice)} characters; "
+                    f"the choice {shown(choice[:20])}... has {len(choice)} characters; "
                     f"write at most {_MOST_CHARACTERS}, such as a name that your script looks up"
                 )
             if any(unicodedata.category(character) in ("Cc", "Cs") for character in choice):
                 raise ValueError(f"the choice {choice!r} has control characters; remove them")
         elif isinstance(choice, float) and not math.isfinite(choice):
-            raise ValueError(f"the choice {_shown(choice)} is not a finite number; write text or null in its place")
+            raise ValueError(f"the choice {shown(choice)} is not a finite number; write text or null in its place")
         elif choice is not None and not isinstance(choice, bool | int | float):
             raise ValueError(
-                f"the choice {_shown(choice)} is neither text nor a number, true, false or null; "
+                f"the choice {shown(choice)} is neither text nor a number, true, false or null; "
                 "write a name that your script looks up"
             )
         if choice in choices[:place]:
             other = choices[choices.index(choice)]
+            yaml = ""
+            if isinstance(choice, bool) or isinstance(other, bool):
+                yaml = "; without quotes, YAML reads y, yes and on as true, and n, no and off as false"
             raise ValueError(
-                f"the choices {_shown(other)} and {_shown(choice)} are the same to Optuna; "
-                "remove one of them, or write them as text"
+                f"the choices {shown(other)} and {shown(choice)} are the same to Optuna; "
+                f"remove one of them, or write them as text, in quotes{yaml}"
             )
 
 
@@ -157,7 +172,7 @@ def _condition(when: Mapping[str, Any], before: Mapping[str, Distribution]) -> W
         raise ValueError(f"when names {parent!r}, a float, whose values are never met exactly; name another one")
     for value in values:
         if not possible(distribution, value):
-            raise ValueError(f"when names the value {_shown(value)} of {parent}, which is {describe(distribution)}")
+            raise ValueError(f"when names the value {shown(value)} of {parent}, which is {describe(distribution)}")
     return When(parent, values)
 
 
@@ -177,19 +192,20 @@ def _is_bool(value: Any) -> bool:
 def describe(distribution: Distribution) -> str:
     """Return the values that a parameter can have, in words for a message."""
     if isinstance(distribution, Categorical):
-        return _one_of(distribution.choices)
+        return one_of(distribution.choices)
     kind = "a whole number" if isinstance(distribution, Int) else "a number"
     step = distribution.step
     steps = "" if step is None or (step == 1 and kind == "a whole number") else f" in steps of {as_text(step)}"
     return f"{kind} from {as_text(distribution.low)} to {as_text(distribution.high)}{steps}"
 
 
-def _one_of(values: Sequence[Any], most: int = 10) -> str:
-    words = [_shown(value) for value in values[:most]] + (["..."] if len(values) > most else [])
+def one_of(values: Sequence[Any], most: int = 10) -> str:
+    """Return values as a list for a sentence: "adam" or "sgd"."""
+    words = [shown(value) for value in values[:most]] + (["..."] if len(values) > most else [])
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """Return a value as users write it in the Study, shortened."""
     text = f'"{value}"' if isinstance(value, str) else as_text(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -6,7 +6,7 @@ The status has the same size with ten trials and with a hundred thousand: counts
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -73,9 +73,10 @@ class Situation:
     sampler_failed: str | None = None
 
 
-def accepted() -> Condition:
-    """Return the Accepted condition of a Study that can be run."""
-    return Condition("Accepted", True, "Accepted", "the Study can be run as it is written")
+def accepted(warnings: Sequence[str] = ()) -> Condition:
+    """Return the Accepted condition of a Study that can be run. `warnings` say what may be a mistake in it."""
+    words = "".join(f"; but {warning}" for warning in warnings)
+    return Condition("Accepted", True, "Accepted", f"the Study can be run as it is written{words}")
 
 
 def refused(reason: str, message: str) -> Condition:

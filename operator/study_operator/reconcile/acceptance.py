@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from study_operator.kube.client import ApiError, Cluster
-from study_operator.manifests.job import check_environment, job_manifest
+from study_operator.manifests.job import check_environment, check_variables, job_manifest
 from study_operator.model import log_lines, option_bounds
 from study_operator.model.initial_trials import initial_trials
+from study_operator.model.mistakes import mistakes
 from study_operator.model.namespaces import Reserved
 from study_operator.model.search_space import example_params
 from study_operator.model.status import Condition, accepted, refused
@@ -60,9 +61,11 @@ class Acceptance:
         """
         study = live.study
         if live.known.accepted_generation == study.generation:
-            return Judgement(accepted())  # building a sampler anew takes a second for a grid of a million cells
+            # Building a sampler anew takes a second for a grid of a million cells.
+            return Judgement(live.known.accepted)
+        before = accepted_before(manifest)
         try:
-            self._intake.admit(study, accepted_before(manifest))
+            self._intake.admit(study, before is not None)
         except Refused as refusal:  # there may be room for it in a minute
             return Judgement(refused(refusal.reason, refusal.message), REFUSED_AGAIN_SECONDS)
         try:
@@ -72,16 +75,18 @@ class Acceptance:
             await self._pool.run(self._optimizers.check, study)
             log_lines.build(study)
             initial_trials(study)
+            # A Study that an earlier version has accepted goes on, and its condition keeps its words.
+            condition = before or accepted([*mistakes(study), *check_variables(study, live.reporting)])
             example = job_manifest(study, live.reporting, 0, 0, example_params(study.space))
         except Refused as refusal:
             return Judgement(refused(refusal.reason, refusal.message))
         except SamplerFailed as error:
             return Judgement(refused("SamplerFailed", str(error)), error.again)
         except OptimizerUnavailable:
-            if not accepted_before(manifest):
+            if before is None:
                 raise
-            return Judgement(accepted())
-        if not accepted_before(manifest):
+            return Judgement(before)
+        if before is None:
             example["metadata"]["name"] = f"{study.name}-dry-run"
             try:
                 await self._cluster.create_job(example, dry_run=True)
@@ -92,8 +97,8 @@ class Acceptance:
                 await dependents.try_claim(self._cluster, study)
             except ApiError as error:
                 return _refused_by(error, "CheckpointsRefused", "a trial's claim")
-        live.known.accepted_generation = study.generation
-        return Judgement(accepted())
+        live.known.accepted_generation, live.known.accepted = study.generation, condition
+        return Judgement(condition)
 
 
 def _refused_by(error: ApiError, reason: str, what: str) -> Judgement:
@@ -107,14 +112,14 @@ def _refused_by(error: ApiError, reason: str, what: str) -> Judgement:
     return Judgement(refused(reason, f"the API server refuses {what}: {error.message}"), REFUSED_AGAIN_SECONDS)
 
 
-def accepted_before(manifest: dict[str, Any]) -> bool:
-    """Return whether the API server has accepted this very generation, according to the status."""
-    return any(
-        condition["type"] == "Accepted"
-        and condition["status"] == "True"
-        and condition.get("observedGeneration") == manifest["metadata"]["generation"]
-        for condition in (manifest.get("status") or {}).get("conditions") or ()
-    )
+def accepted_before(manifest: dict[str, Any]) -> Condition | None:
+    """Return the condition with which this very generation was accepted, as the status has it; None if it was not."""
+    for found in (manifest.get("status") or {}).get("conditions") or ():
+        if (found["type"], found["status"]) == ("Accepted", "True"):
+            if found.get("observedGeneration") != manifest["metadata"]["generation"]:
+                return None
+            return Condition("Accepted", True, found["reason"], found["message"])
+    return None
 
 
 def reserved(settings: Settings) -> Reserved:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from study_operator.manifests.job import Reporting
+from study_operator.model.status import Condition, accepted
 from study_operator.model.study import Study
 from study_operator.reconcile.study_trials import StudyTrials
 
@@ -20,6 +21,7 @@ class KnownObjects:
         secret: digest of what this process has written into the Secret of the study's pods; empty if nothing.
         service: whether the Service that the pods' subdomain needs exists, as far as this generation needs one.
         accepted_generation: the generation of the spec whose Job template the API server has accepted.
+        accepted: the condition with which it was accepted.
         predecessors_ended: whether the rows of deleted Studies of the same name have been ended.
         claims_cleared: when claims that are not kept were last deleted: generation, number of ended trials, and the
             trials that had ended and still had an active Job.
@@ -30,6 +32,7 @@ class KnownObjects:
     secret: str = ""
     service: bool = False
     accepted_generation: int | None = None
+    accepted: Condition = field(default_factory=accepted)
     predecessors_ended: bool = False
     claims_cleared: tuple[int, int, frozenset[int]] | None = None
 

@@ -26,7 +26,6 @@ from study_operator.model.plan import plan
 from study_operator.model.status import (
     Condition,
     Situation,
-    accepted,
     refused,
     rows_missing,
     storage_down,
@@ -328,8 +327,8 @@ class Reconciler:
             study = self._parsed(manifest)
         except Refused as refusal:
             return None, refused(refusal.reason, refusal.message)
-        if accepted_before(manifest):
-            return study, accepted()
+        if (before := accepted_before(manifest)) is not None:
+            return study, before
         try:
             return study, (await self._acceptance.judge(self._live_study(key, study), manifest)).condition
         except OptimizerUnavailable:

@@ -13,7 +13,8 @@ from building import PARAMETERS, job_template, study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_operator.manifests.job import Reporting, job_manifest, secret, secret_name, variable_name
+from study_operator.manifests.job import Reporting, job_manifest, secret, secret_name
+from study_operator.manifests.variables import variable_name
 from study_operator.model.search_space import as_text
 from study_operator.model.study import Refused, Study, owner_reference
 from study_operator.settings import TRIAL_STORAGE_DIRECTORY
@@ -486,7 +487,7 @@ def test_a_template_of_another_shape_is_told_where_and_how_it_must_be(template, 
 
 def test_what_only_the_api_server_can_judge_is_left_to_it():
     strange = pod_template(
-        {"containers": [{"image": 7, "env": [{"value": 1}, {"name": 3}]}], "initContainers": None, "unknown": 1},
+        {"containers": [{"image": 7, "env": [{"value": "1"}, {}]}], "initContainers": None, "unknown": 1},
         completions=1,
         activeDeadlineSeconds="soon",
     )

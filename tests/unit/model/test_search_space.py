@@ -108,11 +108,26 @@ def test_choices_keep_their_types(choices):
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        (["a", "b", "a"], 'the choices "a" and "a" are the same to Optuna; remove one of them, or write them as text'),
-        ([1, "x", True], "the choices 1 and true are the same to Optuna; remove one of them, or write them as text"),
-        ([0, False], "the choices 0 and false are the same to Optuna; remove one of them, or write them as text"),
-        ([1, 1.0], "the choices 1 and 1.0 are the same to Optuna; remove one of them, or write them as text"),
-        ([None, None], "the choices null and null are the same to Optuna; remove one of them, or write them as text"),
+        (
+            ["a", "b", "a"],
+            'the choices "a" and "a" are the same to Optuna; remove one of them, or write them as text',
+        ),
+        (
+            [1, "x", True],
+            "the choices 1 and true are the same to Optuna; remove one of them, or write them as text",
+        ),
+        (
+            [0, False],
+            "the choices 0 and false are the same to Optuna; remove one of them, or write them as text",
+        ),
+        (
+            [1, 1.0],
+            "the choices 1 and 1.0 are the same to Optuna; remove one of them, or write them as text",
+        ),
+        (
+            [None, None],
+            "the choices null and null are the same to Optuna; remove one of them, or write them as text",
+        ),
         ([float("nan")], "the choice nan is not a finite number; write text or null in its place"),
         ([0.5, float("-inf")], "the choice -inf is not a finite number; write text or null in its place"),
         ([{"a": 1}], "the choice {'a': 1} is neither text nor a number, true, false or null; write a name that your "),

@@ -111,11 +111,25 @@ def test_an_unknown_parameter_is_answered_with_those_that_exist(space):
         (None, ("null", None), None),
         ("null", (None, "null"), "null"),
         (1, (1.0,), 1.0),
+        ("[64, 32]", ((32, 64), (64, 32)), (64, 32)),
+        ("(64,32)", ([32, 64], [64, 32]), [64, 32]),
+        ("[ 64 ]", ((64,), 64), (64,)),
+        ("('relu', None)", (("relu", None),), ("relu", None)),
+        ('["relu", null]', (("relu", None),), ("relu", None)),
+        ("[[1, 2], [3.0]]", (((1, 2), (3,)),), ((1, 2), (3,))),
+        ("{'a': 1}", ({"a": 1},), {"a": 1}),
+        ([64, 32], ((64, 32),), (64, 32)),
     ],
 )
 def test_a_choice_that_is_the_value_itself_goes_before_one_that_only_spells_it(value, choices, chosen):
     got = Choices(choices).cast(value)
     assert (got, type(got)) == (chosen, type(chosen))
+
+
+@pytest.mark.parametrize("text", ["[64]", "(1, 0)", "[64, 32", "64, 32, 1", "f(64, 32)", "[True, 32]", "((" * 60])
+def test_another_list_is_another_choice(text):
+    with pytest.raises(SearchSpaceError):
+        Choices(((64, 32), (1, 32))).cast(text)
 
 
 CONDITIONAL = [
