@@ -39,8 +39,10 @@ def mistakes(study: Study) -> list[str]:
 def _check_steps(study: Study) -> None:
     for parameter in study.parameters:
         bounds = parameter.get("float") or parameter.get("int") or {}
-        step, low, high = bounds.get("step"), bounds.get("low"), bounds.get("high")
-        if step is not None and low < high and step > high - low:
+        low, high, step = (bounds.get(name) for name in ("low", "high", "step"))
+        if low is None or high is None or step is None:
+            continue  # the search space's own check has better words
+        if low < high and step > high - low:
             raise Refused(
                 "InvalidSearchSpace",
                 f"parameter {parameter['name']!r}: step is {as_text(step)}, which is greater than the range from "
