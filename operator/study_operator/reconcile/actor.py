@@ -336,7 +336,7 @@ class Actor:
                 return f"Job {name} could not be read: {second.message}"
             if found is None:
                 return f"Job {name} was there and has just been deleted"
-            there = job_state(found, study.gpu_resource_name)
+            there = job_state(found, study.is_gpu)
             if there is None or adoption(found, study) not in (Adoption.OURS, Adoption.LEAVING):
                 return f"a Job {name} that is not this trial's exists; delete it, or give the Study another name"
             if not there.is_of(row) or there.deleting or there.phase is not JobPhase.ACTIVE:
