@@ -299,6 +299,8 @@ class Actor:
                 self._done.troubles.append(trouble)
                 return False
             known.service = True
+        if study.metrics.source == "File" and known.limit_ranges is None:  # only the sidecar has to fit them
+            known.limit_ranges = await dependents.limit_ranges(self._cluster, study)
         return True
 
     async def _create_job(self, row: TrialRow) -> None:
@@ -324,7 +326,8 @@ class Actor:
             return trouble
         name = row.job
         origin = {STARTED_ANNOTATION: row.token, INCARNATION_ANNOTATION: self._live.incarnation}
-        manifest = job_manifest(study, self._live.reporting, row.number, row.trial_id, row.params, name, origin)
+        ranges = self._live.known.limit_ranges or ()
+        manifest = job_manifest(study, self._live.reporting, row.number, row.trial_id, row.params, name, origin, ranges)
         try:
             uid = (await self._cluster.create_job(manifest))["metadata"]["uid"]
         except ApiError as error:
