@@ -1,6 +1,6 @@
 """Refuse a directory for metrics that hides what the program's image has.
 
-Where the template mounts no volume at the file, the operator mounts an empty one at the file's directory. Nobody but the
+Where the template mounts no volume at the file, the operator mounts an empty one at the file's directory. Only the
 container runtime knows what the image has there. So directories are refused that images fill, and those in which the
 template itself looks for its program.
 """
@@ -16,10 +16,9 @@ from study_operator.manifests.volumes import mounted_above
 from study_operator.model.study import Metrics, Refused, Study
 
 # Directories that images fill, and those in which programs lie mostly. A directory below one of them is another one.
-_FILLED = frozenset(
-    "/ /app /bin /boot /code /dev /etc /home /lib /lib64 /opt /opt/conda /opt/ml/code /opt/program /opt/venv /proc /root"
-    " /run /sbin /src /srv /sys /usr /usr/include /usr/local /usr/share /usr/src /usr/src/app /var /var/lib /venv"
-    " /workspace".split()
+_FILLED = re.compile(
+    r"/(app|bin|boot|code|dev|etc|home(/[^/]+)?|lib|lib64|opt(/(conda|ml/code|program|venv))?|(proc|sys)(/.*)?|root|run"
+    r"|sbin|src|srv|usr(/(include|local|share|src(/app)?))?|var(/lib)?|venv|workspace)?"
 )
 # Wherever they are, programs or their libraries lie in directories of these names.
 _OF_PROGRAMS = frozenset(("bin", "sbin", "lib", "lib64", "site-packages", "dist-packages", "node_modules"))
@@ -66,9 +65,8 @@ def _held(directory: str, program: Mapping[str, Any]) -> str | None:
         if _is_in(path, directory):
             return f"{path}, which command or args name"
     names = directory.split("/")
-    filled = directory in _FILLED or names[1] in ("proc", "sys") or (names[1] == "home" and len(names) == 3)
     of_programs = names[1] != "var" and _OF_PROGRAMS.intersection(names)
-    return "what the image has there" if filled or of_programs else None
+    return "what the image has there" if _FILLED.fullmatch(directory) or of_programs else None
 
 
 def _named(program: Mapping[str, Any]) -> Iterator[str]:

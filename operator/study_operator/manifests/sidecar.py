@@ -30,9 +30,7 @@ _TEMPORARY = {"name", "emptyDir", "configMap", "downwardAPI"}
 _REFERENCE = re.compile(r"\$\$|\$\(([^()]+)\)")
 
 
-def add_sidecar(
-    study: Study, pod: dict[str, Any], image: str | None, ranges: Sequence[Mapping[str, Any]] = ()
-) -> None:
+def add_sidecar(study: Study, pod: dict[str, Any], image: str | None, ranges: Sequence[Mapping[str, Any]] = ()) -> None:
     """Add the sidecar to a trial's pod, and a volume that it shares with the program.
 
     If the program's container mounts a volume there already, the sidecar shares that one.

@@ -43,9 +43,7 @@ def _gpus(container: Mapping[str, Any], counts: Callable[[str], bool]) -> int:
     resources = container.get("resources") or {}
     # Limits and requests are equal if both are given: extended resources are not overcommitted.
     wanted = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
-    return sum(
-        _number(amount) for name, amount in wanted.items() if counts(name) and not _SHARE.search(name.lower())
-    )
+    return sum(_number(amount) for name, amount in wanted.items() if counts(name) and not _SHARE.search(name.lower()))
 
 
 def _number(amount: str | int) -> int:

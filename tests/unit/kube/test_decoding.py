@@ -41,7 +41,7 @@ def test_what_decisions_depend_on_is_read_and_nothing_else():
                     "containers": [
                         {"name": "a", "image": "i", "resources": {"limits": {"nvidia.com/gpu": "2"}}},
                         {"name": "b", "env": [{"name": "PARAM_x", "value": "1"}]},
-                    ]
+                    ],
                 },
             },
         },

@@ -347,7 +347,9 @@ def test_the_first_container_gets_the_gpus(spec, limits):
 
 
 @pytest.mark.parametrize("kind", ["limits", "requests"])
-@pytest.mark.parametrize("resource", ["nvidia.com/gpu", "amd.com/gpu", "nvidia.com/mig-2g.20gb", "gpu.intel.com/xe", "habana.ai/Gaudi"])
+@pytest.mark.parametrize(
+    "resource", ["nvidia.com/gpu", "amd.com/gpu", "nvidia.com/mig-2g.20gb", "gpu.intel.com/xe", "habana.ai/Gaudi"]
+)
 @pytest.mark.parametrize("where", ["first", "second", "init"])
 def test_a_template_that_asks_for_gpus_itself_is_left_alone(kind, resource, where):
     wants = {"resources": {kind: {"cpu": "1", resource: "2"}}}

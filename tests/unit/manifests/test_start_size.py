@@ -49,7 +49,9 @@ def test_a_short_one_stays_ascii():
 
 def test_a_search_space_that_no_program_can_be_given_is_refused_with_its_size():
     of = study(parameters=choices("数" * 120, 600))
-    with pytest.raises(Refused, match=r"STUDY_SEARCH_SPACE of container 'trial' would have 2\d\d,\d{3} bytes") as refused:
+    with pytest.raises(
+        Refused, match=r"STUDY_SEARCH_SPACE of container 'trial' would have 2\d\d,\d{3} bytes"
+    ) as refused:
         check(of)
     assert refused.value.reason == "JobTemplateInvalid"
     assert "shorten spec.parameters: use fewer or shorter choices" in refused.value.message
