@@ -103,6 +103,7 @@ RULES = [
     ([""], ["secrets"], ["create", "patch"]),
     ([""], ["services"], ["get", "create"]),
     ([""], ["persistentvolumeclaims"], ["list", "create", "delete"]),
+    ([""], ["limitranges"], ["list"]),
     ([""], ["events"], ["create", "patch"]),
 ]
 CLUSTER_ID = {
