@@ -34,6 +34,7 @@ settings, read from the environment:
   OPTIMIZER_SOCKET    where `optimize` listens [run starts it itself]
   OPTIMIZER_PROCESSES, OPTIMIZER_SECONDS, OPTIMIZER_MEMORY_MIB
                       how many studies compute at once, for how long, with how much memory each [4, 60, 256]
+  GPU_NAMES           comma-separated: what resources that count as GPUs have in their names [gpu,mig,tpu,...]
   TRIAL_IMAGE         image of the sidecar that reads metrics from files [none]
   OPERATOR_SERVICE    namespace/name of the Service of these replicas; for more than one [none]
   OPERATOR_POD        namespace/name/uid of this process' pod, for Events about its database [none]

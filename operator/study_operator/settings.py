@@ -70,6 +70,7 @@ class Settings:
         optimizer_seconds: how long a request may take in the slow lane.
         optimizer_memory: bytes of data memory of each optimizer process.
         trial_image: the image of the sidecar that reads metrics from files; None if there is none.
+        gpu_names: what the names of resources that count as GPUs have in them, in lower case; empty for the default.
         service: namespace and name of the Service that selects the replicas of this operator; None if there is none.
             They also name the installation, in the marks of the Studies that it serves.
         pod: namespace, name and UID of the operator's own pod, for Events on it; None if it runs in none.
@@ -103,6 +104,7 @@ class Settings:
     service: tuple[str, str] | None
     pod: tuple[str, str, str] | None
     limits: Limits = field(default_factory=Limits)
+    gpu_names: tuple[str, ...] = ()
 
     @property
     def installation(self) -> str:
@@ -158,6 +160,7 @@ class Settings:
             service=_service(env),
             pod=_pod(env),
             limits=_limits(env),
+            gpu_names=tuple(name.lower() for name in _names(env, "GPU_NAMES")),
         )
 
     def url_of(self, user: str, password: str) -> str:

@@ -265,6 +265,7 @@ class TestRights:
             "services": "get create",
             "persistentvolumeclaims": "list create delete",
             "events": "create patch",
+            "limitranges": "list",
         }.items()
         for verb in verbs.split()
     )

@@ -218,14 +218,14 @@ async def test_a_job_without_pods_has_none_to_end(world):
 
 
 async def first_job(world: World) -> JobState:
-    return next(job for job in await job_states(world, "nvidia.com/gpu") if job.number == 0)
+    return next(job for job in await job_states(world) if job.number == 0)
 
 
-async def job_states(world: World, gpus: str) -> list[JobState]:
-    """The study's Jobs; `gpus` is the resource that is counted."""
-    uid = (await world.study())["metadata"]["uid"]
-    listed = await world.cluster.list_jobs(world.namespace, f"{STUDY_LABEL}=study", uid)
-    return [state for item in listed if (state := job_state(item, gpus)) is not None]
+async def job_states(world: World) -> list[JobState]:
+    """The study's Jobs."""
+    study = parse(await world.study())
+    listed = await world.cluster.list_jobs(world.namespace, f"{STUDY_LABEL}=study", study.uid)
+    return [state for item in listed if (state := job_state(item, study.is_gpu)) is not None]
 
 
 # What the API server says to the Jobs
@@ -276,8 +276,7 @@ async def test_the_longest_name_is_accepted_and_a_longer_one_is_not(world):
 async def test_gpus_of_all_pods_are_counted_in_the_list(world):
     await world.apply(gpusPerTrial=3, gpuResourceName="amd.com/gpu", jobTemplate=of_subdomain(None, **INDEXED))
     await world.look()
-    assert {job.gpus for job in await job_states(world, "amd.com/gpu")} == {6}
-    assert {job.gpus for job in await job_states(world, "nvidia.com/gpu")} == {0}
+    assert {job.gpus for job in await job_states(world)} == {6}
 
 
 async def test_the_clusters_choice_of_a_group_can_be_kept(world):

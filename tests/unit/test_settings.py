@@ -105,6 +105,7 @@ def test_what_is_required_is_enough():
         ("REPORTS_PER_TRIAL", "3", "limits", Limits(reports_per_trial=3)),
         ("BYTES_PER_STUDY", "1000000", "limits", Limits(bytes_per_study=1_000_000)),
         ("BYTES_PER_NAMESPACE", "1000000", "limits", Limits(bytes_per_namespace=1_000_000)),
+        ("GPU_NAMES", "gpu, Ascend", "gpu_names", ("gpu", "ascend")),
     ],
 )
 def test_every_setting_can_be_changed(variable, text, field, value):

@@ -304,6 +304,10 @@ Of objects that are not the chart's, only the version goes in: a hash of a short
 - name: SAMPLER_CLASSES
   value: {{ join "," . | quote }}
 {{- end }}
+{{- with .Values.gpuNames }}
+- name: GPU_NAMES
+  value: {{ join "," . | quote }}
+{{- end }}
 {{- with .Values.limits }}
 - name: STUDIES_PER_NAMESPACE
   value: {{ .studiesPerNamespace | int64 | quote }}

@@ -307,6 +307,15 @@ class Cluster:
 
     # Other objects
 
+    async def limit_ranges(self, namespace: str) -> list[dict[str, Any]]:
+        """Return what the LimitRanges of a namespace ask of containers, pods and claims: the items of all of them.
+
+        Raises:
+            ApiError: the API server refuses the call or cannot be reached.
+        """
+        found = await self._call("GET", _core(namespace, "limitranges"))
+        return [item for one in found["items"] for item in (one.get("spec") or {}).get("limits") or ()]
+
     async def write_secret(self, manifest: Mapping[str, Any]) -> None:
         """Create a Secret, or write its content and its owner into the one of that name, without reading that.
 

@@ -10,7 +10,7 @@ here, in two steps: its fields are measured before they are decoded.
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, Required, TypedDict, TypeVar
 
 import msgspec
 
@@ -31,8 +31,14 @@ class _Container(TypedDict, total=False):
     resources: _Resources | None
 
 
-class _Pod(TypedDict):
-    containers: list[_Container]
+class _InitContainer(TypedDict, total=False):
+    restartPolicy: str | None
+    resources: _Resources | None
+
+
+class _Pod(TypedDict, total=False):
+    containers: Required[list[_Container]]
+    initContainers: list[_InitContainer] | None
 
 
 class _Template(TypedDict):

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from study_operator.manifests.checkpoints import mount_checkpoints
 from study_operator.manifests.gpus import request_gpus
 from study_operator.manifests.references import check_references
 from study_operator.manifests.sidecar import add_sidecar
+from study_operator.manifests.start_size import LONGEST_TEXT, check_start
 from study_operator.manifests.template import check_template
 from study_operator.manifests.variables import leave_out_inactive, parameter_variables
 from study_operator.manifests.volumes import containers, mount_in_all
@@ -28,7 +29,7 @@ from study_operator.model.study import (
 )
 
 STORAGE_VOLUME = "study-storage"
-# Of the environment of all containers of a pod together, in characters: etcd takes objects of a megabyte and a half.
+# Of the environment of all containers of a pod together, in bytes: etcd takes objects of a megabyte and a half.
 LONGEST_ENVIRONMENT = 1_000_000
 
 
@@ -125,6 +126,7 @@ def job_manifest(
     params: Mapping[str, Any],
     name: str | None = None,
     origin: Mapping[str, str] | None = None,
+    ranges: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the Job of one trial.
 
@@ -136,6 +138,7 @@ def job_manifest(
         params: the parameters that are active in this trial, by name.
         name: the Job's name; None for the name of the trial's first attempt.
         origin: annotations that tell the trial's row from others that have had its number and id.
+        ranges: the items of the namespace's LimitRanges, as far as they are known.
 
     Raises:
         Refused: the template contradicts what a trial is.
@@ -152,7 +155,7 @@ def job_manifest(
     if pod["restartPolicy"] == "Never":  # the API allows a podFailurePolicy with no other
         spec.setdefault("podFailurePolicy", _failure_policy(study))
     mount_checkpoints(study, number, pod)
-    add_sidecar(study, pod, reporting.image)
+    add_sidecar(study, pod, reporting.image, ranges)
     if reporting.directory:
         volume = {"secret": {"secretName": secret_name(study)}}
         # Without a subPath: the kubelet brings a change of the Secret into the files of pods that run.
@@ -184,17 +187,26 @@ def job_manifest(
 def check_environment(study: Study, reporting: Reporting, params: Mapping[str, Any]) -> None:
     """Check that the environment, which every container of a trial has, is not too large, before a Job is built of it.
 
+    Args:
+        study: the Study.
+        reporting: where the Job's pods report to.
+        params: those of a trial whose values are as long as they can be.
+
     Raises:
         Refused: it is too large.
     """
     check_template(study)
     environment = _environment(study, reporting, 0, 0, params, study.job_name(0))
-    length = sum(len(variable["name"]) + len(variable.get("value") or "") for variable in environment)
-    count = len(list(containers(study.job_template["spec"]["template"]["spec"]))) + 1  # a sidecar may be added
+    sources = {"STUDY_SEARCH_SPACE": "spec.parameters: use fewer or shorter choices"}
+    of_template = list(containers(study.job_template["spec"]["template"]["spec"]))
+    for container in of_template:
+        check_start({**container, "env": [*environment, *(container.get("env") or ())]}, sources)
+    length = sum(len(f"{variable['name']}{variable.get('value') or ''}".encode()) for variable in environment)
+    count = len(of_template) + 1  # a sidecar may be added
     if length * count > LONGEST_ENVIRONMENT:
         raise Refused(
             "JobTemplateInvalid",
-            f"each of {count} containers would have {length:,} characters of environment, most of them spec.parameters "
+            f"each of {count} containers would have {length:,} bytes of environment, most of them spec.parameters "
             f"in STUDY_SEARCH_SPACE; all together may have {LONGEST_ENVIRONMENT:,}: use fewer containers, or fewer or "
             "shorter choices",
         )
@@ -223,8 +235,8 @@ def _environment(
         "STUDY_TRIAL_NUMBER": str(number),
         "STUDY_TRIAL_ID": str(trial_id),
         "STUDY_TRIAL_JOB": job_name,
-        "STUDY_PARAMS": json.dumps(dict(params)),
-        "STUDY_SEARCH_SPACE": json.dumps(list(study.parameters)),
+        "STUDY_PARAMS": _as_json(dict(params)),
+        "STUDY_SEARCH_SPACE": _as_json(list(study.parameters)),
         "STUDY_OBJECTIVES": json.dumps([objective.name for objective in study.objectives]),
         "STUDY_CONSTRAINTS": json.dumps([constraint.name for constraint in study.constraints]),
         "STUDY_DIRECTIONS": json.dumps([direction.lower() for direction in study.directions]),
@@ -242,6 +254,17 @@ def _environment(
             for key in ("url", "key")
         ),
     ]
+
+
+def _as_json(value: Any) -> str:
+    """Return JSON that fits into a variable, if it can.
+
+    ASCII is read right in every locale. But there a Chinese letter, for example, takes six bytes, and three in UTF-8.
+    """
+    text = json.dumps(value)
+    if len(text) < LONGEST_TEXT - 100:  # the variable's name, and what the dollar signs take
+        return text
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _failure_policy(study: Study) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any
 
+from study_operator.model.gpus import gpus_of
 from study_operator.model.study import (
     GENERATION_ANNOTATION,
     INCARNATION_ANNOTATION,
@@ -93,12 +94,12 @@ def _pods(status: Mapping[str, Any]) -> int:
     )
 
 
-def job_state(manifest: Mapping[str, Any], gpus: str) -> JobState | None:
+def job_state(manifest: Mapping[str, Any], is_gpu: Callable[[str], bool]) -> JobState | None:
     """Return the state of a Job; None if the operator has not made it, whatever its owner reference says.
 
     Args:
         manifest: the Job, as the API server has it.
-        gpus: the name of the resource that is counted as GPUs.
+        is_gpu: whether a resource is counted as GPUs.
     """
     meta, status = manifest["metadata"], manifest.get("status") or {}
     number = _count((meta.get("labels") or {}).get(TRIAL_LABEL))
@@ -125,7 +126,7 @@ def job_state(manifest: Mapping[str, Any], gpus: str) -> JobState | None:
         generation=_count((meta.get("annotations") or {}).get(GENERATION_ANNOTATION)) or 0,
         suspended=bool(manifest["spec"].get("suspend")),
         deleting="deletionTimestamp" in meta,
-        gpus=gpus_of(manifest, gpus),
+        gpus=gpus_of(manifest, is_gpu),
         reason=reason,
         message=message,
         token=(meta.get("annotations") or {}).get(STARTED_ANNOTATION, ""),
@@ -141,21 +142,3 @@ def _count(text: str | None) -> int | None:
     if text is None or len(text) > 10 or not (text.isascii() and text.isdecimal()):
         return None
     return number if (number := int(text)) < 2**31 else None
-
-
-def gpus_of(job: Mapping[str, Any], resource_name: str) -> int:
-    """Return how many of a resource all pods of a Job ask for together.
-
-    Init containers do not count: they run before the other containers and use the same devices. An amount that is not a
-    plain number counts nothing; for extended resources the API server writes amounts below 1000 as plain numbers.
-    """
-    spec = job["spec"]
-    wanted = 0
-    for container in spec["template"]["spec"]["containers"]:
-        resources = container.get("resources") or {}
-        for kind in ("limits", "requests"):  # equal if both are given: extended resources are not overcommitted
-            if resource_name in (found := resources.get(kind) or {}):
-                number = str(found[resource_name])
-                wanted += _count(number) or 0
-                break
-    return wanted * (spec.get("parallelism") or 1)

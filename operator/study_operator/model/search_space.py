@@ -227,6 +227,16 @@ def example_params(space: Space) -> dict[str, Any]:
     return {name: found[name] for name in space.distributions if name in found}
 
 
+def longest_params(space: Space) -> dict[str, Any]:
+    """Return a value of each parameter, of choices the longest one: no trial has a larger environment."""
+    return {
+        name: max(found.choices, key=lambda choice: len(as_text(choice).encode()))
+        if isinstance(found, Categorical)
+        else found.high
+        for name, found in space.distributions.items()
+    }
+
+
 def _candidates(name: str, space: Space) -> Iterable[Any]:
     distribution = space.distributions[name]
     if isinstance(distribution, Categorical):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from study_operator.model import gpus
 from study_operator.model.distributions import Distribution
 from study_operator.model.search_space import Space, search_space
 
@@ -153,6 +154,7 @@ class Study:
         active_trials_policy: Terminate or Wait.
         suspend_policy: Drain or Terminate.
         stored_name: the study's name in Optuna, as the database has it; None if that was not asked.
+        gpu_names: what the names of resources that count as GPUs have in them.
     """
 
     namespace: str
@@ -187,6 +189,11 @@ class Study:
     deletion_policy: str
     job_template: Mapping[str, Any]
     stored_name: str | None = None
+    gpu_names: tuple[str, ...] = gpus.NAMES
+
+    def is_gpu(self, resource: str) -> bool:
+        """Return whether a resource counts as GPUs for this study."""
+        return resource == self.gpu_resource_name or gpus.is_gpu(resource, self.gpu_names)
 
     @property
     def paused(self) -> bool:

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 from study_operator.kube.client import ApiError, Cluster
 from study_operator.manifests.job import check_environment, check_variables, job_manifest
+from study_operator.manifests.metrics_directory import check_directory
 from study_operator.model import log_lines, option_bounds
 from study_operator.model.initial_trials import initial_trials
 from study_operator.model.mistakes import mistakes
 from study_operator.model.namespaces import Reserved
-from study_operator.model.search_space import example_params
+from study_operator.model.search_space import example_params, longest_params
 from study_operator.model.status import Condition, accepted, refused
 from study_operator.model.study import Refused, StudyKey
 from study_operator.pool import BlockingPool
@@ -71,7 +72,9 @@ class Acceptance:
         try:
             self._reserved.check(StudyKey(study.namespace, study.name))
             option_bounds.check(study)
-            check_environment(study, live.reporting, example_params(study.space))
+            check_environment(study, live.reporting, longest_params(study.space))
+            if "startTime" not in (manifest.get("status") or {}):  # what has begun goes on: its path is fixed
+                check_directory(study)
             await self._pool.run(self._optimizers.check, study)
             log_lines.build(study)
             initial_trials(study)

@@ -299,6 +299,8 @@ class Actor:
                 self._done.troubles.append(trouble)
                 return False
             known.service = True
+        if study.metrics.source == "File" and known.limit_ranges is None:  # only the sidecar has to fit them
+            known.limit_ranges = await dependents.limit_ranges(self._cluster, study)
         return True
 
     async def _create_job(self, row: TrialRow) -> None:
@@ -324,7 +326,8 @@ class Actor:
             return trouble
         name = row.job
         origin = {STARTED_ANNOTATION: row.token, INCARNATION_ANNOTATION: self._live.incarnation}
-        manifest = job_manifest(study, self._live.reporting, row.number, row.trial_id, row.params, name, origin)
+        ranges = self._live.known.limit_ranges or ()
+        manifest = job_manifest(study, self._live.reporting, row.number, row.trial_id, row.params, name, origin, ranges)
         try:
             uid = (await self._cluster.create_job(manifest))["metadata"]["uid"]
         except ApiError as error:
@@ -336,7 +339,7 @@ class Actor:
                 return f"Job {name} could not be read: {second.message}"
             if found is None:
                 return f"Job {name} was there and has just been deleted"
-            there = job_state(found, study.gpu_resource_name)
+            there = job_state(found, study.is_gpu)
             if there is None or adoption(found, study) not in (Adoption.OURS, Adoption.LEAVING):
                 return f"a Job {name} that is not this trial's exists; delete it, or give the Study another name"
             if not there.is_of(row) or there.deleting or there.phase is not JobPhase.ACTIVE:

@@ -5,7 +5,9 @@ These are the claims for checkpoints and the Service that names pods. Both are c
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from study_operator import looks
 from study_operator.kube.client import ApiError, Cluster
@@ -14,6 +16,8 @@ from study_operator.manifests.subdomain import headless_service
 from study_operator.model.study import KIND, STUDY_LABEL, TRIAL_LABEL, Study
 from study_operator.model.trial import Rows
 from study_operator.reconcile.adoption import Adoption, adoption
+
+log = logging.getLogger(__name__)
 
 CLEARED_AT_ONCE = 100  # claims that are deleted in one look, one after the other: they take a second
 
@@ -28,6 +32,15 @@ async def try_claim(cluster: Cluster, study: Study) -> None:
     if manifest is not None:
         manifest["metadata"]["name"] = f"{study.name}-dry-run"
         await cluster.try_claim(manifest)
+
+
+async def limit_ranges(cluster: Cluster, study: Study) -> Sequence[Mapping[str, Any]]:
+    """Return the items of the LimitRanges of a study's namespace; none if they cannot be read, as without any."""
+    try:
+        return await cluster.limit_ranges(study.namespace)
+    except ApiError as error:
+        log.warning("LimitRanges cannot be read, and the metrics' sidecar may not fit them: %s", error)
+        return ()
 
 
 async def ensure_service(cluster: Cluster, study: Study) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from study_operator.manifests.job import Reporting
 from study_operator.model.status import Condition, accepted
@@ -19,6 +21,7 @@ class KnownObjects:
         launched: names of the Jobs that this process has created or seen.
         active: names of the Jobs that were active at the last reconciliation.
         secret: digest of what this process has written into the Secret of the study's pods; empty if nothing.
+        limit_ranges: the items of the namespace's LimitRanges; None if they are not known, or not needed.
         service: whether the Service that the pods' subdomain needs exists, as far as this generation needs one.
         accepted_generation: the generation of the spec whose Job template the API server has accepted.
         accepted: the condition with which it was accepted.
@@ -30,6 +33,7 @@ class KnownObjects:
     launched: set[str] = field(default_factory=set)
     active: set[str] = field(default_factory=set)
     secret: str = ""
+    limit_ranges: Sequence[Mapping[str, Any]] | None = None
     service: bool = False
     accepted_generation: int | None = None
     accepted: Condition = field(default_factory=accepted)
@@ -58,6 +62,6 @@ class LiveStudy:
     def update(self, study: Study) -> None:
         """Take over an edit of the Study."""
         if study.generation != self.study.generation:
-            self.known.service = False
+            self.known.service, self.known.limit_ranges = False, None
         self.study = study
         self.trials.update(study)

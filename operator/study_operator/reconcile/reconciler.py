@@ -397,7 +397,7 @@ class Reconciler:
         """
         study = live.study
         listed = await self._cluster.list_jobs(key.namespace, f"{STUDY_LABEL}={key.name}", study.uid)
-        states = (job_state(item, study.gpu_resource_name) for item in listed)
+        states = (job_state(item, study.is_gpu) for item in listed)
         found = {state.name: state for state in states if state is not None}
         observed = Observed(study, Rows({}, {}), found, self._now(), launching=launching)
         stuck, waits = await self._ask_pods(study, pending_pods.waiting(observed.active), result)
@@ -474,7 +474,7 @@ class Reconciler:
         return trouble
 
     def _parsed(self, manifest: Manifest) -> Study:
-        """Read a Study. It may start as many trials as this installation allows for one study.
+        """Read a Study. This installation says how many trials it may start at most, and what counts as a GPU.
 
         Raises:
             Refused: it cannot be run as it is written; or it cannot be read, which the schema should have prevented.
@@ -487,7 +487,8 @@ class Reconciler:
             log.exception("the Study cannot be read")
             words = f"the operator cannot read the Study: {type(error).__name__}: {error}"
             raise Refused("Unreadable", words) from None
-        return replace(study, max_trials=min(study.max_trials, self._settings.limits.trials_per_study))
+        most = min(study.max_trials, self._settings.limits.trials_per_study)
+        return replace(study, max_trials=most, gpu_names=self._settings.gpu_names or study.gpu_names)
 
     def _with_limit(self, condition: Condition, manifest: Manifest) -> Condition:
         """Say in the condition Accepted that the study may have fewer trials than it asks for."""

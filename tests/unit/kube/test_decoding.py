@@ -37,10 +37,11 @@ def test_what_decisions_depend_on_is_read_and_nothing_else():
             "template": {
                 "metadata": {"labels": {"app": "x"}},
                 "spec": {
+                    "initContainers": [{"name": "s", "restartPolicy": "Always", "resources": {"limits": {"a/b": 1}}}],
                     "containers": [
                         {"name": "a", "image": "i", "resources": {"limits": {"nvidia.com/gpu": "2"}}},
                         {"name": "b", "env": [{"name": "PARAM_x", "value": "1"}]},
-                    ]
+                    ],
                 },
             },
         },
@@ -52,7 +53,12 @@ def test_what_decisions_depend_on_is_read_and_nothing_else():
     job["spec"] = {
         "parallelism": 2,
         "suspend": True,
-        "template": {"spec": {"containers": [{"resources": {"limits": {"nvidia.com/gpu": "2"}}}, {}]}},
+        "template": {
+            "spec": {
+                "initContainers": [{"restartPolicy": "Always", "resources": {"limits": {"a/b": 1}}}],
+                "containers": [{"resources": {"limits": {"nvidia.com/gpu": "2"}}}, {}],
+            }
+        },
     }
     assert read == job
 

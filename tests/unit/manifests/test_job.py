@@ -348,9 +348,11 @@ def test_the_first_container_gets_the_gpus(spec, limits):
 
 
 @pytest.mark.parametrize("kind", ["limits", "requests"])
-@pytest.mark.parametrize("resource", ["nvidia.com/gpu", "amd.com/gpu", "example.com/fpga"])
+@pytest.mark.parametrize(
+    "resource", ["nvidia.com/gpu", "amd.com/gpu", "nvidia.com/mig-2g.20gb", "gpu.intel.com/xe", "habana.ai/Gaudi"]
+)
 @pytest.mark.parametrize("where", ["first", "second", "init"])
-def test_a_template_that_asks_for_a_device_itself_is_left_alone(kind, resource, where):
+def test_a_template_that_asks_for_gpus_itself_is_left_alone(kind, resource, where):
     wants = {"resources": {kind: {"cpu": "1", resource: "2"}}}
     containers = {
         name: {"name": name, "image": "i", **(wants if name == where else {})} for name in ("first", "second", "init")
@@ -368,6 +370,23 @@ def test_other_resources_are_no_devices(resources):
     (container,) = pod_of(job_template(resources=resources))["containers"]
     given = (resources or {}).get("limits") or {}
     assert container["resources"]["limits"] == {**given, "nvidia.com/gpu": "1"}
+
+
+@pytest.mark.parametrize("device", ["rdma/hca", "vpc.amazonaws.com/efa", "example.com/fpga"])
+def test_a_network_device_is_no_gpu(device):
+    (container,) = pod_of(job_template(resources={"limits": {device: 1}}), gpusPerTrial=2)["containers"]
+    assert container["resources"]["limits"] == {device: 1, "nvidia.com/gpu": "2"}
+
+
+def test_what_gpu_resource_name_names_is_a_gpu_whatever_its_name_is():
+    (container,) = pod_of(job_template(resources={"limits": {"a.b/c": 1}}), gpuResourceName="a.b/c")["containers"]
+    assert container["resources"]["limits"] == {"a.b/c": 1}
+
+
+def test_a_template_that_claims_devices_is_left_alone():
+    claims = [{"name": "gpus", "resourceClaimTemplateName": "two-gpus"}]
+    template = pod_template({"resourceClaims": claims, "containers": [{"name": "trial", "image": "i"}]})
+    assert "resources" not in pod_of(template, gpusPerTrial=8)["containers"][0]
 
 
 # Retries

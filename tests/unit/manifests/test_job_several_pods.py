@@ -77,7 +77,7 @@ def test_without_a_subdomain_there_is_no_service(pod):
 )
 def test_the_gpus_of_all_pods_are_counted(fields, gpus):
     of = study(**fields)
-    assert gpus_of(job_of(**fields), of.gpu_resource_name) == gpus
+    assert gpus_of(job_of(**fields), of.is_gpu) == gpus
 
 
 def test_gpus_that_the_template_asks_for_are_counted_as_well():
@@ -85,15 +85,42 @@ def test_gpus_that_the_template_asks_for_are_counted_as_well():
     requests = {"requests": {"nvidia.com/gpu": "1"}, "limits": {"cpu": "1"}}
     both = {"requests": {"nvidia.com/gpu": "3"}, "limits": {"nvidia.com/gpu": "3"}}
     containers = [{"name": f"c{i}", "resources": r} for i, r in enumerate((limits, requests, both))]
-    first = [{"name": "fetch", "resources": {"limits": {"nvidia.com/gpu": 8}}}]
-    made = job_of(jobTemplate=template({"initContainers": first}, containers, **INDEXED))
-    assert gpus_of(made, "nvidia.com/gpu") == 2 * (2 + 1 + 3)
-    assert gpus_of(made, "amd.com/gpu") == 0
+    made = job_of(jobTemplate=template(None, containers, **INDEXED))
+    assert gpus_of(made, study().is_gpu) == 2 * (2 + 1 + 3)
 
 
 def test_what_is_not_a_number_of_gpus_is_left_to_the_api_server():
     containers = [{"name": "c", "resources": {"limits": {"nvidia.com/gpu": "some"}}}]
-    assert gpus_of(job_of(jobTemplate=template(None, containers)), "nvidia.com/gpu") == 0
+    assert gpus_of(job_of(jobTemplate=template(None, containers)), study().is_gpu) == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "gpus"),
+    [
+        ({"nvidia.com/mig-1g.10gb": 2}, 2),
+        ({"google.com/tpu": "4", "cpu": "8"}, 4),
+        ({"aws.amazon.com/neuroncore": 2, "vpc.amazonaws.com/efa": 1}, 2),
+        ({"nvidia.com/gpu": 1, "nvidia.com/gpumem": 3000, "nvidia.com/gpucores": 50}, 1),  # HAMi's shares of a GPU
+        ({"rdma/hca": 1}, 1),  # gpusPerTrial, which is added to it
+    ],
+)
+def test_what_is_really_asked_for_is_counted(limits, gpus):
+    containers = [{"name": "c", "resources": {"limits": limits}}]
+    assert gpus_of(job_of(jobTemplate=template(None, containers)), study().is_gpu) == gpus
+
+
+@pytest.mark.parametrize(
+    ("first", "sidecar", "gpus"), [(8, 0, 8), (2, 0, 3), (2, 1, 4), (4, 1, 4)], ids=["init", "program", "both", "even"]
+)
+def test_init_containers_use_the_same_gpus_and_sidecars_others(first, sidecar, gpus):
+    limits = {"nvidia.com/gpu": "3"}
+    init = [
+        {"name": "fetch", "resources": {"limits": {"nvidia.com/gpu": str(first)}}},
+        {"name": "serve", "restartPolicy": "Always", "resources": {"limits": {"nvidia.com/gpu": str(sidecar)}}},
+    ]
+    containers = [{"name": "c", "resources": {"limits": limits}}]
+    made = job_of(jobTemplate=template({"initContainers": init}, containers))
+    assert gpus_of(made, study().is_gpu) == gpus
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from chart import CHART, REPOSITORY, HelmError, helm, kinds, one, pod_specs, render, render_error
 
+from study_operator.model import gpus
 from study_operator.reconcile.acceptance import reserved
 from study_operator.settings import Limits, Settings
 
@@ -102,6 +103,7 @@ RULES = [
     ([""], ["secrets"], ["create", "patch"]),
     ([""], ["services"], ["get", "create"]),
     ([""], ["persistentvolumeclaims"], ["list", "create", "delete"]),
+    ([""], ["limitranges"], ["list"]),
     ([""], ["events"], ["create", "patch"]),
 ]
 CLUSTER_ID = {
@@ -258,6 +260,10 @@ class TestPods:
         assert env["BYTES_PER_STUDY"]["value"] == "123456789012"
         assert env["BYTES_PER_NAMESPACE"]["value"] == str(default.bytes_per_namespace)
         assert environment(render())["BYTES_PER_STUDY"]["value"] == str(default.bytes_per_study)
+
+    def test_the_operator_gets_the_names_of_gpus(self) -> None:
+        assert environment(render())["GPU_NAMES"]["value"] == ",".join(gpus.NAMES)
+        assert environment(render("gpuNames={gpu,ascend}"))["GPU_NAMES"]["value"] == "gpu,ascend"
 
     def test_the_operator_gets_the_list_of_sampler_classes(self) -> None:
         env = environment(render("samplerClasses={pkg.module:Class,other:Sampler}"))
