@@ -31,3 +31,8 @@ def one_line(text: str) -> str:
 def _shown(found: re.Match[str]) -> str:
     character = found[0]
     return " " if character in _BREAKS else ascii(character)[1:-1]
+
+
+def many(count: int, one: str, several: str) -> str:
+    """Return a number with the words that follow it: those for one, or those for any other number."""
+    return f"{count} {one if count == 1 else several}"
