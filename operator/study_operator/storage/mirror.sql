@@ -73,13 +73,16 @@ BEGIN
     END IF;
 END $$;
 
--- Refuses the transaction unless `holder` is the epoch of the newest hold of the study. The check locks the study's access row, so a
--- takeover has to wait until the transaction ends.
+-- Refuses the transaction unless `holder` is the epoch of the newest hold of the study (SO010), or if the study has no rows any more
+-- (SO011). The check locks the study's access row, so a takeover has to wait until the transaction ends.
 CREATE OR REPLACE FUNCTION study_operator.admit(study_id integer, holder bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM FROM study_operator.access a WHERE a.study_id = admit.study_id AND a.holder = admit.holder FOR SHARE;
     IF NOT FOUND THEN
+        IF NOT EXISTS (SELECT FROM study_operator.access a WHERE a.study_id = admit.study_id) THEN
+            RAISE EXCEPTION 'the rows of study % have been deleted', study_id USING ERRCODE = 'SO011';
+        END IF;
         RAISE EXCEPTION 'study % is held by another replica', study_id USING ERRCODE = 'SO010';
     END IF;
 END $$;
@@ -107,7 +110,7 @@ BEGIN
         -- Optuna takes the same lock to number trials.
         PERFORM FROM public.studies s WHERE s.study_id = store.study_id FOR UPDATE;
         IF NOT FOUND THEN
-            detail := format('study %s is not in the database any more', store.study_id);
+            detail := 'the study is not in the database any more';
             RETURN;
         END IF;
         SELECT count(*), count(*) FILTER (WHERE t.state <> 'WAITING') INTO existing, started
