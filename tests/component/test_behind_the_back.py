@@ -23,7 +23,7 @@ async def _delete_study(world: World) -> None:
 
 @pytest.mark.parametrize("ended", [False, True], ids=["running", "ended"])
 async def test_a_study_that_is_deleted_in_optuna(world, ended, caplog):
-    """It says so in words and by an Event, no Job is touched, and what has ended stays as it was, also after a restart."""
+    """It says so, no Job is touched, and what has ended stays as it was, also after a restart."""
     await world.apply()
     if ended:
         await world.run_trials(lambda number: number / 10)
@@ -86,7 +86,7 @@ async def test_rows_that_go_while_they_are_being_looked_at(world, held, monkeypa
     [(TrialState.COMPLETE, 0.9, "complete"), (TrialState.FAIL, None, "failed"), (TrialState.PRUNED, None, "pruned")],
 )
 async def test_a_trial_that_a_notebook_tells(world, state, values, ended):
-    """It has ended as any other: it counts, its slot is free once its pod has gone, and the study goes on to its end."""
+    """It has ended as any other: it counts, and its slot is free once its pod has gone."""
     await world.apply()
     await world.settle()
     with world.database.optuna_study((await world.study())["status"]["studyName"]) as notebook:

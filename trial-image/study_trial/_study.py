@@ -20,6 +20,10 @@ class StudyDirection(enum.IntEnum):
     MINIMIZE = 1
     MAXIMIZE = 2
 
+    def __str__(self) -> str:
+        """Return the name, which scripts look at: from Python 3.11 on, an IntEnum's text would be its number."""
+        return f"StudyDirection.{self.name}"
+
 
 DIRECTIONS = tuple(direction.name.lower() for direction in StudyDirection)
 
