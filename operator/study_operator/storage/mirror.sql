@@ -156,13 +156,18 @@ BEGIN
         END IF;
         IF change ? 'failure' THEN  -- before the attribute that names the Job is another one's
             INSERT INTO study_operator.incidents
-                (study_id, trial_id, source, kind, reason, message, exit_code, last_log_line)
+                (study_id, trial_id, source, kind, reason, message, exit_code, last_log_line, log)
             SELECT store.study_id, trial,
                    coalesce((SELECT a.value_json::jsonb #>> '{}' FROM public.trial_system_attributes a
                              WHERE a.trial_id = trial AND a.key = 'study_operator:job'), ''),
-                   f ->> 'kind', f ->> 'reason', f ->> 'message', (f ->> 'exit_code')::integer, f ->> 'last_log_line'
+                   f ->> 'kind', f ->> 'reason', f ->> 'message', (f ->> 'exit_code')::integer, f ->> 'last_log_line',
+                   nullif(f ->> 'log', '')
             FROM (SELECT change -> 'failure') AS failed (f)
             ON CONFLICT DO NOTHING;
+            UPDATE study_operator.incidents i SET log = NULL WHERE i.study_id = store.study_id AND i.log IS NOT NULL
+            AND i.incident_id <= (SELECT k.incident_id FROM study_operator.incidents k
+                                  WHERE k.study_id = store.study_id AND k.log IS NOT NULL
+                                  ORDER BY k.incident_id DESC OFFSET 20 LIMIT 1);  -- the 20 latest are kept
         END IF;
         INSERT INTO public.trial_params (trial_id, param_name, param_value, distribution_json)
         SELECT trial, p.value ->> 0, (p.value ->> 1)::double precision, p.value ->> 2
