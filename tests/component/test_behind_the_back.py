@@ -106,3 +106,50 @@ async def test_a_trial_that_a_notebook_tells(world, state, values, ended):
     assert (status["phase"], status["progress"]) == ("Succeeded", "4/4")
     assert counted(status)[ended] >= 1
     assert (0, state.name) in world.rows()
+
+
+def _delete_trial(world: World, number: int) -> None:
+    """As somebody with SQL does it: Optuna itself deletes studies only."""
+    for table in ("params", "values", "intermediate_values", "system_attributes", "user_attributes"):
+        world.database.query(
+            f"DELETE FROM trial_{table} WHERE trial_id IN (SELECT trial_id FROM trials WHERE number = %s)", number
+        )
+    world.database.query("DELETE FROM trials WHERE number = %s", number)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_trial_that_is_deleted_while_the_study_runs(world, restarted, caplog):
+    """No trial is started, because two would have one number; those that run go on, and their values are kept."""
+    await world.apply(maxTrials=6)
+    await world.settle()
+    await world.finish(0, 0.5)
+    await world.end_job(0)
+    await world.settle()
+    _delete_trial(world, 0)
+    if restarted:
+        world.start_operator()
+    await world.settle()
+    accepted = await world.condition("Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("False", "TrialsDeleted")
+    assert "trial 0 was deleted from the database" in accepted["message"]
+    assert (await world.study())["status"]["phase"] == "Refused"
+    assert await world.active() == [1, 2]
+    for number in (1, 2):
+        await world.finish(number, 0.5)
+        await world.end_job(number)
+    await world.settle()
+    assert world.rows() == [(1, "COMPLETE"), (2, "COMPLETE")]
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+async def test_a_trial_that_is_deleted_after_the_end(world, caplog):
+    await world.apply()
+    await world.run_trials(lambda number: number / 10)
+    _delete_trial(world, 1)
+    world.start_operator()
+    await world.settle()
+    status = (await world.study())["status"]
+    assert (status["phase"], (await world.condition("Finished"))["status"]) == ("Succeeded", "True")
+    assert (await world.condition("Accepted"))["reason"] == "TrialsDeleted"
+    assert (await world.active(), len(world.rows())) == ([], 3)
+    assert [record for record in caplog.records if record.exc_info] == []

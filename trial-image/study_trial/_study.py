@@ -37,7 +37,7 @@ _SEES_ONE_TRIAL = (
 )
 _NO_STORAGE = (
     "a trial's pod has no Optuna storage: it reports by functions of the database, and may do nothing else there. "
-    "Report with trial.report, and store what shall be kept with trial.set_user_attr. A callback that needs Optuna's "
+    "Report with trial.report, and store what is to be kept with trial.set_user_attr. A callback that needs Optuna's "
     "RDBStorage, as Lightning's under DDP does, does not work here: call trial.report and trial.should_prune in the "
     'process of rank 0 instead (docs/training-script.md, "Callbacks")'
 )

@@ -211,7 +211,7 @@ def _lost(meta: Mapping[str, Any], mark: Mark | None, here: Place, stored: Store
     else:
         words += ": restore"
     anew = _annotate(meta, BEGIN_ANEW_ANNOTATION, here)
-    return f"{words} the backup (docs/backup.md). To give its trials up, and begin anew: {anew}"
+    return f"{words} the backup (docs/backup.md). To give its trials up and start from nothing: {anew}"
 
 
 def _annotate(meta: Mapping[str, Any], annotation: str, here: Place) -> str:

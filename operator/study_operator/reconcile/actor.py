@@ -26,6 +26,7 @@ from study_operator.model.study import (
     STARTED_ANNOTATION,
     STUDY_LABEL,
     TRIAL_LABEL,
+    Refused,
     Study,
 )
 from study_operator.model.trial import Failure, FailureClass, TrialRow
@@ -273,10 +274,14 @@ class Actor:
             await gather_all(creating)
 
     async def _store(self, count: int) -> list[TrialRow]:
-        """Ask for trials and store them. Return none when no more may be started or the sampler fails."""
+        """Ask for trials and store them. Return none when no more may be started or the sampler fails.
+
+        Raises:
+            Refused: somebody has deleted the row of a trial.
+        """
         try:
             return await self._pool.run(self._live.trials.start, count)
-        except (StorageUnavailable, StorageError, NotHeld, looks.Ended):
+        except (StorageUnavailable, StorageError, NotHeld, looks.Ended, Refused):
             raise
         except StaleHistory as error:
             self._done.troubles.append(str(error))
