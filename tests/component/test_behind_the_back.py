@@ -99,7 +99,7 @@ async def test_a_trial_that_a_notebook_tells(world, state, values, ended):
         assert 0 in await world.active(), "it may be saving its model"
         await world.end_job(0, "BackoffLimitExceeded")  # its own final value was refused
     elif state is TrialState.FAIL:
-        assert 0 not in await world.active()
+        assert "deletionTimestamp" in (await world.job(0))["metadata"], "nobody waits for its program"
     await world.remove_finalizers()
     await world.run_trials(lambda number: number / 10)
     status = (await world.study())["status"]
