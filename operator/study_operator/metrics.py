@@ -58,7 +58,7 @@ SESSIONS_ENDED = Counter(
 )
 WATCHES_BROKEN = Counter(
     "study_operator_watches_broken_total",
-    "Watches that were broken off, by what they watch (studies, jobs, namespaces), and were begun anew.",
+    "Watches that were broken off, by what they watch (studies, jobs, namespaces), and were opened again.",
     ["watch"],
 )
 DATABASE_CONNECTIONS = Gauge(

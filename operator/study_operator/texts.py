@@ -28,6 +28,22 @@ def one_line(text: str) -> str:
     return text if text.isprintable() else _UNSAFE.sub(_shown, text)
 
 
+def shown_lines(text: str) -> str:
+    """Return a text of several lines, each of them as `one_line` returns it."""
+    return "\n".join(map(one_line, text.splitlines()))
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a log, on one line and in at most 2048 characters."""
+    *_, last = text.removesuffix("\n").split("\n")
+    return one_line(" ".join(last[:2048].split()))
+
+
 def _shown(found: re.Match[str]) -> str:
     character = found[0]
     return " " if character in _BREAKS else ascii(character)[1:-1]
+
+
+def many(count: int, one: str, several: str) -> str:
+    """Return a number with the words that follow it: those for one, or those for any other number."""
+    return f"{count} {one if count == 1 else several}"

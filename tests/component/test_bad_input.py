@@ -98,7 +98,7 @@ async def test_a_study_that_cannot_be_run_is_refused(world, spec, reason, messag
     assert (accepted["status"], accepted["reason"], accepted["message"]) == ("False", reason, message)
     assert (progressing["status"], progressing["reason"]) == ("False", "NotAccepted")
     assert message in progressing["message"]
-    assert (await world.study())["status"]["phase"] == "Pending"
+    assert (await world.study())["status"]["phase"] == "Refused"
     assert (await world.events())["Refused"]["message"] == message
     assert (world.rows(), await world.jobs()) == ([], [])
 
@@ -163,7 +163,9 @@ async def test_a_template_that_is_spoilt_later_stops_new_trials_only(world):
     await world.settle()
     progressing = await world.condition("Progressing")
     assert (progressing["status"], progressing["reason"]) == ("False", "NotAccepted")
-    assert progressing["message"].startswith("no new trials are started, 1 still run: the API server refuses the Job: ")
+    assert progressing["message"].startswith(
+        "no new trials are started, 1 trial still runs: the API server refuses the Job: "
+    )
     assert await world.active() == [1]
     assert world.rows() == [(0, "COMPLETE"), (1, "RUNNING")]
 
@@ -351,6 +353,7 @@ async def test_a_pod_that_cannot_start_is_told_in_the_clusters_own_words(world, 
     assert look.again <= 30.0
     progressing = await world.condition("Progressing")
     assert (progressing["status"], progressing["reason"]) == ("False", "TrialPending")
+    assert (await world.study())["status"]["phase"] == "Waiting"
     assert progressing["message"] == f"the pod of trial 0 waits: {message}"
 
     await world.set_pod_status(pod, {"phase": "Running", "conditions": None, "containerStatuses": None})

@@ -149,7 +149,7 @@ DEFAULTS: dict[str, Any] = {
     "infrastructureRetries": 5,
     "metrics": {"from": "Sdk", "stepName": "epoch", "format": "JsonLines"},
     "successfulJobsHistoryLimit": 3,
-    "failedJobsHistoryLimit": 1,
+    "failedJobsHistoryLimit": 5,
     "gpusPerTrial": 1,
     "gpuResourceName": "nvidia.com/gpu",
     "deletionPolicy": "Retain",
@@ -405,6 +405,7 @@ STATUS: dict[str, Any] = {
         }
         for kind, status, reason, message in [
             ("Progressing", "False", "Finished", "ended"),
+            ("Finished", "True", "MaxTrialsReached", ""),
             ("Complete", "True", "MaxTrialsReached", ""),
         ]
     ],
@@ -422,8 +423,15 @@ STATUS: dict[str, Any] = {
         "terminated": 1,
     },
     "progress": "29/100",
-    "bestTrial": {"number": 31, "values": ["0.9734"], "parameters": {"lr": "0.0031"}, "jobName": "digits-31"},
+    "bestTrial": {
+        "number": 31,
+        "values": ["0.9734"],
+        "params": {"lr": 0.0031, "layers": 2, "bias": True, "optimizer": "sgd"},
+        "parameters": {"lr": "0.0031"},
+        "jobName": "digits-31",
+    },
     "bestValue": "0.9734",
+    "best": "0.9734 (max)",
     "paretoFront": [{"number": 31, "values": ["0.9734", "12"], "parameters": {"lr": "0.0031"}}],
     "paretoFrontSize": 1,
     "failures": {"program": 1, "infrastructure": 3, "infeasible": 1},
@@ -457,23 +465,23 @@ def test_status_is_a_subresource_and_keeps_every_field(kubectl: Kubectl) -> None
     stored = json.loads(kubectl.ok("get", "study", "digits", "-o", "json"))
     assert stored["status"] == STATUS
     assert stored["metadata"]["generation"] == 1
-    kubectl.ok("wait", "--for=condition=Complete", "study/digits", "--timeout=10s")
+    kubectl.ok("wait", "--for=condition=Finished", "study/digits", "--timeout=10s")
 
 
 def test_columns(kubectl: Kubectl) -> None:
     study = changed(spec(pruner={"name": "SuccessiveHalving"}))
     kubectl.ok("create", "-f", "-", stdin=json.dumps(study))
     head, row = (line.split() for line in kubectl.ok("get", "studies").splitlines())
-    assert head == ["NAME", "PHASE", "TRIALS", "RUNNING", "FAILED", "BEST", "AGE"]
+    assert head == ["NAME", "PHASE", "TRIALS", "RUNNING", "FAILED", "BEST", "BEST-TRIAL", "AGE"]
     assert row[:1] == ["digits"]
 
     set_status(kubectl, STATUS)
     row = kubectl.ok("get", "study", "digits", "--no-headers").split()
-    assert row[:-1] == ["digits", "Succeeded", "29/100", "8", "2", "0.9734"]
+    assert row[:-1] == ["digits", "Succeeded", "29/100", "8", "2", "0.9734", "(max)", "31"]
 
     head, row = (line.split() for line in kubectl.ok("get", "stu", "-o", "wide").splitlines())
-    assert head[7:] == ["QUEUED", "PRUNED", "INFEASIBLE", "BEST-TRIAL", "SAMPLER", "PRUNER", "MESSAGE"]
-    assert row[7:] == ["1", "6", "1", "31", "TPE", "SuccessiveHalving", "ended"]
+    assert head[8:] == ["QUEUED", "PRUNED", "INFEASIBLE", "SAMPLER", "PRUNER", "MESSAGE"]
+    assert row[9:] == ["1", "6", "1", "TPE", "SuccessiveHalving", "ended"]
 
 
 @pytest.mark.parametrize("category", ["all", "ml"])

@@ -36,7 +36,7 @@ async def test_a_database_that_is_down_at_the_start(world, server):
         assert "Connection refused" in condition["message"]
         progressing = await world.condition("Progressing")
         assert (progressing["status"], progressing["reason"]) == ("False", "WaitingForStorage")
-        assert (await world.study())["status"]["phase"] == "Pending"
+        assert (await world.study())["status"]["phase"] == "Waiting"
         assert "StorageUnavailable" in await world.events()
         status, text = await operator.get("/readyz")
         assert (status, "the database does not answer: connection to server at " in text) == (503, True)
@@ -75,7 +75,7 @@ async def test_a_database_that_goes_down_while_trials_run(world, server):
 
         await until(unavailable)
         assert (await world.condition("Progressing"))["reason"] == "WaitingForStorage"
-        assert (await world.study())["status"]["phase"] == "Running"
+        assert (await world.study())["status"]["phase"] == "Waiting"
 
         async def not_ready() -> bool:
             return not await operator.ready()

@@ -52,7 +52,7 @@ async def test_what_runs_is_awaited_if_the_user_says_so(world):
     progressing = await world.condition("Progressing")
     assert (progressing["reason"], progressing["message"]) == (
         "Ending",
-        "trial 0 has 0.95, the goal is 0.9; 1 trials still run",
+        "trial 0 has 0.95, the goal is 0.9; 1 trial still runs",
     )
     await world.finish(1, 0.99)
     await world.end_job(1)

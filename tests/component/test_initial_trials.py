@@ -117,6 +117,34 @@ def test_the_same_trials_after_a_restart_though_the_source_goes_on(place):
     assert place.load(3, name) == ([0.1, 0.2], [(2, 0, "")])
 
 
+def test_a_source_by_the_name_of_its_study(place):
+    name = place.earlier(1, 0.1)
+    made, study_id = place.study(2, warmStart={"studies": ["s1", name]})
+    (taken,), (came,) = place.beginnings.load(made, study_id)
+    assert (taken.values, came.study, came.taken) == ([0.1], name, 1)
+    later, other = place.study(3)  # a Study that was created under that name since
+    place.database.query("UPDATE study_operator.access SET name = 's1' WHERE study_id = %s", other)
+    place.add(later.optuna_name, 0.3)
+    assert place.beginnings.load(made, study_id)[1] == (came,)
+    assert [trial.values for trial in place.beginnings.load(made, study_id)[0]] == [[0.1]], "the same after a restart"
+    newest, newest_id = place.study(4, warmStart={"studies": ["s1"]})
+    assert [trial.values for trial in place.beginnings.load(newest, newest_id)[0]] == [[0.3]], "the latest of the name"
+
+
+def test_a_study_may_begin_with_its_predecessor_of_the_same_name(place):
+    place.earlier(1, 0.1)
+    place.database.query("UPDATE study_operator.access SET name = 's2'")
+    made, study_id = place.study(2, warmStart={"studies": ["s2"]})
+    assert [trial.values for trial in place.beginnings.load(made, study_id)[0]] == [[0.1]]
+
+
+def test_a_study_of_another_namespace_is_not_found_by_its_studys_name_either(place, database):
+    Place(database, "team-b").earlier(1, 0.1)
+    made, study_id = place.study(2, warmStart={"studies": ["s1"]})
+    with pytest.raises(Refused, match="'s1' is neither the name nor"):
+        place.beginnings.load(made, study_id)
+
+
 def test_a_source_that_is_kept_after_its_study_was_deleted(place):
     name = place.earlier(1, 0.1)
     (known,) = place.studies.known()
@@ -143,8 +171,8 @@ def test_a_study_of_another_namespace_or_cluster_is_refused_as_one_that_there_is
         assert refusal.value.reason == "WarmStartRefused"
         said.add(refusal.value.message.replace(name, "NAME"))
     assert said == {
-        "warmStart: 'NAME' is not the name in Optuna (status.studyName) of a study of namespace team-a; there are "
-        f"{own}. warmStart is fixed: delete this Study and create it with another name"
+        "warmStart: 'NAME' is neither the name nor the status.studyName of a study of namespace team-a that has begun; "
+        f"there are {own}. warmStart is fixed: delete this Study and create it with another name"
     }
     assert database.query("SELECT FROM study_system_attributes WHERE key = %s", WARM_ATTR) == []
 

@@ -48,7 +48,7 @@ def test_the_program_learns_which_limit_it_has_reached(database):
     trial = pod.trial()
     trial.report(0.5, 1)
     words = (
-        r"trial \d+ has reported 1 intermediate values, as many as a trial may \(limits.reportsPerTrial\): report less"
+        r"the trial has reported 1 intermediate values, as many as a trial may \(limits.reportsPerTrial\): report less"
     )
     with pytest.raises(study_trial.LimitReachedError, match=words):
         trial.report(0.5, 2)

@@ -162,7 +162,7 @@ def test_a_message_of_an_earlier_job_is_worth_nothing(pod):
             pod.submit(message)
         assert caught.value.pgcode == "SO002"
         assert caught.value.diag.message_primary == (
-            f"trial {pod.trial_id} runs again as Job job-0-r1, and is no longer that of Job job-0"
+            "the trial runs again as Job job-0-r1, and is no longer that of Job job-0"
         )
     assert pod.database.query("SELECT * FROM study_operator.results") == []
     assert replace(pod, job="job-0-r1").call("finish", [0.7]) is False

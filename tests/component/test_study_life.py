@@ -25,7 +25,7 @@ async def test_too_many_failures_end_the_study_until_more_are_allowed(world):
     await world.remove_finalizers()
     await world.settle()
     condition = await world.condition("Failed")
-    message = "1 trials failed, maxFailedTrials is 0; fix the cause and raise maxFailedTrials to go on"
+    message = "1 trial failed, maxFailedTrials is 0; fix the cause and raise maxFailedTrials to go on"
     assert (condition["status"], condition["reason"], condition["message"]) == (
         "True",
         "MaxFailedTrialsExceeded",
@@ -50,7 +50,7 @@ async def test_a_study_of_which_no_trial_succeeds_has_failed(world):
     await world.end_job(0)
     await world.settle()
     condition = await world.condition("Failed")
-    assert (condition["reason"], condition["message"]) == ("NoTrialSucceeded", "none of 1 trials completed, 1 failed")
+    assert (condition["reason"], condition["message"]) == ("NoTrialSucceeded", "none of 1 trial completed, 1 failed")
     assert (await world.condition("Complete"))["status"] == "False"
 
 

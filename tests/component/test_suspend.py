@@ -21,7 +21,7 @@ async def test_a_suspended_study_drains(world):
     assert (await _phase(world), await world.active()) == ("Suspended", [1])
     suspended = await world.condition("Suspended")
     assert (suspended["status"], suspended["reason"]) == ("True", "Suspended")
-    assert (await world.condition("Progressing"))["message"] == "the study is suspended; 1 trials still run"
+    assert (await world.condition("Progressing"))["message"] == "the study is suspended; 1 trial still runs"
     assert (await world.events())["Suspended"]["type"] == "Normal"
     await world.edit(suspend=False)
     await world.settle()

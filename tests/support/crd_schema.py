@@ -64,6 +64,8 @@ def violations(value: Any, schema: dict[str, Any], where: str = "status") -> Ite
                 yield f"{where}.{name} is missing"
         for name, member in value.items():
             if (known := properties.get(name, others)) is None:
+                if schema.get("x-kubernetes-preserve-unknown-fields"):
+                    continue
                 yield f"{where}.{name} is unknown"
             else:
                 yield from violations(member, known, f"{where}.{name}")

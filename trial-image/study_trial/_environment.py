@@ -116,6 +116,14 @@ def read_given_params(env: Mapping[str, str]) -> dict[str, Any]:
     return _json(env, "STUDY_PARAMS", dict) if env.get("STUDY_PARAMS") else {}
 
 
+def read_param_variables(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts of PARAM_<name>, by the name as the variable has it: '.' and '-' of a parameter are '_' there.
+
+    A copy of a trial's Job has these variables, without those of the study.
+    """
+    return {name.removeprefix("PARAM_"): text for name, text in env.items() if name.startswith("PARAM_")}
+
+
 def read_names(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     """Return the names in STUDY_OBJECTIVES or STUDY_CONSTRAINTS, none when it is not set.
 

@@ -256,26 +256,50 @@ class StudySpace:
 class LocalSpace:
     """The parameters of a local run: given values, else the middle of the range or the first choice."""
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        self.params = Params(given)
+    def __init__(self, given: Mapping[str, Any], variables: Mapping[str, str] | None = None) -> None:
+        """Take what is given.
+
+        Args:
+            given: values by name.
+            variables: texts of PARAM_<name>, by the name as the variable has it. `given` goes before.
+        """
+        self._variables = dict(variables or {})
+        self.params = Params({name: _read(text) for name, text in self._variables.items()} | dict(given))
         self.asked: dict[str, Range | Choices] = {}
+        self._given = frozenset(given)
 
     def value(self, name: str, asked: Range | Choices) -> Any:
         """Return the given value or the default, and print it the first time. See `Space.value`."""
         before = self.asked.get(name)
         if before and not asked.same_as(before):
             raise SearchSpaceError(f"parameter {name!r} is asked for as {asked}, and before that as {before}")
-        given = name in self.params
+        variable = name.replace(".", "_").replace("-", "_")
+        if before or name in self._given:
+            origin, given = "given", self.params[name]
+        elif variable in self._variables:  # as text, for a choice may be one that looks like a number
+            origin, given = f"PARAM_{variable}", self._variables[variable]
+        else:
+            origin, given = "default", None
         try:
-            value = asked.cast(self.params[name]) if given else asked.default()
+            value = asked.default() if origin == "default" else asked.cast(given)
         except SearchSpaceError as error:
-            raise SearchSpaceError(f"parameter {name!r}: the value given, {error}") from None
+            what = origin if origin.startswith("PARAM_") else "the value given"
+            raise SearchSpaceError(f"parameter {name!r}: {what}, {error}") from None
         if not before:
-            origin = "given" if given else "default"
             say(f"local run: {name} = {value!r} ({origin}; {asked})")
         self.asked[name] = asked
+        if variable != name and variable not in self._given:
+            self.params.pop(variable, None)  # it was this parameter all the time
         self.params[name] = value
         return value
+
+
+def _read(text: str) -> Any:
+    """Return the value of a PARAM_<name>: a number, a bool or None if it spells one, else the text."""
+    try:
+        return text if text[:1] in ("[", "{", '"') else json.loads(text)
+    except ValueError:
+        return text
 
 
 def _why_inactive(when: Mapping[str, Any], params: Mapping[str, Any]) -> str:

@@ -20,6 +20,10 @@ class StudyDirection(enum.IntEnum):
     MINIMIZE = 1
     MAXIMIZE = 2
 
+    def __str__(self) -> str:
+        """Return the name, which scripts look at: from Python 3.11 on, an IntEnum's text would be its number."""
+        return f"StudyDirection.{self.name}"
+
 
 DIRECTIONS = tuple(direction.name.lower() for direction in StudyDirection)
 
@@ -33,7 +37,7 @@ _SEES_ONE_TRIAL = (
 )
 _NO_STORAGE = (
     "a trial's pod has no Optuna storage: it reports by functions of the database, and may do nothing else there. "
-    "Report with trial.report, and store what shall be kept with trial.set_user_attr. A callback that needs Optuna's "
+    "Report with trial.report, and store what is to be kept with trial.set_user_attr. A callback that needs Optuna's "
     "RDBStorage, as Lightning's under DDP does, does not work here: call trial.report and trial.should_prune in the "
     'process of rank 0 instead (docs/training-script.md, "Callbacks")'
 )

@@ -20,6 +20,7 @@ from study_trial._environment import (
     read_directions,
     read_given_params,
     read_names,
+    read_param_variables,
     read_pod_environment,
 )
 from study_trial._errors import (
@@ -439,7 +440,7 @@ def _open() -> Trial:
         objectives, constraints = (read_names(os.environ, f"STUDY_{what}") for what in ("OBJECTIVES", "CONSTRAINTS"))
         name = os.environ.get("STUDY_OPTUNA_NAME") or "local"
         study = Study(name, objectives, read_directions(os.environ))
-        space = LocalSpace(read_given_params(os.environ))
+        space = LocalSpace(read_given_params(os.environ), read_param_variables(os.environ))
         return Trial(0, space, channel, objectives, constraints or None, study)
     study = Study(pod.optuna_name, pod.objectives, pod.directions)
     return Trial(pod.number, StudySpace(pod.params, pod.search_space), channel, pod.objectives, pod.constraints, study)

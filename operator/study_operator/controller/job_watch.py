@@ -85,7 +85,7 @@ async def _watch(
         except ApiError as error:
             if error.status:  # the server lives; it does not know the version any more, or it is too busy
                 metrics.WATCHES_BROKEN.labels("jobs").inc()
-                log.info("the watch of Jobs was broken off, beginning anew: %s", error)
+                log.info("the watch of Jobs has ended, opening it again: %s", error)
                 version = ""
                 missed()
         await asyncio.sleep(next(waits))

@@ -120,7 +120,7 @@ class Namespaces:
                     if not isinstance(error, ApiError) or error.status:  # the server lives: begin anew
                         self._version = ""
                         metrics.WATCHES_BROKEN.labels("namespaces").inc()
-                        log.info("the watch of namespaces was broken off, beginning anew: %s", error)
+                        log.info("the watch of namespaces has ended, opening it again: %s", error)
                 await asyncio.sleep(next(waits))
             await asyncio.Event().wait()
 

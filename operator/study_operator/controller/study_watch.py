@@ -118,7 +118,7 @@ async def _watch(registry: kopf.OperatorRegistry, namespaces: Collection[str]) -
                 waits = delays(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
             delay = next(waits)
             metrics.WATCHES_BROKEN.labels("studies").inc()
-            log.warning("watching Studies was broken off, beginning anew in %.0f s: %s", delay, error)
+            log.warning("the watch of Studies has ended, opening it again in %.0f s: %s", delay, error)
         else:
             delay = next(waits)
         await asyncio.sleep(delay)

@@ -22,6 +22,7 @@ from study_operator.model.study import GROUP, PLURAL, VERSION
 from study_operator.texts import one_line
 
 _TIMEOUT_SECONDS = 30.0  # a call that hangs must not hold its study for ever
+LOG_END = 16 * 1024  # bytes of a failed trial's log that are kept
 _MERGE_PATCH = "application/merge-patch+json"
 # The longest answer that is read, in bytes. An object has two million at most. A list that is longer, because users
 # have labelled large objects as trials', is read in pages, with fewer objects the longer they are.
@@ -296,14 +297,18 @@ class Cluster:
             body = {"gracePeriodSeconds": grace_seconds, "preconditions": {"uid": pod["metadata"]["uid"]}}
             await self._delete(_core(namespace, "pods"), pod["metadata"]["name"], body)
 
-    async def last_log_line(self, namespace: str, pod: str, container: str) -> str:
-        """Return the last line of a container's log; empty if there is none, or if it cannot be read."""
-        query = {"container": container, "tailLines": "1", "limitBytes": "2048"}
-        try:
-            text = await self._send("GET", f"{_core(namespace, 'pods')}/{quote(pod)}/log", query)
-        except ApiError:
-            return ""
-        return one_line(" ".join(text.decode("utf-8", "replace").split()))
+    async def log_end(self, namespace: str, pod: str, container: str) -> str:
+        """Return the last LOG_END bytes of a container's log, at most 200 lines; empty if they cannot be read."""
+        text, limit = b"", 4 * LOG_END
+        for lines in ("200", "4"):  # a limit keeps the beginning; a container's runtime breaks lines after 16 KiB
+            query = {"container": container, "tailLines": lines, "limitBytes": str(limit)}
+            try:
+                text = await self._send("GET", f"{_core(namespace, 'pods')}/{quote(pod)}/log", query)
+            except ApiError:
+                return ""
+            if len(text) < limit:
+                break
+        return text[-LOG_END:].decode("utf-8", "replace")
 
     # Other objects
 

@@ -206,10 +206,12 @@ def _lost(meta: Mapping[str, Any], mark: Mark | None, here: Place, stored: Store
     words = f"database {here} does not know this study"
     if mark is not None and mark.place != here:
         words += f", whose rows were last in database {mark.place}: connect the operator to that one, or restore"
+    elif mark is not None:
+        words += ": its rows were deleted (`optuna delete-study`, optuna-dashboard), or it is an older copy; restore"
     else:
         words += ": restore"
     anew = _annotate(meta, BEGIN_ANEW_ANNOTATION, here)
-    return f"{words} the backup (docs/backup.md). To give its trials up, and begin anew: {anew}"
+    return f"{words} the backup (docs/backup.md). To give its trials up and start from nothing: {anew}"
 
 
 def _annotate(meta: Mapping[str, Any], annotation: str, here: Place) -> str:

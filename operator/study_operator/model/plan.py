@@ -206,9 +206,11 @@ def _removals(observed: Observed, trials_end: bool) -> tuple[tuple[RemoveFinishe
 def _superfluous(observed: Observed) -> list[tuple[JobState, timedelta]]:
     """Return the finished Jobs beyond the history limits, the oldest first, and how long each of them lingers.
 
-    A Job stays while its trial's end is not stored, because it is the evidence, and while its trial is the best.
+    A Job stays while its trial's end is not stored, because it is the evidence, and while its trial is the best, or
+    one of the Pareto front that the status shows.
     """
-    study, best = observed.study, observed.rows.best
+    study, rows = observed.study, observed.rows
+    best = {trial.job for trial in (*rows.front, *((rows.best,) if rows.best else ()))}
     limits = {
         JobPhase.COMPLETE: study.successful_jobs_history_limit,
         JobPhase.FAILED: study.failed_jobs_history_limit,
@@ -221,7 +223,7 @@ def _superfluous(observed: Observed) -> list[tuple[JobState, timedelta]]:
             if job.phase is phase and not job.deleting and not _is_evidence(job, observed)
         ]
         jobs.sort(key=_when_finished, reverse=True)
-        more = [job for job in jobs[limit:] if best is None or job.name != best.job]
+        more = [job for job in jobs[limit:] if job.name not in best]
         linger = study.parallelism if limit else 0  # a user with a limit of 0 wants them gone
         found += [(job, _when_finished(job)[0] + FINISHED_JOB_LINGER - observed.now) for job in more[:linger]]
         found += [(job, timedelta(0)) for job in more[linger:]]

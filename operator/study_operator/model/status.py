@@ -17,7 +17,9 @@ from study_operator.model.study_outcome import Outcome, over
 from study_operator.model.summary import queued_trials, shorten, summary, time_text, warm_started
 from study_operator.model.trial import TrialState
 from study_operator.model.warm_start import WarmStarted
+from study_operator.texts import many
 
+_ENDS = ("Finished", "Complete", "Failed")  # conditions of a study's end
 _MESSAGE = 2048  # the CRD's bound, in characters
 _SIZE = 15_000  # of the whole status as JSON, in bytes: 16 KiB with what the API server adds
 # Lengths to which parameters and messages are shortened, in characters, one after the other until all is small enough.
@@ -117,9 +119,6 @@ def status(manifest: Mapping[str, Any], study: Study | None, situation: Situatio
         new.update(summary(observed))
         if observed.rows.total and "startTime" not in old:
             new["startTime"] = time_text(now)
-        new["phase"] = _phase(observed, outcome)
-    elif "phase" not in old:
-        new["phase"] = "Pending"
     if situation.warm_started:
         new["warmStart"] = [warm_started(one) for one in situation.warm_started]
     if outcome is not None:
@@ -128,9 +127,13 @@ def status(manifest: Mapping[str, Any], study: Study | None, situation: Situatio
         new["completionTime"] = (
             None  # a merge patch removes it, because the study goes on, for example with more trials
         )
-    conditions = [situation.accepted, *([situation.storage] if situation.storage else []), _progressing(situation)]
+    end = _end_before(old, new["observedGeneration"]) if observed is None else None
+    progressing = _progressing(situation) if end is None else Condition("Progressing", False, "Finished", end)
+    conditions = [situation.accepted, *([situation.storage] if situation.storage else []), progressing]
     if observed is not None:
-        conditions += [_suspended(observed.study), *_ended(outcome)]
+        conditions += [_suspended(observed.study, outcome), *_ended(outcome)]
+    if end is None:
+        new["phase"] = _phase(study, situation, progressing)
     new["conditions"] = _merge(old.get("conditions") or [], conditions, new["observedGeneration"], now)
     return _fit(new)
 
@@ -161,15 +164,30 @@ def _shortened(item: Mapping[str, Any], most: int) -> dict[str, Any]:
     return {**item, **texts}
 
 
-def _phase(observed: Observed, outcome: Outcome | None) -> str:
-    if outcome is not None:
-        return "Succeeded" if outcome.succeeded else "Failed"
-    if observed.study.paused:
+def _end_before(old: Mapping[str, Any], generation: int) -> str | None:
+    """Return why the study has ended according to its status; None if it has not, or was edited since.
+
+    The end stays the end while the database is away, and when its rows have been deleted.
+    """
+    ends = (c for c in old.get("conditions") or () if c["type"] in ("Complete", "Failed") and c["status"] == "True")
+    return next((c["message"] for c in ends if c.get("observedGeneration") == generation), None)
+
+
+def _phase(study: Study | None, situation: Situation, progressing: Condition) -> str:
+    if situation.outcome is not None:
+        return "Succeeded" if situation.outcome.succeeded else "Failed"
+    if situation.accepted.status is False:
+        return "Refused"
+    if study is not None and study.paused:
         return "Suspended"
-    return "Running" if observed.rows.total else "Pending"
+    if progressing.status is False:
+        return "Waiting"
+    return "Running" if situation.observed is not None and situation.observed.rows.total else "Pending"
 
 
-def _suspended(study: Study) -> Condition:
+def _suspended(study: Study, outcome: Outcome | None) -> Condition:
+    if outcome is not None:
+        return Condition("Suspended", False, "Finished", "the study has ended")
     if study.suspend:
         return Condition("Suspended", True, "Suspended", "no trials are started until spec.suspend is false")
     if study.parallelism == 0:
@@ -196,27 +214,26 @@ def _progressing(situation: Situation) -> Condition:
     queued = queued_trials(observed)
     running = rows.count(TrialState.RUNNING) - queued
     if situation.outcome is not None:
-        return Condition("Progressing", False, "Finished", f"{rows.finished} trials have ended")
+        return Condition("Progressing", False, "Finished", situation.outcome.message)
+    still = many(running, "trial still runs", "trials still run")
     if situation.accepted.status is not True:
-        message = f"no new trials are started, {running} still run: {situation.accepted.message}"
+        message = f"no new trials are started, {still}: {situation.accepted.message}"
         return Condition("Progressing", False, "NotAccepted", message)
     if study.paused:
         again = f", {queued} will run again" if queued else ""
-        return Condition(
-            "Progressing", False, "Suspended", f"the study is suspended; {running} trials still run{again}"
-        )
+        return Condition("Progressing", False, "Suspended", f"the study is suspended; {still}{again}")
     if situation.sampler_failed and over(observed) is None:
         return Condition("Progressing", False, "SamplerFailed", situation.sampler_failed)
     if (ended := over(observed)) is not None:
-        return Condition("Progressing", True, "Ending", f"{ended.message}; {running} trials still run")
+        return Condition("Progressing", True, "Ending", f"{ended.message}; {still}")
     if situation.pending:
         return Condition("Progressing", False, "TrialPending", situation.pending)
-    message = f"{running} trials run, {rows.finished} of {study.max_trials} have ended"
-    if queued:
-        message = f"{running} trials run, {queued} are queued, {rows.finished} of {study.max_trials} have ended"
-        if running == 0:
-            held = "their Jobs are suspended, by a queue manager such as Kueue or by somebody"
-            return Condition("Progressing", False, "TrialsQueued", f"{message}; {held}")
+    waits = f"{many(queued, 'is', 'are')} queued, " if queued else ""
+    ended_so_far = f"{rows.finished} of {study.max_trials} {'has' if rows.finished == 1 else 'have'} ended"
+    message = f"{many(running, 'trial runs', 'trials run')}, {waits}{ended_so_far}"
+    if queued and running == 0:
+        held = "their Jobs are suspended, by a queue manager such as Kueue or by somebody"
+        return Condition("Progressing", False, "TrialsQueued", f"{message}; {held}")
     if running == 0 and observed.active:
         message += f"; waiting for the pods of Job {observed.active[0].name} to end"
     if situation.throttled:
@@ -225,14 +242,13 @@ def _progressing(situation: Situation) -> Condition:
 
 
 def _ended(outcome: Outcome | None) -> list[Condition]:
+    """Return Finished, which is true at every end, and Complete and Failed, of which one is."""
     if outcome is None:
-        going_on = ("NotFinished", "the study has not ended")
-        return [Condition("Complete", False, *going_on), Condition("Failed", False, *going_on)]
+        return [Condition(type_, False, "NotFinished", "the study has not ended") for type_ in _ENDS]
     yes, no = ("Complete", "Failed") if outcome.succeeded else ("Failed", "Complete")
-    return [
-        Condition(yes, True, outcome.reason, outcome.message),
-        Condition(no, False, outcome.reason, outcome.message),
-    ]
+    ends = [Condition(type_, True, outcome.reason, outcome.message) for type_ in ("Finished", yes)]
+    words = "the study is complete" if outcome.succeeded else "the study has failed"
+    return [*ends, Condition(no, False, yes, words)]
 
 
 def _merge(
@@ -267,6 +283,6 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             if changes := difference(before, after):
                 patch[key] = changes
-        elif before != after:
+        elif before != after or isinstance(before, bool) is not isinstance(after, bool):  # 1 is True to Python
             patch[key] = after
     return patch

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from study_operator.model.observed import Observed
 from study_operator.model.study import Study
 from study_operator.model.trial import Rows, TrialState
+from study_operator.texts import many
 
 
 @dataclass(frozen=True)
@@ -36,19 +37,19 @@ def over(observed: Observed) -> Outcome | None:
     """Return why the study is over although trials run or are left to start; None while it goes on."""
     study, rows = observed.study, observed.rows
     if too_many_failed(study, rows):
-        message = f"{rows.failed} trials failed, maxFailedTrials is {study.max_failed_trials}"
+        message = f"{many(rows.failed, 'trial', 'trials')} failed, maxFailedTrials is {study.max_failed_trials}"
         return Outcome(False, "MaxFailedTrialsExceeded", f"{message}; fix the cause and raise maxFailedTrials to go on")
     best = rows.best
     if best is not None and is_goal(study, best.values):
         message = f"trial {best.number} has {best.values[0]:.6g}, the goal is {study.objectives[0].goal:g}"
         return Outcome(True, "GoalReached", message)
-    deadline = study.active_deadline
+    deadline, finished = study.active_deadline, many(rows.finished, "trial", "trials")
     if deadline is not None and rows.active_seconds(observed.now) >= deadline:
-        message = f"activeDeadlineSeconds of {deadline} have passed after {rows.finished} trials"
+        message = f"activeDeadlineSeconds of {deadline} have passed after {finished}"
         return Outcome(rows.feasible > 0, "DeadlineExceeded", f"{message}; raise it to go on")
     if observed.converged:
         message = f"{study.convergence.evaluator} expects no better value" if study.convergence else ""
-        return Outcome(True, "Converged", f"{message} after {rows.finished} trials")
+        return Outcome(True, "Converged", f"{message} after {finished}")
     return None
 
 
@@ -64,10 +65,12 @@ def outcome(observed: Observed) -> Outcome | None:
         return ended
     if not observed.exhausted and rows.total < study.max_trials:
         return None
+    trials = many(rows.total, "trial", "trials")
     if rows.feasible == 0:
-        infeasible = f", {rows.infeasible} were infeasible" if rows.infeasible else ""
-        message = f"none of {rows.total} trials completed, {rows.failed} failed{infeasible}"
+        infeasible = f", {many(rows.infeasible, 'was', 'were')} infeasible" if rows.infeasible else ""
+        message = f"none of {trials} completed, {rows.failed} failed{infeasible}"
         return Outcome(False, "NoTrialSucceeded", message)
     if rows.total < study.max_trials:
-        return Outcome(True, "SearchSpaceExhausted", f"every point of the search space was tried: {rows.total} trials")
-    return Outcome(True, "MaxTrialsReached", f"{rows.finished} of {study.max_trials} trials have ended")
+        return Outcome(True, "SearchSpaceExhausted", f"every point of the search space was tried: {trials}")
+    have = many(study.max_trials, "trial has", "trials have")
+    return Outcome(True, "MaxTrialsReached", f"{rows.finished} of {have} ended")

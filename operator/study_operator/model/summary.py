@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,6 +14,8 @@ from study_operator.model.warm_start import WarmStarted
 from study_operator.texts import one_line
 
 _FAILURE_MESSAGE, _PARAMETER, _REASON = 256, 128, 64  # bounds of the CRD, in characters
+# Of a trial's parameters in full, as JSON, in bytes: the rest of a status has to fit beside them.
+_PARAMS_SIZE = 4096
 
 
 def summary(observed: Observed) -> dict[str, Any]:
@@ -20,6 +24,7 @@ def summary(observed: Observed) -> dict[str, Any]:
     best, queued = rows.best, queued_trials(observed)
     several = len(study.objectives) > 1
     best_value = None if best is None else f"{best.values[0]:.6g}"
+    direction = "max" if study.directions[0] == "MAXIMIZE" else "min"
     found: dict[str, Any] = {
         "trials": {
             "total": rows.total,
@@ -37,6 +42,7 @@ def summary(observed: Observed) -> dict[str, Any]:
         "recentFailures": [_failure(number, failure) for number, failure in rows.recent_failures] or None,
         "bestTrial": None if best is None or several else _best(best),
         "bestValue": f"pareto: {rows.front_size}" if several else best_value,
+        "best": f"pareto: {rows.front_size}" if several else best_value and f"{best_value} ({direction})",
         "paretoFront": [_front(trial) for trial in rows.front] if several else None,
         "paretoFrontSize": rows.front_size if several else None,
         "badReports": rows.bad_reports or None,
@@ -77,10 +83,25 @@ def _failure(number: int, failure: Failure) -> dict[str, Any]:
 
 
 def _best(best: BestTrial) -> dict[str, Any]:
-    found = _front(best)
+    found = {**_front(best), **_typed(best.params)}
     if best.job:
         found["jobName"] = best.job
     return found
+
+
+def _typed(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters in their own types and in full, or why they are not in the status."""
+    why = None
+    if len(json.dumps(params, ensure_ascii=False).encode(errors="replace")) > _PARAMS_SIZE:
+        why = f"they take more than {_PARAMS_SIZE} bytes"
+    for name, value in params.items():
+        if value is None:
+            why = f"{name} is null, which a status cannot hold"
+        elif isinstance(value, str) and one_line(value) != value:
+            why = f"{name} has characters that cannot be seen"
+    if why is None:
+        return {"params": dict(params), "paramsLeftOut": None}
+    return {"params": None, "paramsLeftOut": shorten(f"{why}: read them in the database", _FAILURE_MESSAGE)}
 
 
 def _front(trial: BestTrial) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -134,6 +134,7 @@ class Failure:
         message: a sentence; may be empty.
         exit_code: of the container that ended; None if none did.
         last_log_line: the last line that the program logged; may be empty.
+        log: the end of what it logged, several lines, for the row of the incident alone; may be empty.
         kind: whose fault it is.
     """
 
@@ -142,11 +143,16 @@ class Failure:
     exit_code: int | None = None
     last_log_line: str = ""
     kind: FailureClass = FailureClass.PROGRAM
+    log: str = ""
 
     def __post_init__(self) -> None:
         """Bring what programs and other components have said to one line. Rows of earlier versions may have more."""
         for name in ("reason", "message", "last_log_line"):
             object.__setattr__(self, name, one_line(getattr(self, name)))
+
+    def attribute(self) -> dict[str, Any]:
+        """Return what the trial's user attribute has, which everybody sees who sees the trial in Optuna's tools."""
+        return {name: value for name, value in asdict(self).items() if name != "log"}
 
     def detail(self) -> str:
         """Return message and last log line in one text. Either may be missing."""

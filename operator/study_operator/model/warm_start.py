@@ -131,7 +131,7 @@ def _misfit(study: Study, trial: EarlierTrial, constraints: Mapping[str, float])
         return "without a value for each objective"
     for name, value in trial.params.items():
         if name not in study.distributions:
-            return f"with a parameter {name}, which this Study has not"
+            return f"with a parameter {name}, which this Study does not have"
         if not possible(study.distributions[name], value):
             return f"whose {name} is not possible here"
     active: dict[str, Any] = {}
@@ -141,7 +141,7 @@ def _misfit(study: Study, trial: EarlierTrial, constraints: Mapping[str, float])
                 return f"without {name}"
             active[name] = trial.params[name]
         elif name in trial.params:
-            return f"with {name} where this Study has it not"
+            return f"with {name} where this Study does not have it"
     for constraint in study.constraints:
         if constraint.name not in constraints:
             return f"without a value of the constraint {constraint.name}"

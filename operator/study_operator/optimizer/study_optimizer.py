@@ -8,7 +8,6 @@ Nothing in memory is the truth: when it is not known whether a batch was stored,
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
 
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -212,7 +211,7 @@ class StudyOptimizer:
         for name, violation in constraint_attrs(told.constraints).items():
             self._memory.set_trial_system_attr(trial_id, name, violation)
         if told.failure is not None:
-            self._memory.set_trial_user_attr(trial_id, FAILURE_ATTR, asdict(told.failure))
+            self._memory.set_trial_user_attr(trial_id, FAILURE_ATTR, told.failure.attribute())
         values = self._sampling.last_value(trial_id) if told.by_last_report else told.values
         self._sampling.tell(trial_id, TrialState(told.state.value), values)
         change = batch.trials[trial_id]

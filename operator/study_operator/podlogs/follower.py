@@ -122,7 +122,7 @@ class Follower:
         wanted = {job.name: job for job in jobs if _is_current(job, rows.get(job.number))}
         for name, work in list(known.work.items()):
             if work.task.done() and not work.task.cancelled() and (error := work.task.exception()) is not None:
-                log.error("reading the log of Job %s failed; beginning anew", name, exc_info=error)
+                log.error("reading the log of Job %s failed; reading it again", name, exc_info=error)
             if name not in wanted or wanted[name].uid != work.uid or work.task.done():
                 work.task.cancel()
                 del known.work[name]

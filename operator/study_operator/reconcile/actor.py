@@ -26,6 +26,7 @@ from study_operator.model.study import (
     STARTED_ANNOTATION,
     STUDY_LABEL,
     TRIAL_LABEL,
+    Refused,
     Study,
 )
 from study_operator.model.trial import Failure, FailureClass, TrialRow
@@ -38,6 +39,7 @@ from study_operator.reconcile.concurrency import gather_all, gather_through
 from study_operator.reconcile.live_study import LiveStudy
 from study_operator.reconcile.study_secret import ensure_secret
 from study_operator.storage.database import StorageError, StorageUnavailable
+from study_operator.texts import last_line, shown_lines
 
 # Calls of the API server at once for one study, ends that are told in one transaction, and Jobs that are being created
 # at once for all studies. A server that answers in milliseconds has few creations at once; a busy one has time to start
@@ -185,7 +187,7 @@ class Actor:
                     self._failed(told.row, told.failure)
 
     async def _explained(self, told: Tell) -> Tell:
-        """Add the last line that the program of a failed trial has logged."""
+        """Add the end of what the program of a failed trial has logged."""
         failure = told.failure
         if failure is None or told.job is None or failure.last_log_line:
             return told
@@ -216,16 +218,16 @@ class Actor:
         self._done.failures.append((row, failure))
 
     async def _explain(self, ended: JobState, known: Failure | None = None) -> Failure:
-        """Return why a Job has failed. If that is known, return it with the last line that the program has logged."""
+        """Return why a Job has failed. If that is known, return it with the end of what the program has logged."""
         study = self._live.study
         selector = f"{STUDY_LABEL}={study.name},{JOB_LABEL}={ended.name}"
         # Anybody in the namespace may give a pod these labels. Only the Job's own pods say why it has failed.
         found = await self._cluster.list_pods(study.namespace, selector, ended.uid)
         container = pod_status.last_container(found)
-        line = await self._cluster.last_log_line(study.namespace, *container) if container else ""
-        if known is not None:
-            return replace(known, last_log_line=line)
-        return pod_status.failure(ended, found, line, study.infeasible_exit_codes)
+        logged = await self._cluster.log_end(study.namespace, *container) if container else ""
+        line = last_line(logged)
+        failure = known or pod_status.failure(ended, found, line, study.infeasible_exit_codes)
+        return replace(failure, last_log_line=line, log=shown_lines(logged))
 
     async def _delete(self, ended: JobState, waiting: bool, kill_after: int | None = None) -> None:
         """Delete a Job.
@@ -272,10 +274,14 @@ class Actor:
             await gather_all(creating)
 
     async def _store(self, count: int) -> list[TrialRow]:
-        """Ask for trials and store them. Return none when no more may be started or the sampler fails."""
+        """Ask for trials and store them. Return none when no more may be started or the sampler fails.
+
+        Raises:
+            Refused: somebody has deleted the row of a trial.
+        """
         try:
             return await self._pool.run(self._live.trials.start, count)
-        except (StorageUnavailable, StorageError, NotHeld, looks.Ended):
+        except (StorageUnavailable, StorageError, NotHeld, looks.Ended, Refused):
             raise
         except StaleHistory as error:
             self._done.troubles.append(str(error))

@@ -21,7 +21,7 @@ from study_operator.model.mark import Place
 from study_operator.model.pareto import pareto_front
 from study_operator.model.pruners import compares
 from study_operator.model.samplers import is_finite
-from study_operator.model.study import Study
+from study_operator.model.study import Refused, Study
 from study_operator.model.trial import BestTrial, Clock, Report, Rows, TrialRow, TrialState
 from study_operator.model.warm_start import WarmStarted
 from study_operator.processes.client import Optimizers
@@ -141,7 +141,8 @@ class StudyTrials:
                 loaded just to look at an ended study.
 
         Raises:
-            Refused: the Study names initial trials or earlier studies that do not exist, or other ones than before.
+            Refused: the Study names initial trials or earlier studies that do not exist, or other ones than before; or
+                somebody has deleted a trial's row.
             StorageUnavailable: the database does not answer.
             StorageError: the database refuses it.
         """
@@ -325,8 +326,8 @@ class StudyTrials:
     def _loaded(self, rows: Rows) -> RemoteOptimizer:
         if self._optimizer is not None and rows.changed:
             self._catch_up(self._optimizer)
-        # Trials that no trigger has noted down: the triggers do not exist, or were switched off.
-        if self._optimizer is None or self._optimizer.size < sum(rows.counts.values()):
+        # Trials that no trigger has noted down: they were deleted, or the triggers do not exist or were switched off.
+        if self._optimizer is None or self._optimizer.size != sum(rows.counts.values()):
             return self._load()
         return self._optimizer
 
@@ -345,6 +346,13 @@ class StudyTrials:
         earlier, self.warm_started = self._initial_trials.load(self._study, self.study_id)
         looks.check("reads the study's history")
         rows = history.load(self._database, self.study_id, compares(self._study))
+        gap = next((number for number, trial in enumerate(rows.trials) if trial.number != number), None)
+        if gap is not None:
+            raise Refused(
+                "TrialsDeleted",
+                f"trial {gap} was deleted from the database, and Optuna numbers trials without gaps, so no trial can "
+                "be started: restore its row, or create another Study whose warmStart names this one",
+            )
         self._optimizer = self._optimizers.load(self._study, rows, earlier)
         return self._optimizer
 

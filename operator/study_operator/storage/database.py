@@ -20,7 +20,8 @@ from study_operator import fence
 _IDLE_WRITER_TIMEOUT = "4s"
 # A trial's pod must not keep the operator waiting with a lock.
 _LOCK_TIMEOUT = "5s"
-_ADMIT, _NOT_HELD = "SELECT study_operator.admit({}, %s)", "SO010"
+_ADMIT, _NOT_HELD, _NO_ROWS = "SELECT study_operator.admit({}, %s)", "SO010", "SO011"
+DELETED = "the study's rows have just been deleted from the database"
 
 
 class StorageUnavailable(Exception):
@@ -166,10 +167,17 @@ def _admit(cursor: cursor, study_id: int | None, trial_id: int | None) -> None:
 
 @contextmanager
 def _refused_without(hold: fence.Hold | None) -> Iterator[None]:
-    """Raise NotHeld in place of the database's error that says that there is a newer hold."""
+    """Raise NotHeld in place of the database's error that says that there is a newer hold.
+
+    Raises:
+        NotHeld: that.
+        StorageError: the study has no rows any more.
+    """
     try:
         yield
     except psycopg2.Error as error:
+        if error.pgcode == _NO_ROWS:
+            raise StorageError(DELETED) from None
         if hold is None or error.pgcode != _NOT_HELD:
             raise
         hold.superseded = True

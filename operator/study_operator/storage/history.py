@@ -18,7 +18,7 @@ from psycopg2.extensions import cursor
 from study_operator.model.history import Changes, History, StoredStudy, StoredTrial
 from study_operator.model.thinning import MOST_STEPS
 from study_operator.model.trial import TrialState
-from study_operator.storage.database import Database
+from study_operator.storage.database import DELETED, Database, StorageError
 from study_operator.storage.trial_queries import INFINITIES
 
 # One row a trial: ten thousand of twenty reports each are 200,000 rows less to send and to take apart.
@@ -89,7 +89,7 @@ def load(database: Database, study_id: int, compared: bool = True) -> History:
         compared: whether the study's pruner compares a trial with the reports of complete trials.
 
     Raises:
-        KeyError: there is no study with this id.
+        StorageError: the study was deleted meanwhile.
         StorageUnavailable: the database does not answer.
         StorageError: the database refuses it.
     """
@@ -141,7 +141,7 @@ def study(cursor: cursor, study_id: int) -> StoredStudy:
     cursor.execute(_STUDY, (study_id,))
     found = cursor.fetchone()
     if found is None:
-        raise KeyError(f"there is no study with the id {study_id}")
+        raise StorageError(DELETED)
     name, directions, system, user = found
     attrs = ({key: json.loads(text) for key, text in pairs} for pairs in (system, user))
     return StoredStudy(name, directions, *attrs)

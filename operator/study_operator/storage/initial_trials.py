@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg2.extensions import cursor
 
@@ -69,46 +69,60 @@ class InitialTrials:
             The trials, and what came of each study that the Study names.
 
         Raises:
-            Refused: the first time, when a name is not that of a study of this namespace. The message does not tell
+            Refused: the first time, when a name is that of no study of this namespace. The message does not tell
                 whether another namespace has a study of that name.
         """
         if not study.warm_start:
             return [], ()
         with self._database.transaction(study_id) as cursor:
             noted = _note_to_make(cursor, study_id, WARM_ATTR)
-            names = self._names(cursor, study)
+            there = self._stored(cursor, study)
             if noted is None:
-                taken, came = self._decide(cursor, study, names)
+                taken, came = self._decide(cursor, study, there)
                 noted = {"trials": [trial.trial_id for trial in taken], "studies": [asdict(one) for one in came]}
                 set_attribute(cursor, study_id, WARM_ATTR, noted)
             else:
-                wanted = noted["trials"]
-                sources = [_source(cursor, names[name], name, wanted) for name in study.warm_start if name in names]
+                # The studies that were taken then: the name of a Study may be that of a later one by now.
+                ids, wanted = {one.optuna: one.study_id for one in there}, noted["trials"]
+                names = [one["study"] for one in noted["studies"]]
+                sources = [_source(cursor, ids[name], name, wanted) for name in names if name in ids]
                 taken = [trial for source in sources for trial in take(study, source)[0]]
             return taken, tuple(WarmStarted(**one) for one in noted["studies"])
 
-    def _names(self, cursor: cursor, study: Study) -> dict[str, int]:
-        """Read the ids of the namespace's other studies, by their names in Optuna, the latest first."""
+    def _stored(self, cursor: cursor, study: Study) -> list[_Stored]:
+        """Read the namespace's other studies, the latest first."""
         cursor.execute(
-            "SELECT s.study_name, s.study_id FROM studies s JOIN study_operator.access a USING (study_id)"
+            "SELECT s.study_id, s.study_name, a.name FROM studies s JOIN study_operator.access a USING (study_id)"
             " WHERE a.cluster_id = %s AND a.namespace = %s AND a.uid <> %s ORDER BY s.study_id DESC",
             (self._cluster_id, study.namespace, study.uid),
         )
-        return dict(cursor.fetchall())
+        return [_Stored(*row) for row in cursor.fetchall()]
 
     def _decide(
-        self, cursor: cursor, study: Study, names: dict[str, int]
+        self, cursor: cursor, study: Study, there: Sequence[_Stored]
     ) -> tuple[list[StoredTrial], list[WarmStarted]]:
         taken: list[StoredTrial] = []
         came: list[WarmStarted] = []
+        sources: list[_Stored] = []
         for name in study.warm_start:
-            if name not in names:
-                raise Refused("WarmStartRefused", _unknown(study, name, list(names)))
-        for name in study.warm_start:
-            trials, one = take(study, _source(cursor, names[name], name), MOST_TRIALS - len(taken))
+            found = next((one for one in there if name in (one.optuna, one.name)), None)
+            if found is None:
+                raise Refused("WarmStartRefused", _unknown(study, name, there))
+            if found not in sources:  # one study may be named in both ways
+                sources.append(found)
+        for source in sources:
+            trials, one = take(study, _source(cursor, source.study_id, source.optuna), MOST_TRIALS - len(taken))
             taken += trials
             came.append(one)
         return taken, came
+
+
+class _Stored(NamedTuple):
+    """A stored study: its id, its name in Optuna, and the name that its Study has or had."""
+
+    study_id: int
+    optuna: str
+    name: str
 
 
 def _note(cursor: cursor, study_id: int, key: str) -> Any:
@@ -140,12 +154,13 @@ def _enqueue(cursor: cursor, study_id: int, wishes: Sequence[Mapping[str, Any]])
         )
 
 
-def _unknown(study: Study, name: str, names: list[str]) -> str:
+def _unknown(study: Study, name: str, there: Sequence[_Stored]) -> str:
+    names = [one.optuna for one in there]
     shown = ", ".join(names[:_NAMES_SHOWN]) + (f" and {len(names) - _NAMES_SHOWN} more" if names[_NAMES_SHOWN:] else "")
-    there = f"there are {shown}" if names else "there is no other one yet"
+    others = f"there are {shown}" if names else "there is no other one yet"
     return (
-        f"warmStart: {name!r} is not the name in Optuna (status.studyName) of a study of namespace {study.namespace}; "
-        f"{there}. warmStart is fixed: delete this Study and create it with another name"
+        f"warmStart: {name!r} is neither the name nor the status.studyName of a study of namespace {study.namespace} "
+        f"that has begun; {others}. warmStart is fixed: delete this Study and create it with another name"
     )
 
 

@@ -73,13 +73,16 @@ BEGIN
     END IF;
 END $$;
 
--- Refuses the transaction unless `holder` is the epoch of the newest hold of the study. The check locks the study's access row, so a
--- takeover has to wait until the transaction ends.
+-- Refuses the transaction unless `holder` is the epoch of the newest hold of the study (SO010), or if the study has no rows any more
+-- (SO011). The check locks the study's access row, so a takeover has to wait until the transaction ends.
 CREATE OR REPLACE FUNCTION study_operator.admit(study_id integer, holder bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM FROM study_operator.access a WHERE a.study_id = admit.study_id AND a.holder = admit.holder FOR SHARE;
     IF NOT FOUND THEN
+        IF NOT EXISTS (SELECT FROM study_operator.access a WHERE a.study_id = admit.study_id) THEN
+            RAISE EXCEPTION 'the rows of study % have been deleted', study_id USING ERRCODE = 'SO011';
+        END IF;
         RAISE EXCEPTION 'study % is held by another replica', study_id USING ERRCODE = 'SO010';
     END IF;
 END $$;
@@ -107,7 +110,7 @@ BEGIN
         -- Optuna takes the same lock to number trials.
         PERFORM FROM public.studies s WHERE s.study_id = store.study_id FOR UPDATE;
         IF NOT FOUND THEN
-            detail := format('study %s is not in the database any more', store.study_id);
+            detail := 'the study is not in the database any more';
             RETURN;
         END IF;
         SELECT count(*), count(*) FILTER (WHERE t.state <> 'WAITING') INTO existing, started
@@ -153,13 +156,18 @@ BEGIN
         END IF;
         IF change ? 'failure' THEN  -- before the attribute that names the Job is another one's
             INSERT INTO study_operator.incidents
-                (study_id, trial_id, source, kind, reason, message, exit_code, last_log_line)
+                (study_id, trial_id, source, kind, reason, message, exit_code, last_log_line, log)
             SELECT store.study_id, trial,
                    coalesce((SELECT a.value_json::jsonb #>> '{}' FROM public.trial_system_attributes a
                              WHERE a.trial_id = trial AND a.key = 'study_operator:job'), ''),
-                   f ->> 'kind', f ->> 'reason', f ->> 'message', (f ->> 'exit_code')::integer, f ->> 'last_log_line'
+                   f ->> 'kind', f ->> 'reason', f ->> 'message', (f ->> 'exit_code')::integer, f ->> 'last_log_line',
+                   nullif(f ->> 'log', '')
             FROM (SELECT change -> 'failure') AS failed (f)
             ON CONFLICT DO NOTHING;
+            UPDATE study_operator.incidents i SET log = NULL WHERE i.study_id = store.study_id AND i.log IS NOT NULL
+            AND i.incident_id <= (SELECT k.incident_id FROM study_operator.incidents k
+                                  WHERE k.study_id = store.study_id AND k.log IS NOT NULL
+                                  ORDER BY k.incident_id DESC OFFSET 20 LIMIT 1);  -- the 20 latest are kept
         END IF;
         INSERT INTO public.trial_params (trial_id, param_name, param_value, distribution_json)
         SELECT trial, p.value ->> 0, (p.value ->> 1)::double precision, p.value ->> 2

@@ -45,7 +45,7 @@ END $$;
 CREATE OR REPLACE FUNCTION study_operator.refuse_key(trial_id integer)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM study_operator.refuse('SO001', format('the key is not valid for trial %s', trial_id),
+    PERFORM study_operator.refuse('SO001', 'the key is not valid for this trial',
         'STUDY_STORAGE_KEY and STUDY_TRIAL_ID must be those of this trial''s own pod.');
 END $$;
 
@@ -93,8 +93,8 @@ BEGIN
         SELECT s.value_json::jsonb #>> '{}' INTO current FROM public.trial_system_attributes s
         WHERE s.trial_id = by_proof.trial_id AND s.key = 'study_operator:job';
         IF current <> job THEN
-            PERFORM study_operator.refuse('SO002', format('trial %s runs again as Job %s, and is no longer that of Job %s',
-                trial_id, current, left(job, 63)));
+            PERFORM study_operator.refuse('SO002', format('the trial runs again as Job %s, and is no longer that of Job %s',
+                current, left(job, 63)));
         END IF;
     END IF;
     RETURN caller;
@@ -130,7 +130,7 @@ BEGIN
     INSERT INTO study_operator.last_messages AS l (trial_id, number) VALUES (come_after.trial_id, come_after.number)
     ON CONFLICT ON CONSTRAINT last_messages_pkey DO UPDATE SET number = excluded.number WHERE l.number < excluded.number;
     IF NOT FOUND THEN
-        PERFORM study_operator.refuse('SO005', format('trial %s has had a later message than number %s', trial_id, number),
+        PERFORM study_operator.refuse('SO005', format('the trial has had a later message than number %s', number),
             (SELECT l.number::text FROM study_operator.last_messages l WHERE l.trial_id = come_after.trial_id));
     END IF;
 END $$;
@@ -182,8 +182,8 @@ BEGIN
     ON CONFLICT ON CONSTRAINT trial_usage_pkey DO UPDATE SET reports = u.reports + 1
     RETURNING u.reports INTO taken;
     IF taken > most THEN
-        PERFORM study_operator.refuse('SO006', format('trial %s has reported %s intermediate values, as many as a trial may'
-            ' (limits.reportsPerTrial): report less often', caller.trial_id, most));
+        PERFORM study_operator.refuse('SO006', format('the trial has reported %s intermediate values, as many as a trial may'
+            ' (limits.reportsPerTrial): report less often', most));
     ELSIF taken % 1000 = 0 THEN
         PERFORM study_operator.take_bytes(caller.study_id, 100000);
     END IF;
@@ -240,7 +240,7 @@ BEGIN
     ELSIF caller.state = 'PRUNED' THEN
         RETURN true;
     ELSIF caller.state <> 'RUNNING' THEN
-        PERFORM study_operator.refuse('SO002', format('trial %s is not running: it is %s', caller.trial_id, caller.state));
+        PERFORM study_operator.refuse('SO002', format('the trial is not running: it is %s', caller.state));
     END IF;
     PERFORM set_config('synchronous_commit', 'off', true);  -- until the end of this transaction
     INSERT INTO public.trial_intermediate_values AS v (trial_id, step, intermediate_value, intermediate_value_type)
@@ -305,12 +305,11 @@ BEGIN
         ELSIF FOUND AND NOT stored.provisional AND provisional THEN
             RETURN false;
         ELSIF FOUND AND NOT stored.provisional THEN
-            PERFORM study_operator.refuse('SO002', format('trial %s has its final values already, and they are others',
-                caller.trial_id));
+            PERFORM study_operator.refuse('SO002', 'the trial has its final values already, and they are others');
         ELSIF caller.state = 'PRUNED' THEN
             RETURN true;
         ELSIF caller.state <> 'RUNNING' THEN
-            PERFORM study_operator.refuse('SO002', format('trial %s is not running: it is %s', caller.trial_id, caller.state));
+            PERFORM study_operator.refuse('SO002', format('the trial is not running: it is %s', caller.state));
         END IF;
         INSERT INTO study_operator.results AS r (trial_id, vals, pruned, constraint_values, infeasible, provisional)
         VALUES (caller.trial_id, store_result.vals, store_result.pruned, given, store_result.infeasible,
@@ -370,10 +369,10 @@ BEGIN
     ELSIF val IS NULL OR octet_length(val::text) > 65536 THEN
         PERFORM study_operator.refuse('SO003', format('attribute %s must be JSON of at most 64 KiB', name));
     ELSIF caller.state <> 'RUNNING' THEN
-        PERFORM study_operator.refuse('SO002', format('trial %s is not running: it is %s', caller.trial_id, caller.state));
+        PERFORM study_operator.refuse('SO002', format('the trial is not running: it is %s', caller.state));
     ELSIF (SELECT count(*) FROM public.trial_user_attributes a
            WHERE a.trial_id = caller.trial_id AND a.key <> name) >= 100 THEN
-        PERFORM study_operator.refuse('SO003', format('trial %s has 100 attributes already', caller.trial_id));
+        PERFORM study_operator.refuse('SO003', 'the trial has 100 attributes already');
     END IF;
     SELECT octet_length(a.key || a.value_json) INTO before FROM public.trial_user_attributes a
     WHERE a.trial_id = caller.trial_id AND a.key = name;

@@ -169,8 +169,8 @@ class Studies:
                     hold.superseded = True
                     raise fence.NotHeld("another replica has taken the study over")
                 raise StorageError(
-                    f"the database has a study {study_name!r} already, of another cluster or another Study; rename "
-                    "this one, or delete that one with `optuna delete-study`"
+                    f"the database has a study {study_name!r} already, of another cluster or another Study: create "
+                    "this Study under another name. That one's trials are not this Study's to delete"
                 )
             return study_id
 

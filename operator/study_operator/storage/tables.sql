@@ -86,6 +86,14 @@ CREATE TABLE IF NOT EXISTS study_operator.incidents (
     at            timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE (trial_id, source)
 );
+-- The end of what the program had logged, for the latest incidents of each study. Only the operator's login and those to which its
+-- owner gives the right can read it: a log may hold what its namespace alone may see.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = 'study_operator.incidents'::regclass AND attname = 'log') THEN
+        ALTER TABLE study_operator.incidents ADD COLUMN log text;  -- IF NOT EXISTS would wait for every reader each time
+    END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS incidents_by_study ON study_operator.incidents (study_id, incident_id);
 -- Failures that version 1 of this schema kept among Optuna's attributes.
 INSERT INTO study_operator.incidents (study_id, trial_id, source, kind, reason, message, exit_code, last_log_line)

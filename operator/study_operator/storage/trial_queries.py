@@ -22,6 +22,7 @@ from study_operator.model.trial import (
     TrialRow,
     TrialState,
 )
+from study_operator.storage.database import DELETED, StorageError
 
 # Reports of each trial that are read at once at least, however many trials there are.
 _OF_EACH = 20
@@ -259,7 +260,11 @@ class Facts:
 
 
 def facts_of(cursor: cursor, study_id: int) -> Facts:
-    """Read the facts about a study, in one round trip. They are all empty for a study that has no access row."""
+    """Read the facts about a study, in one round trip.
+
+    Raises:
+        StorageError: the study was deleted meanwhile. No trial and no Job of it may be taken for gone.
+    """
     cursor.execute(
         # The clock starts with the first trial that has a Job, because Optuna in a notebook stores local times.
         "SELECT (SELECT t.datetime_start FROM trials t JOIN trial_system_attributes j USING (trial_id)"
@@ -277,7 +282,7 @@ def facts_of(cursor: cursor, study_id: int) -> Facts:
     )
     row = cursor.fetchone()
     if row is None:
-        return Facts({}, 0, Clock(), 0, "", False)
+        raise StorageError(DELETED)
     started, paused, seconds, incidents, broken, bad, last, changed = row
     return Facts(
         {FailureClass(kind): count for kind, count in (incidents or {}).items()},

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 from study_operator.model.actions import RunAgain, Tell
 from study_operator.model.batch import Batch, Change
@@ -149,7 +148,7 @@ class Trials:
         change.unless_result = not told.row.has_final
         change.system_attrs = constraint_attrs(told.constraints)
         if told.failure is not None:
-            change.user_attrs = {FAILURE_ATTR: asdict(told.failure)}
+            change.user_attrs = {FAILURE_ATTR: told.failure.attribute()}
         return change
 
     def _write(self, study_id: int, changes: Sequence[Change]) -> None:

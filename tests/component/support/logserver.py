@@ -117,6 +117,9 @@ class LogServer:
             container, follow = self.pods[pod][-2], False
         else:
             container, follow = self.pods[pod][-1], query.get("follow") == "true"
+        if "tailLines" in query:  # what a failed trial has logged last
+            tail = b"".join(text for _, text in container.lines[-int(query["tailLines"]) :])
+            return web.Response(body=tail[: int(query["limitBytes"])])
         assert (query["container"], query["timestamps"]) == ("trial", "true")
         since = int(datetime.fromisoformat(query["sinceTime"]).timestamp()) * SECOND if "sinceTime" in query else 0
         self.streams += 1

@@ -339,7 +339,8 @@ class Play:
         left = {job["metadata"]["name"] for job in jobs}
         best = expected["best"]
         kept = {best[2]} if best and best[2] else set()
-        assert kept - self._watcher.deleted_jobs <= left <= kept, "only the best trial's Job is left"
+        kept |= {trial.job for trial in here.trials if trial.job and trial.number in (expected["front"] or ())}
+        assert kept - self._watcher.deleted_jobs <= left <= kept, "only the best trials' Jobs are left"
 
     async def _check_status(self, here: Records, phase: str, reason: str) -> None:
         study = await self.world.study(self.name)
@@ -354,10 +355,11 @@ class Play:
             "StorageReady": "True",
             "Progressing": "False",
             "Suspended": "False",
+            "Finished": "True",
             "Complete": succeeded,
             "Failed": str(status["phase"] == "Failed"),
         }
-        assert conditions["Complete"]["reason"] == reason
+        assert conditions["Finished"]["reason"] == reason
         for condition in conditions.values():
             assert condition["observedGeneration"] == study["metadata"]["generation"]
 

@@ -554,6 +554,9 @@ def test_the_latest_finished_jobs_are_kept_and_the_best_trials():
     assert found == [RemoveFinishedJob(jobs[1]), RemoveFinishedJob(jobs[2]), RemoveFinishedJob(jobs[5])]
     waiting = observe(trial_row(1), trial_row(7), jobs=jobs, spec=spec, about=best)  # not told yet: it is evidence
     assert RemoveFinishedJob(jobs[1]) not in actions(waiting)
+    front = {"front": tuple(dataclasses.replace(BEST, job=f"digits-{n}") for n in (0, 5))}
+    found = actions(observe(trial_row(7), jobs=jobs, spec=spec, about=front))
+    assert found == [RemoveFinishedJob(jobs[1]), RemoveFinishedJob(jobs[2])]
 
 
 def test_jobs_that_are_not_to_be_kept_stay_for_a_while_but_no_more_of_them_than_run_at_once():
@@ -739,7 +742,7 @@ def test_only_finished_jobs_of_told_trials_are_cleaned_up(observed):
         if isinstance(action, RemoveFinishedJob):
             row = observed.rows.open.get(action.job.number)
             assert action.job.phase is not ACTIVE
-            assert row is None or row.state is not RUNNING or row.job != action.job.name
+            assert row is None or row.state is not RUNNING or row.job != action.job.name or not action.job.is_of(row)
 
 
 @given(observations())

@@ -36,6 +36,7 @@ from study_operator.model.status import (
     accepted,
     difference,
     refused,
+    rows_missing,
     shorten,
     status,
     storage_down,
@@ -105,13 +106,14 @@ def test_a_status_says_how_far_the_study_is():
         "terminated": 0,
     }
     assert found["progress"] == "29/100"
-    assert found["bestTrial"] == {
+    assert stored(found)["bestTrial"] == {
         "number": 31,
         "values": ["0.97344444"],
+        "params": {"lr": 3.1e-3, "layers": 2, "optimizer": "sgd"},
         "parameters": {"lr": "0.0031", "layers": "2", "optimizer": "sgd"},
         "jobName": "digits-31",
     }
-    assert found["bestValue"] == "0.973444"
+    assert (found["bestValue"], found["best"]) == ("0.973444", "0.973444 (max)")
     assert found["recentFailures"] == [
         {"trial": 7, "class": "Program", "reason": "OOMKilled", "lastLogLine": "epoch 3", "exitCode": 137},
         {"trial": 3, "class": "Program", "reason": "JobMissing", "message": "Job digits-3 was deleted"},
@@ -133,18 +135,78 @@ def test_a_best_value_may_be_any_number(value, text):
 def test_what_cannot_be_observed_stays_as_it_was():
     old = stored(compute(situation()))
     found = compute(situation(None, storage=storage_down("timeout")), old)
-    for field in ("trials", "progress", "phase", "startTime", "studyName"):
+    for field in ("trials", "progress", "startTime", "studyName"):
         assert found[field] == old[field]
     assert condition(found, "Complete") == condition(old, "Complete")
+    assert found["phase"] == "Waiting"
+
+
+@pytest.mark.parametrize("storage", [storage_down("timeout"), rows_missing("database 1 does not know this study")])
+@pytest.mark.parametrize("end", [SUCCEEDED, BROKEN])
+def test_an_end_stays_the_end_while_rows_cannot_be_read(storage, end):
+    old = stored(compute(situation(outcome=end)))
+    for _ in range(2):
+        found = compute(situation(None, storage=storage), old, NOW + timedelta(hours=1))
+        assert condition(found, "StorageReady")["status"] == "False"
+        assert (condition(found, "Progressing")["reason"], condition(found, "Progressing")["message"]) == (
+            "Finished",
+            end.message,
+        )
+        for type_ in ("Finished", "Complete", "Failed"):
+            assert condition(found, type_) == condition(old, type_)
+        assert (found["phase"], found["completionTime"]) == (old["phase"], old["completionTime"])
+        old = stored(found)
+
+
+def test_an_edit_of_an_ended_study_waits_for_the_database():
+    old = stored(compute(situation(outcome=SUCCEEDED)))
+    seen = manifest()
+    seen = {**seen, "metadata": {**seen["metadata"], "generation": 4}, "status": old}
+    for _ in range(2):
+        found = status(seen, study(), situation(None, storage=storage_down("timeout")), NOW)
+        assert (found["phase"], condition(found, "Progressing")["reason"]) == ("Waiting", "WaitingForStorage")
+        assert condition(found, "Finished")["observedGeneration"] == 3  # kubectl wait does not take it for the new end
+        seen["status"] = stored(found)
 
 
 def test_a_study_that_cannot_be_parsed_has_a_status_too():
     seen = manifest(parameters=[{"name": "x", "float": {"low": 2, "high": 1}}])
     found = status(seen, None, Situation(refused("InvalidSearchSpace", "parameter 'x': …")), NOW)
-    assert found["phase"] == "Pending"
+    assert found["phase"] == "Refused"
     assert condition(found, "Accepted")["reason"] == "InvalidSearchSpace"
     assert condition(found, "Progressing")["reason"] == "NotAccepted"
     assert list(violations(stored(found), status_schema())) == []
+
+
+def best_of(params: dict[str, Any]) -> dict[str, Any]:
+    """The best trial in a status, as the API server keeps it."""
+    rows = rows_of(counts={COMPLETE: 1}, best=BestTrial(0, (0.5,), params, "digits-0"))
+    found = stored(compute(situation(replace(IN_USE, rows=rows))))
+    assert list(violations(found, status_schema())) == []
+    return found["bestTrial"]
+
+
+def test_the_best_parameters_have_their_types_in_full():
+    params = {"lr": 1e-05, "layers": 2, "bias": True, "optimizer": "a" * 128, "batch": "32"}
+    found = best_of(params)
+    assert found["params"] == params
+    assert [type(value) for value in found["params"].values()] == [float, int, bool, str, str]
+    assert "paramsLeftOut" not in found
+
+
+@pytest.mark.parametrize(
+    ("params", "why"),
+    [
+        ({f"p{n}": "x" * 128 for n in range(40)}, "they take more than 4096 bytes: read them in the database"),
+        ({"x": None}, "x is null, which a status cannot hold: read them in the database"),
+        ({"x": "a\u202eb"}, "x has characters that cannot be seen: read them in the database"),
+    ],
+)
+def test_best_parameters_that_a_status_cannot_hold_are_left_out_and_it_says_so(params, why):
+    found = best_of(params)
+    assert "params" not in found
+    assert found["paramsLeftOut"] == why
+    assert set(found["parameters"]) == set(params)
 
 
 # Phases and times
@@ -153,8 +215,14 @@ def test_a_study_that_cannot_be_parsed_has_a_status_too():
 @pytest.mark.parametrize(
     ("now", "phase"),
     [
-        (situation(None), "Pending"),
-        (situation(None, accepted=refused("UnknownSampler", "…")), "Pending"),
+        (situation(None, accepted=refused("UnknownSampler", "…"), storage=None), "Refused"),
+        (situation(accepted=refused("JobTemplateRefused", "…")), "Refused"),
+        (situation(accepted=refused("JobTemplateRefused", "…"), outcome=SUCCEEDED), "Succeeded"),
+        (situation(None, storage=storage_down("timeout")), "Waiting"),
+        (situation(None, storage=rows_missing("database 1 does not know this study")), "Waiting"),
+        (situation(pending="the pod of trial 0 waits: Unschedulable"), "Waiting"),
+        (situation(observe(counts={COMPLETE: 1}), sampler_failed="out of memory"), "Waiting"),
+        (situation(troubles=("exceeded quota",)), "Waiting"),
         (situation(observe()), "Pending"),
         (situation(observe(counts={WAITING: 3})), "Pending"),
         (situation(), "Running"),
@@ -176,8 +244,11 @@ def test_how_a_study_ended_can_be_waited_for(end, complete, failed):
     found = compute(situation(outcome=end))
     assert condition(found, "Complete")["status"] == complete
     assert condition(found, "Failed")["status"] == failed
+    assert condition(found, "Finished")["status"] == str(end is not None)
     if end is not None:
-        assert {condition(found, type_)["reason"] for type_ in ("Complete", "Failed")} == {end.reason}
+        true = [condition(found, type_) for type_ in ("Finished", "Complete" if end.succeeded else "Failed")]
+        assert {(one["reason"], one["message"]) for one in true} == {(end.reason, end.message)}
+        assert end.message not in condition(found, "Failed" if end.succeeded else "Complete")["message"]
 
 
 def test_start_and_completion_are_noted_once_and_completion_is_taken_back():
@@ -203,25 +274,25 @@ def test_start_and_completion_are_noted_once_and_completion_is_taken_back():
 @pytest.mark.parametrize(
     ("now", "state", "reason", "message"),
     [
-        (situation(), "True", "TrialsRunning", "1 trials run, 4 of 100 have ended"),
+        (situation(), "True", "TrialsRunning", "1 trial runs, 4 of 100 have ended"),
         (
             situation(throttled=True),
             "True",
             "Throttled",
-            "1 trials run, 4 of 100 have ended; this study takes more than its share of the operator's time, so it "
+            "1 trial runs, 4 of 100 have ended; this study takes more than its share of the operator's time, so it "
             "waits while others are served: let trials report more seldom, or run longer or fewer at once",
         ),
         (
             situation(observe(trial_row(0, PRUNED), jobs=[job_state(0)])),
             "True",
             "TrialsRunning",
-            "0 trials run, 1 of 100 have ended; waiting for the pods of Job digits-0 to end",
+            "0 trials run, 1 of 100 has ended; waiting for the pods of Job digits-0 to end",
         ),
         (
             situation(observe(trial_row(0, COMPLETE), jobs=[job_state(0, JobPhase.COMPLETE)])),
             "True",
             "TrialsRunning",
-            "0 trials run, 1 of 100 have ended",
+            "0 trials run, 1 of 100 has ended",
         ),
         (
             situation(pending="the pod of trial 0 waits: Unschedulable: 0/3 nodes are available"),
@@ -245,15 +316,15 @@ def test_start_and_completion_are_noted_once_and_completion_is_taken_back():
             situation(accepted=refused("JobTemplateRefused", "spec.template: Required")),
             "False",
             "NotAccepted",
-            "no new trials are started, 1 still run: spec.template: Required",
+            "no new trials are started, 1 trial still runs: spec.template: Required",
         ),
-        (situation(outcome=SUCCEEDED), "False", "Finished", "4 trials have ended"),
-        (situation(outcome=BROKEN, pending="…"), "False", "Finished", "4 trials have ended"),
+        (situation(outcome=SUCCEEDED), "False", "Finished", "100 of 100 trials have ended"),
+        (situation(outcome=BROKEN, pending="…"), "False", "Finished", "11 trials failed"),
         (
             situation(accepted=refused("JobTemplateRefused", "…"), outcome=SUCCEEDED),
             "False",
             "Finished",
-            "4 trials have ended",
+            "100 of 100 trials have ended",
         ),
         (situation(troubles=("exceeded quota",)), "False", "TrialsCannotStart", "exceeded quota"),
         (
@@ -420,6 +491,7 @@ BESTS = [
     BestTrial(1, (0.5,), {"a": 1, "b": "x"}, "digits-1"),
     BestTrial(2, (0.6,), {"b": "y"}, None),
     BestTrial(3, (0.7,), {}, "digits-3"),
+    BestTrial(4, (0.8,), {"a": True, "b": None}, "digits-4"),
 ]
 
 

@@ -216,6 +216,35 @@ def test_a_local_run_refuses_a_given_value_that_does_not_fit(asked, value):
         LocalSpace({"x": value}).value("x", asked)
 
 
+@pytest.mark.parametrize(
+    ("name", "asked", "variable", "text", "value"),
+    [
+        ("lr", Range("float", 1e-5, 1e-1, log=True), "lr", "0.00314", 0.00314),
+        ("model.depth", Range("int", 1, 9, 1), "model_depth", "5", 5),
+        ("batch-size", Choices((16, 32)), "batch_size", "32", 32),
+        ("size", Choices(("32", "1e3")), "size", "1e3", "1e3"),
+        ("bias", Choices((True, False)), "bias", "false", False),
+        ("extra", Choices(("a", None)), "extra", "null", None),
+    ],
+)
+def test_a_copied_job_takes_its_variables_and_not_the_middle(name, asked, variable, text, value, capsys):
+    space = LocalSpace({}, {variable: text, "other": "x"})
+    assert space.value(name, asked) == value == space.value(name, asked)
+    assert space.params == {name: value, "other": "x"}
+    assert f"(PARAM_{variable}; {asked})" in capsys.readouterr().err
+
+
+def test_variables_are_there_without_a_suggest_call():
+    texts = {"lr": "1e-05", "layers": "3", "bias": "true", "name": "adam", "odd": '["a"', "none": "null"}
+    found = LocalSpace({"layers": 4}, texts).params
+    assert found == {"lr": 1e-05, "layers": 4, "bias": True, "name": "adam", "odd": '["a"', "none": None}
+
+
+def test_a_variable_that_does_not_fit_is_named():
+    with pytest.raises(SearchSpaceError, match=r"parameter 'a.b': PARAM_a_b, 'x' is not a number"):
+        LocalSpace({}, {"a_b": "x"}).value("a.b", Range("float", 0, 1))
+
+
 def test_a_local_run_refuses_two_ranges_for_one_name():
     space = LocalSpace({})
     space.value("x", Range("int", 1, 5, 1))

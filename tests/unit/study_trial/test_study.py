@@ -63,6 +63,7 @@ def test_without_optuna_directions_are_equal_to_its_own():
     printed = without_optuna(code, STUDY_DIRECTIONS='["maximize", "Minimize"]')
     assert printed == f"{[('MAXIMIZE', int(MAXIMIZE)), ('MINIMIZE', int(MINIMIZE))]} True\n"
     assert {each.name: each for each in _study.StudyDirection} == {"MINIMIZE": MINIMIZE, "MAXIMIZE": MAXIMIZE}
+    assert str(_study.StudyDirection.MAXIMIZE) == "StudyDirection.MAXIMIZE"
 
 
 def test_optuna_is_imported_only_when_its_objects_are_asked_for():
