@@ -264,7 +264,7 @@ class LocalSpace:
             variables: texts of PARAM_<name>, by the name as the variable has it. `given` goes before.
         """
         self._variables = dict(variables or {})
-        self.params = Params({name: _read(text) for name, text in self._variables.items()} | dict(given))
+        self.params = Params({name: _plain_value(text) for name, text in self._variables.items()} | dict(given))
         self.asked: dict[str, Range | Choices] = {}
         self._given = frozenset(given)
 
@@ -294,7 +294,7 @@ class LocalSpace:
         return value
 
 
-def _read(text: str) -> Any:
+def _plain_value(text: str) -> Any:
     """Return the value of a PARAM_<name>: a number, a bool or None if it spells one, else the text."""
     try:
         return text if text[:1] in ("[", "{", '"') else json.loads(text)
