@@ -39,8 +39,11 @@ def mistakes(study: Study) -> list[str]:
 def _check_steps(study: Study) -> None:
     for parameter in study.parameters:
         bounds = parameter.get("float") or parameter.get("int") or {}
-        step, low, high = bounds.get("step"), bounds.get("low"), bounds.get("high")
-        if step is not None and low < high and step > high - low:
+        step = bounds.get("step")
+        if step is None:
+            continue
+        low, high = bounds["low"], bounds["high"]
+        if low < high and step > high - low:
             raise Refused(
                 "InvalidSearchSpace",
                 f"parameter {parameter['name']!r}: step is {as_text(step)}, which is greater than the range from "
