@@ -1,4 +1,4 @@
-"""study-operator run | migrate | optimize"""
+"""study-operator run | migrate | optimize | validate"""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         epilog=_SETTINGS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run | migrate | optimize")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run | migrate | optimize | validate")
     commands.add_parser("run", help="serve the Studies of this cluster")
     migration = commands.add_parser("migrate", help="create or migrate what the database must hold, then exit")
     migration.add_argument(
@@ -87,7 +87,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     computing = commands.add_parser("optimize", help="fork processes in which samplers and pruners compute")
     computing.add_argument("--until-eof", action="store_true", help="end when standard input does")
+    validation = commands.add_parser("validate", help="check Studies in files, without a cluster; needs no settings")
+    validation.add_argument("files", nargs="+", metavar="FILE", help='YAML or JSON; "-" is standard input')
     given = parser.parse_args(arguments)
+    if given.command == "validate":
+        from study_operator.validate.command import validate
+
+        return validate(given.files)
     if given.command == "optimize":
         return _optimize(given.until_eof)
     try:

@@ -33,7 +33,8 @@ def no_text(value: Any) -> str:
     if isinstance(value, bool):
         words = "y, yes and on" if value else "n, no and off"
         return (
-            f'is {shown} and must be text: put it in quotes, "{shown}"; without quotes, YAML reads {words} as {shown}'
+            f"is {shown} and must be text: put what stands there in quotes, because YAML reads {words} without quotes "
+            f"as {shown}"
         )
     if isinstance(value, int | float):
         return f'is {shown}, a number, and must be text: put it in quotes, "{shown}"'

@@ -39,9 +39,10 @@ def mistakes(study: Study) -> list[str]:
 def _check_steps(study: Study) -> None:
     for parameter in study.parameters:
         bounds = parameter.get("float") or parameter.get("int") or {}
-        low, high, step = (bounds.get(name) for name in ("low", "high", "step"))
-        if low is None or high is None or step is None:
-            continue  # the search space's own check has better words
+        step = bounds.get("step")
+        if step is None:
+            continue
+        low, high = bounds["low"], bounds["high"]
         if low < high and step > high - low:
             raise Refused(
                 "InvalidSearchSpace",

@@ -86,7 +86,8 @@ class Space:
         """
         for name, value in params.items():
             if name not in self.distributions:
-                raise ValueError(f"there is no parameter {name!r}; there are {', '.join(self.distributions)}")
+                yaml = "; without quotes, YAML reads y, n and on as true or false" if name in ("true", "false") else ""
+                raise ValueError(f"there is no parameter {name!r}; there are {', '.join(self.distributions)}{yaml}")
             distribution = self.distributions[name]
             if not possible(distribution, value):
                 raise ValueError(f"{name} is {shown(value)}; it must be {describe(distribution)}")

@@ -200,10 +200,13 @@ def test_a_parameter_that_has_the_name_of_a_flag_keeps_it():
     ("container", "message"),
     [
         ({"env": [{"name": "A", "value": 3}]}, 'env[0].value is 3, a number, and must be text: put it in quotes, "3"'),
-        ({"env": [{"name": True, "value": "x"}]}, "env[0].name is true and must be text: put it in quotes"),
+        (
+            {"env": [{"name": True, "value": "x"}]},
+            "env[0].name is true and must be text: put what stands there in quotes",
+        ),
         ({"args": ["--epochs", 3]}, 'args[1] is 3, a number, and must be text: put it in quotes, "3"'),
-        ({"args": ["--bn", False]}, 'args[1] is false and must be text: put it in quotes, "false"'),
-        ({"args": ["--bn", False]}, "YAML reads n, no and off as false"),
+        ({"args": ["--bn", False]}, "args[1] is false and must be text: put what stands there in quotes"),
+        ({"args": ["--bn", False]}, "because YAML reads n, no and off without quotes as false"),
         ({"command": [["a"]]}, "command[0] is a list"),
         ({"args": "train"}, 'args must be a list of texts and is "train"'),
     ],
