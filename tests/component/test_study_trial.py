@@ -150,7 +150,7 @@ def test_several_objectives(database):
     pod = Pod.create(database, "accuracy", "latency")
     done = pod.command("finish", "0.9")
     assert (done.returncode, pod.result()) == (2, None)
-    assert "2 objective(s), accuracy, latency, and so many final values are needed" in done.stderr
+    assert "2 objectives, accuracy, latency, and so many final values are needed" in done.stderr
     done = pod.command("report", "--step", "1", "0.9")
     assert (done.returncode, done.stdout) == (1, "")
     assert "Optuna has no pruning with several" in done.stderr

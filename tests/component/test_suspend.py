@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from world import counted, params_of
+from world import GOES_ON, counted, params_of
 
 
 async def _phase(world) -> str:
@@ -25,7 +25,8 @@ async def test_a_suspended_study_drains(world):
     assert (await world.events())["Suspended"]["type"] == "Normal"
     await world.edit(suspend=False)
     await world.settle()
-    assert (await _phase(world), await world.active()) == ("Running", [1, 2])
+    assert await world.active() == [1, 2]
+    assert await _phase(world) in GOES_ON
     assert (await world.condition("Suspended"))["status"] == "False"
 
 
@@ -91,7 +92,7 @@ async def test_a_study_is_scaled_up_and_down_while_it_runs_and_to_nothing(world)
     assert (await world.condition("Suspended"))["reason"] == "ScaledToZero"
     await world.edit(parallelism=2)
     await world.settle()
-    assert (await _phase(world), await world.active()) == ("Running", [3, 4])
+    assert (await _phase(world) in GOES_ON, await world.active()) == (True, [3, 4])
 
 
 async def test_a_job_that_a_queue_manager_holds_back_is_queued_and_neither_fails_nor_times_out(world):
@@ -101,7 +102,7 @@ async def test_a_job_that_a_queue_manager_holds_back_is_queued_and_neither_fails
     await world.settle()
     status = (await world.study())["status"]
     assert counted(status) == {"total": 2, "running": 1, "queued": 1}
-    assert "1 are queued" in (await world.condition("Progressing"))["message"]
+    assert "1 is queued" in (await world.condition("Progressing"))["message"]
     await world.start_pod(1, {"phase": "Running"})
     await world.patch_job(1, {"metadata": {"labels": {"seen": "true"}}})
     world.ahead += timedelta(hours=5)

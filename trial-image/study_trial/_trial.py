@@ -300,8 +300,9 @@ class Trial:
         if not values and not pruned:
             raise InvalidValueError("a trial ends with a final value, or as pruned; nothing was sent")
         if values and self._objectives and len(values) != len(self._objectives):
+            several = "objective" if len(self._objectives) == 1 else "objectives"
             raise InvalidValueError(
-                f"the study has {len(self._objectives)} objective(s), {', '.join(self._objectives)}, and so many final "
+                f"the study has {len(self._objectives)} {several}, {', '.join(self._objectives)}, and so many final "
                 f"values are needed, in this order; there are {len(values)}, and nothing was sent"
             )
         if any(map(math.isnan, values)):

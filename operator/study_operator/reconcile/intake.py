@@ -7,6 +7,7 @@ from collections.abc import Collection
 from study_operator.model import grid
 from study_operator.model.samplers import is_finite
 from study_operator.model.study import Refused, Study, StudyKey
+from study_operator.texts import many
 
 # Cells of grids that are held in memory, some 60 bytes each: of all studies, and of those of one namespace.
 MOST_CELLS, MOST_CELLS_OF_NAMESPACE = 8_000_000, 4_000_000
@@ -78,8 +79,9 @@ class Intake:
         if older >= self._most_studies:
             raise Refused(
                 "TooManyStudies",
-                f"the namespace {key.namespace} has {older} older Studies, and this installation serves "
-                f"{self._most_studies} of a namespace (limits.studiesPerNamespace): delete some that you do not need",
+                f"the namespace {key.namespace} has {many(older, 'older Study', 'older Studies')}, and this "
+                f"installation serves {self._most_studies} of a namespace (limits.studiesPerNamespace): "
+                "delete some that you do not need",
             )
 
     def _take_cells(self, key: StudyKey, study: Study, accepted_before: bool) -> None:

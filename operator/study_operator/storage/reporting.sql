@@ -293,7 +293,7 @@ BEGIN
         END;
     END IF;
     IF cardinality(vals) <> caller.objectives AND NOT ((pruned OR infeasible IS NOT NULL) AND vals = '{}') THEN
-        PERFORM study_operator.refuse('SO003', format('the study has %s objective(s), but %s final value(s) were sent',
+        PERFORM study_operator.refuse('SO003', format('number of the study''s objectives: %s, of final values that were sent: %s',
             caller.objectives, cardinality(vals)));
     END IF;
     LOOP

@@ -39,6 +39,9 @@ MERGE = "application/merge-patch+json"
 
 Manifest = dict[str, Any]
 
+# Phases of a study that goes on. No Job here gets a pod by itself, and after some seconds the status says so.
+GOES_ON = ("Running", "Waiting")
+
 
 class World:
     """One namespace, one database, one operator, and a clock that the test can put forward.

@@ -203,7 +203,7 @@ def test_several_objectives(trial, channel):
 def test_values_that_are_not_one_for_each_objective_are_refused_with_the_names(channel, objectives, value):
     with pytest.raises(study_trial.InvalidValueError) as caught:
         build(channel, objectives).finish(value)
-    assert f"{len(objectives)} objective(s), {', '.join(objectives)}, " in str(caught.value)
+    assert f"{len(objectives)} objective{'s'[: len(objectives) - 1]}, {', '.join(objectives)}, " in str(caught.value)
     assert channel.calls == []
 
 
