@@ -32,6 +32,7 @@ _INVISIBLE = re.compile(
     "|\x1b[0-~]?"
     "|[\x0e\x0f]"
 )
+_SEQUENCES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")  # most of them
 _JSON_ESCAPE = re.compile(r'\\(?:(u[0-9a-fA-F]{4})|(["\\/])|[bfnrt])')
 
 # A value is one word, or what a library shows for a number, which has brackets around more than a word. A word ends
@@ -96,8 +97,15 @@ class Lines:
         return None
 
     def mentions(self, line: bytes) -> bool:
-        """Return whether a name of the study may stand in a line, perhaps as escapes, or with colours in it."""
-        return any(mark in line for mark in self._marks) or b"\x1b" in line or b"\\u" in line or b"\\/" in line
+        """Return whether a name of the study may stand in a line, perhaps as escapes, or with colours in it.
+
+        Most lines say nothing, and this is all that is done with them.
+        """
+        if any(mark in line for mark in self._marks):
+            return True
+        if b"\\" in line and (b"\\u" in line or b"\\/" in line):
+            return True
+        return b"\x1b" in line and any(mark in _SEQUENCES.sub(b"", line) for mark in self._marks)
 
     def _read_state(self, state: bytes) -> Line | None:
         if len(state) > LONGEST_LINE:
@@ -215,9 +223,11 @@ def _default(names: list[str]) -> Callable[[str], Pairs]:
             name, word = match.groups()
             # The full stop of a sentence is no part of the value.
             yield name, word[:-1] if word.endswith(".") and word != "." else word
+            end = match.end()
+            match = pattern.search(line, end)
             # Another writer's name may follow without a gap, but only after a number: val_accuracy is not accuracy.
-            after = glued.match(line, match.end()) if _is_number(word) else None
-            match = after or pattern.search(line, match.end())
+            if line[end : end + 1].isalnum() and _is_number(word):
+                match = glued.match(line, end) or match
 
     return find
 
