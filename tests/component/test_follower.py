@@ -298,6 +298,8 @@ async def test_a_pod_that_follows_another_goes_on_with_the_trial(scene):
     await scene.status(second, "Succeeded")
     assert await scene.drained() == ""
     assert scene.reports() == [*counted(4), (4, 0.5)]
+    words = "step 0 came again, with 10.0: the first value of a step stands, and others are no reports"
+    assert scene.bad() == [(1, words)]
     assert scene.results() == [([0.5], {"ms": 4.0})], "the last value of each name, whichever pod printed it"
 
 

@@ -90,6 +90,19 @@ def test_the_first_value_of_a_step_stands(pod):
     assert pod.stored().intermediate_values == {2**31 - 1: 0.1}
 
 
+@pytest.mark.parametrize("first", [0.1, math.nan, math.inf])
+def test_a_report_that_is_dropped_is_told_once(pod, first):
+    def bad() -> list[tuple[int, str]]:
+        return pod.database.query("SELECT count, last FROM study_operator.bad_reports")
+
+    pod.trial().report(first, 1)
+    pod.trial().report(first, 1.5)
+    assert bad() == [], "it is the same value, as when an answer was lost"
+    pod.trial().report(0.2, 1)
+    pod.trial().report(0.3, 1)
+    assert bad() == [(1, "step 1 came again, with 0.2: the first value of a step stands, and others are no reports")]
+
+
 def test_a_pruned_trial_stops(pod):
     trial = pod.trial()
     trial.report(0.5, 0)

@@ -32,6 +32,7 @@ _INVISIBLE = re.compile(
     "|\x1b[0-~]?"
     "|[\x0e\x0f]"
 )
+_SEQUENCES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")  # most of them
 _JSON_ESCAPE = re.compile(r'\\(?:(u[0-9a-fA-F]{4})|(["\\/])|[bfnrt])')
 
 # A value is one word, or what a library shows for a number, which has brackets around more than a word. A word ends
@@ -41,7 +42,7 @@ _VALUE = (
     r"(?:[A-Za-z_][\w.]{0,63})?\([^()]{0,200}(?:\([^()]{0,200}\)[^()]{0,200}){0,9}\)"
     r"|\[[^\[\]]{0,200}\]"
     r"|<[^<>]{1,200}>"
-    r"|(?!{names}{sign})(?:(?!(?<=[0-9]){names}{sign})[^\s,;|)\]}\"'\\]|,(?=[0-9]))*"
+    r"|(?!{names}{sign})(?:(?!(?<=[0-9]){names}{sign})[^\s\x00-\x1f,;|)\]}\"'`\\\uff0c\uff1b\u3002]|,(?=[0-9]))*"
     r"|"
 )
 
@@ -88,16 +89,23 @@ class Lines:
 
         If a name is there twice, the last one counts.
         """
-        if not self.mentions(line):
+        if not self._mentions(line):
             return None
         for state in reversed(line.split(b"\r")):  # a progress bar writes over what was there before
-            if self.mentions(state) and (said := self._read_state(state)) is not None:
+            if self._mentions(state) and (said := self._read_state(state)) is not None:
                 return said
         return None
 
-    def mentions(self, line: bytes) -> bool:
-        """Return whether a name of the study may stand in a line, perhaps as escapes, or with colours in it."""
-        return any(mark in line for mark in self._marks) or b"\x1b" in line or b"\\u" in line or b"\\/" in line
+    def _mentions(self, line: bytes) -> bool:
+        """Return whether a name of the study may stand in a line, perhaps as escapes, or with colours in it.
+
+        Most lines say nothing, and this is all that is done with them.
+        """
+        if any(mark in line for mark in self._marks):
+            return True
+        if b"\\" in line and (b"\\u" in line or b"\\/" in line):
+            return True
+        return b"\x1b" in line and any(mark in _SEQUENCES.sub(b"", line) for mark in self._marks)
 
     def _read_state(self, state: bytes) -> Line | None:
         if len(state) > LONGEST_LINE:
@@ -203,9 +211,9 @@ def _unescape(found: re.Match[str]) -> str:
 def _default(names: list[str]) -> Callable[[str], Pairs]:
     """Find `name=value` and `name: value`, also with quotes, as in JSON or a printed dict."""
     # The names are escaped and the pattern is the operator's own. So Python's engine is safe; it is ten times as fast.
-    alternatives, sign = f"({'|'.join(map(re.escape, names))})", r"[\"']?[ \t]*[:=]"
+    alternatives, sign = f"({'|'.join(map(re.escape, names))})", r"[\"'`*]{0,3}[ \t]*[:=\uff1a][=>]?"
     value = _VALUE.replace("{names}", alternatives.replace("(", "(?:", 1)).replace("{sign}", sign)
-    glued = re.compile(rf"{alternatives}{sign}[ \t]*(?:[\"'][ \t]*)?({value})")
+    glued = re.compile(rf"{alternatives}{sign}[ \t]*(?:[\"'`*]{{1,3}}[ \t]*)?({value})")
     pattern = re.compile(rf"(?<![{_WORD}]){glued.pattern}")
 
     def find(line: str) -> Iterator[tuple[str, str]]:
@@ -214,10 +222,12 @@ def _default(names: list[str]) -> Callable[[str], Pairs]:
         while match is not None:
             name, word = match.groups()
             # The full stop of a sentence is no part of the value.
-            yield name, word[:-1] if word.endswith(".") and word != "." else word
+            yield name, word[:-1] if len(word) > 1 and word[-1] in ".:" else word
+            end = match.end()
+            match = pattern.search(line, end)
             # Another writer's name may follow without a gap, but only after a number: val_accuracy is not accuracy.
-            after = glued.match(line, match.end()) if _is_number(word) else None
-            match = after or pattern.search(line, match.end())
+            if line[end : end + 1].isalnum() and _is_number(word):
+                match = glued.match(line, end) or match
 
     return find
 

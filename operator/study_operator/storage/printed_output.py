@@ -111,13 +111,17 @@ class Output:
                 return OutputStored.STALE
             batch = _within_limits(cursor, trial_id, study_id, batch)
             if batch.reports:
-                execute_values(
+                stored = execute_values(
                     cursor,
                     "INSERT INTO trial_intermediate_values"
-                    " (trial_id, step, intermediate_value, intermediate_value_type) VALUES %s ON CONFLICT DO NOTHING",
+                    " (trial_id, step, intermediate_value, intermediate_value_type) VALUES %s"
+                    " ON CONFLICT DO NOTHING RETURNING step",
                     [(trial_id, step, *_intermediate(value)) for step, value in batch.reports],
                     template="(%s, %s, %s, %s::trialintermediatevaluetype)",
+                    fetch=True,
                 )
+                if len(stored) < len(batch.reports) and not batch.warning:
+                    batch = replace(batch, warning=_dropped(cursor, trial_id, batch.reports))
             if batch.bad:
                 cursor.execute(
                     "INSERT INTO study_operator.bad_reports AS b (trial_id, study_id, count, last)"
@@ -195,6 +199,25 @@ def _within_limits(cursor: cursor, trial_id: int, study_id: int, batch: OutputBa
         words = "the trial or its study has reported as much as it may: docs/limits.md"
         batch = replace(batch, reports=batch.reports[:fit], bad=batch.bad + left, last_bad=words)
     return batch
+
+
+def _dropped(cursor: cursor, trial_id: int, reports: Sequence[tuple[int, float]]) -> str:
+    """Return in words that a report was dropped because its step has had another value, "" if none was.
+
+    Earlier pods of the trial may have reported the step. `store_report()` of reporting.sql says the same.
+    """
+    cursor.execute(
+        "SELECT step, intermediate_value, intermediate_value_type::text FROM trial_intermediate_values"
+        " WHERE trial_id = %s AND step = ANY(%s)",
+        (trial_id, [step for step, _ in reports]),
+    )
+    stored = {step: (value, kind) for step, value, kind in cursor.fetchall()}
+    for step, value in reports:
+        if stored[step] != _intermediate(value):
+            return (
+                f"step {step} came again, with {value!r}: the first value of a step stands, and others are no reports"
+            )
+    return ""
 
 
 def _json(values: Mapping[str, float]) -> str:

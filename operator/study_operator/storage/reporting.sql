@@ -252,6 +252,17 @@ BEGIN
     ON CONFLICT DO NOTHING;
     IF FOUND THEN
         PERFORM study_operator.take_report(caller);
+    ELSIF NOT EXISTS (SELECT FROM study_operator.bad_reports b WHERE b.trial_id = caller.trial_id)
+          AND NOT EXISTS (
+              SELECT FROM public.trial_intermediate_values v
+              WHERE v.trial_id = caller.trial_id AND v.step = store_report.step
+                AND CASE v.intermediate_value_type::text WHEN 'FINITE' THEN v.intermediate_value WHEN 'NAN' THEN 'NaN'
+                    WHEN 'INF_POS' THEN 'Infinity' ELSE '-Infinity' END = value) THEN
+        -- Said once for each trial, like lines that cannot be read. A report that is sent again has the same value.
+        INSERT INTO study_operator.bad_reports (trial_id, study_id, count, last)
+        VALUES (caller.trial_id, caller.study_id, 1, format('step %s came again, with %s: the first value of a step'
+            ' stands, and others are no reports', step, value))
+        ON CONFLICT DO NOTHING;
     END IF;
     PERFORM pg_notify(i.channel, caller.study_id::text) FROM study_operator.installation i;
     RETURN false;

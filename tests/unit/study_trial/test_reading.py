@@ -71,6 +71,7 @@ def said(source, last: bool = False) -> list[tuple | str]:
         ('{"eval": {"accuracy": 0.91}, "epoch": 3}', Entry({"accuracy": 0.91}, 3)),
         ('{"accuracy": 0.91, "best": {"accuracy": 0.95, "epoch": 2}, "epoch": 3}', Entry({"accuracy": 0.91}, 3)),
         (json.dumps({"msg": json.dumps({"accuracy": 0.91, "epoch": 3})}), Entry({"accuracy": 0.91}, 3)),
+        ('{"epoch": 3, "metrics": [{"lr": 1}, {"accuracy": 0.91}]}', Entry({"accuracy": 0.91}, 3)),
         ('2026-11-29T18:36:28Z INFO {"accuracy": 0.91}', Entry({"accuracy": 0.91})),
         ('{"accuracy": 0.91}\r', Entry({"accuracy": 0.91})),
         ('\ufeff{"accuracy": 0.91}', Entry({"accuracy": 0.91})),

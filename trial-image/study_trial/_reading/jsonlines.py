@@ -107,8 +107,8 @@ def _outermost(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str
         inner: list[Mapping[str, Any]] = []
         for found in level:
             for name, value in found.items():
-                if (below := _object(value)) is not None:
-                    inner.append(below)
+                if below := _objects(value):
+                    inner += below
                     objects.setdefault(name, value)
                 elif value is not None and name not in values:
                     if name in here and here[name] != value:
@@ -121,11 +121,11 @@ def _outermost(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str
     return objects | values, twice
 
 
-def _object(value: Any) -> Mapping[str, Any] | None:
-    """Return what a value holds, if it is an object, or JSON text of one."""
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    """Return the objects that a value is, or has in a list, or is the JSON text of."""
     if isinstance(value, str) and value.lstrip()[:1] == "{":
         try:
             value = _DECODER.decode(value)
         except (ValueError, RecursionError):
-            return None
-    return value if isinstance(value, dict) else None
+            return []
+    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict)]

@@ -55,18 +55,7 @@ def number(text: str) -> float:
         Unreadable: it is no number, too large for one, or has two readings.
     """
     word = text.strip()
-    plain = _inside(word).removesuffix("%").rstrip()
-    if _TWO_READINGS.fullmatch(plain):
-        whole, point = plain.replace(",", ""), plain.replace(",", ".")
-        raise Unreadable(_shown(word), f"has two readings, {whole} and {point}: print it without a comma")
-    if found := _DECIMAL_COMMA.fullmatch(plain):
-        plain = f"{found[1]}.{found[2]}"
-    elif _THOUSANDS.fullmatch(plain):
-        plain = plain.replace(",", "")
-    elif _THOUSANDS_POINTS.fullmatch(plain):
-        plain = plain.replace(".", "").replace(",", ".")
-    if not _PLAIN.fullmatch(plain):
-        raise Unreadable(repr(_shown(word)), "is no number")
+    plain = word if _PLAIN.fullmatch(word) else _plain(word)
     value = float(plain)
     if math.isinf(value) and "inf" not in plain.lower():  # 1e999
         raise Unreadable(_shown(word), "is too large for a number")
@@ -125,6 +114,7 @@ class Steps:
     def __init__(self, counted: int | None = 0) -> None:
         self.counted = counted
         self.warning = ""
+        self._without = 0  # how many values have no step, although the first has one
         self._highest: tuple[int, float] | None = None
 
     def at(self, value: float, written: int | None, lost: str = "") -> int | None:
@@ -140,6 +130,9 @@ class Steps:
             return None
         if written is None:
             if self.counted is None:
+                self._without += 1
+                if self._without == 2:  # one is a summary
+                    self._warn("several values have no step, unlike the first: they count, but are no reports")
                 return None
             written, self.counted = self.counted, self.counted + 1
         elif self.counted == 0:
@@ -162,6 +155,23 @@ class Steps:
 
     def _warn(self, words: str) -> None:
         self.warning = self.warning or words
+
+
+def _plain(word: str) -> str:
+    """Return a number without commas, and without what a library shows around it. Raises Unreadable."""
+    plain = _inside(word).removesuffix("%").rstrip()
+    if _TWO_READINGS.fullmatch(plain):
+        whole, point = plain.replace(",", ""), plain.replace(",", ".")
+        raise Unreadable(_shown(word), f"has two readings, {whole} and {point}: print it without a comma")
+    if found := _DECIMAL_COMMA.fullmatch(plain):
+        plain = f"{found[1]}.{found[2]}"
+    elif _THOUSANDS.fullmatch(plain):
+        plain = plain.replace(",", "")
+    elif _THOUSANDS_POINTS.fullmatch(plain):
+        plain = plain.replace(".", "").replace(",", ".")
+    if not _PLAIN.fullmatch(plain):
+        raise Unreadable(repr(_shown(word)), "is no number")
+    return plain
 
 
 def _shown(word: str) -> str:
