@@ -215,7 +215,7 @@ class Actor:
             log.info("trial %d is infeasible: %s", row.number, failure.sentence())
         else:
             log.warning("trial %d failed: %s", row.number, failure.sentence())
-        self._done.failures.append((row, failure))
+        self._done.failures.append((row, replace(failure, log="")))  # thousands may fail in one look
 
     async def _explain(self, ended: JobState, known: Failure | None = None) -> Failure:
         """Return why a Job has failed. If that is known, return it with the end of what the program has logged."""
