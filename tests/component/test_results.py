@@ -100,7 +100,7 @@ async def test_the_best_trial_runs_again(digits: World, run: Run) -> None:
     job = json.loads(run("kubectl get job digits-best -o json"))
     assert "ownerReferences" not in job["metadata"]
     environment = environment_of(job)
-    assert set(environment) == {"PARAM_lr", "PARAM_batch", "PARAM_bias", "PARAM_size"}
+    assert set(environment) == {"PARAM_lr", "PARAM_batch", "PARAM_bias", "PARAM_bias_FLAG", "PARAM_size"}
     assert environment["PARAM_batch"] == "4000000"
     pod = job["spec"]["template"]["spec"]
     assert (pod.get("volumes"), pod["containers"][0].get("volumeMounts")) == (None, None)

@@ -119,9 +119,16 @@ def read_given_params(env: Mapping[str, str]) -> dict[str, Any]:
 def read_param_variables(env: Mapping[str, str]) -> dict[str, str]:
     """Return the texts of PARAM_<name>, by the name as the variable has it: '.' and '-' of a parameter are '_' there.
 
-    A copy of a trial's Job has these variables, without those of the study.
+    A copy of a trial's Job has these variables, without those of the study. PARAM_<name>_FLAG is no parameter of its
+    own: it is PARAM_<name> as an option for a command line.
     """
-    return {name.removeprefix("PARAM_"): text for name, text in env.items() if name.startswith("PARAM_")}
+    found = {name.removeprefix("PARAM_"): text for name, text in env.items() if name.startswith("PARAM_")}
+    flags = {
+        name
+        for name, text in found.items()
+        if name.endswith("_FLAG") and name.removesuffix("_FLAG") in found and (not text or text.startswith("--"))
+    }
+    return {name: text for name, text in found.items() if name not in flags}
 
 
 def read_names(env: Mapping[str, str], name: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from study_trial._environment import read_given_params, read_pod_environment
+from study_trial._environment import read_given_params, read_param_variables, read_pod_environment
 from study_trial._errors import SetupError
 
 POD = {
@@ -89,6 +89,8 @@ def test_timeouts_can_be_set():
 
 def test_reads_given_params():
     assert read_given_params({}) == {}
+    copied = {"PARAM_lr": "0.1", "PARAM_bn": "false", "PARAM_bn_FLAG": "--no-bn", "PARAM_on_FLAG": "x", "PATH": "/bin"}
+    assert read_param_variables(copied) == {"lr": "0.1", "bn": "false", "on_FLAG": "x"}
     assert read_given_params({"STUDY_PARAMS": json.dumps({"lr": 0.1})}) == {"lr": 0.1}
     with pytest.raises(SetupError, match="STUDY_PARAMS"):
         read_given_params({"STUDY_PARAMS": "lr=0.1"})
