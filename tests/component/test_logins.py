@@ -29,16 +29,16 @@ NEWER = os.environ.get("STUDY_POSTGRES_BIN")
 class Installation:
     """A migrated database whose operator gives each namespace a login of its own."""
 
-    def __init__(self, fresh: Fresh, login: str | None = None, seed: str = SEED) -> None:
+    def __init__(self, fresh: Fresh, login: str | None = None, seed: str = SEED, **env: str) -> None:
         self.fresh = fresh
-        self.settings = fresh.settings(login, REPORTER_LOGINS="namespace", STUDY_KEY_SEED=seed)
+        self.settings = fresh.settings(login, REPORTER_LOGINS="namespace", STUDY_KEY_SEED=seed, **env)
         migrate(self.settings)
         self.logins = Logins(Database(self.settings.dsn), self.settings, CLUSTER)
         self.guard = Guard(self.settings, CLUSTER)
         self.trial = TrialPod(fresh.database, KEY, fresh.database.running_trial())
 
-    def with_seed(self, seed: str) -> Installation:
-        return Installation(self.fresh, seed=seed)
+    def with_seed(self, seed: str, **env: str) -> Installation:
+        return Installation(self.fresh, seed=seed, **env)
 
     def connect(self, namespace: str) -> psycopg2.extensions.connection:
         opened = psycopg2.connect(self.logins.url_of(namespace))
@@ -176,6 +176,18 @@ def test_a_former_password_never_comes_back(own_logins):
         with pytest.raises(psycopg2.OperationalError):
             psycopg2.connect(own_logins.settings.url_of(*login))
     psycopg2.connect(own_logins.settings.url_of(*again)).close()
+
+
+def test_the_reporters_password_rotates_all_logins(own_logins):
+    """What docs/backup.md names the trials' password is one value, whoever has a login."""
+    first = own_logins.logins.login_of("team-a")
+    rotated = own_logins.with_seed(SEED, REPORTER_PASSWORD="of-another-day")
+    second = rotated.logins.login_of("team-a")
+    assert (second.user, second.password == first.password) == (first.user, False)
+    with pytest.raises(psycopg2.OperationalError):
+        psycopg2.connect(own_logins.settings.url_of(*first))
+    rotated.report("team-a", 1)
+    assert rotated.guard.heal() == []
 
 
 def test_a_login_that_is_lost_is_made_again(own_logins):

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import psycopg2
 import pytest
+from authority import Authority
 from database import KEY, TestDatabase, settings_for
 from postgres_server import PostgresServer
 from psycopg2 import sql
@@ -158,34 +159,13 @@ def test_without_files_the_environment_counts(own_database, server):
     assert (done.returncode, pod.result()) == (0, ([0.5], False))
 
 
-class Authority:
-    """A certificate authority made by openssl, which signs the server's certificate."""
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self._directory, self._name = directory, name
-        self._openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.crt",
-                      "-days", "2", "-subj", f"/CN={name}")  # fmt: skip
-
-    @property
-    def pem(self) -> str:
-        return (self._directory / f"{self._name}.crt").read_text()
-
-    def sign(self, server: PostgresServer) -> None:
-        """Gives the server a certificate of this authority's."""
-        n = self._name
-        (self._directory / "ext").write_text("subjectAltName=IP:127.0.0.1\n")
-        self._openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{n}-server.key", "-out", f"{n}-server.csr",
-                      "-subj", "/CN=server")  # fmt: skip
-        self._openssl("x509", "-req", "-in", f"{n}-server.csr", "-CA", f"{n}.crt", "-CAkey", f"{n}.key",
-                      "-CAcreateserial", "-out", f"{n}-server.crt", "-days", "2", "-extfile", "ext")  # fmt: skip
-        for kind in ("crt", "key"):
-            target = server._data / f"server.{kind}"
-            shutil.copy(self._directory / f"{n}-server.{kind}", target)
-            shutil.chown(target, server._user, server._user)
-            target.chmod(0o600)
-
-    def _openssl(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self._directory, capture_output=True, check=True)
+def _sign(authority: Authority, server: PostgresServer) -> None:
+    """Gives the server a certificate of this authority's."""
+    for file in authority.sign("IP:127.0.0.1"):
+        target = server._data / f"server{file.suffix}"
+        shutil.copy(file, target)
+        shutil.chown(target, server._user, server._user)
+        target.chmod(0o600)
 
 
 @pytest.fixture
@@ -195,7 +175,7 @@ def tls_server(tmp_path: Path) -> Iterator[tuple[PostgresServer, Authority, Test
     folder.mkdir()
     server, authority = PostgresServer(fsync="off", ssl="on"), Authority(folder, "first")
     try:
-        authority.sign(server)
+        _sign(authority, server)
         server.start()
         database = TestDatabase(server.url(), "postgres")
         migrate(settings_for(database))
@@ -214,13 +194,13 @@ def test_a_new_certificate_authority_while_a_trial_runs(tls_server, tmp_path):
     try:
         running.wait_for_reports()
         running.secret(ca_crt=first.pem + second.pem)
-        second.sign(server)
+        _sign(second, server)
         _reload(server, database)
         running.wait_for_reports()
         running.secret(ca_crt=second.pem)
         running.wait_for_reports()
         assert "away" not in running.log()
-        first.sign(server)
+        _sign(first, server)
         _reload(server, database)
         running.wait_for("certificate verify failed")
         running.wait_for_reports()

@@ -5,7 +5,8 @@ that namespace alone. PostgreSQL must be 16 or later, where a login with CREATER
 it has created, or the operator's login must be a superuser, as with the embedded database.
 
 A password follows from the installation's seed and a salt in the database. So neither a restart nor a backup loses it,
-and the database alone does not tell it. Another seed gets another salt, so that a former password never comes back.
+and the database alone does not tell it. Another seed, or another password of the shared login, gets all another salt:
+so one act rotates every login, and a former password never comes back.
 """
 
 from __future__ import annotations
@@ -140,7 +141,8 @@ class Logins:
 
     def __init__(self, database: Database, settings: Settings, cluster_id: str) -> None:
         self._database, self._settings, self._cluster_id = database, settings, cluster_id
-        self._seed_hash = hashlib.sha256(f"logins {settings.study_key_seed}".encode()).digest()
+        secret = f"logins {settings.study_key_seed} {settings.reporter_password}"
+        self._seed_hash = hashlib.sha256(secret.encode()).digest()
         self._shared = Login(settings.reporter_user, settings.reporter_password)
         self._remembered: dict[str, tuple[Login, float]] = {}
 

@@ -114,7 +114,8 @@ CREATE TABLE IF NOT EXISTS study_operator.installation (
 INSERT INTO study_operator.installation (channel) VALUES ('study_' || replace(gen_random_uuid()::text, '-', ''))
 ON CONFLICT DO NOTHING;
 
--- The logins of namespaces' pods. A password follows from the installation's seed and the salt; seed_hash tells which seed that was.
+-- The logins of namespaces' pods. A password follows from the installation's seed and the salt; seed_hash tells which seed, and which
+-- password of the shared login, that was.
 CREATE TABLE IF NOT EXISTS study_operator.logins (
     role       text PRIMARY KEY,
     cluster_id text  NOT NULL,
