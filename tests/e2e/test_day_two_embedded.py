@@ -15,7 +15,7 @@ pytestmark = pytest.mark.apart
 
 DUMP = """\
 kubectl -n study-operator exec study-operator-database-0 -- \\
-  pg_dump --no-owner -U study_operator studies > studies.sql"""
+  pg_dump --no-owner --exclude-schema=pg_catalog -U study_operator studies > studies.sql"""
 PSQL = 'psql() { kubectl -n study-operator exec -i study-operator-database-0 -- psql -U study_operator "$@"; }'
 
 

@@ -12,7 +12,7 @@ from authority import Authority
 from e2e import Cluster
 from page import Page
 
-PASSWORD = "of the operator's login"
+PASSWORD = "of-the-operators-login"
 # On the first port is the right one. The second server, on another port, is as empty as `CREATE DATABASE` leaves it.
 PORTS = (5432, 5433)
 _START = """
@@ -69,21 +69,7 @@ class ExternalDatabase:
 
     def sql(self, statement: str, database: str = "studies", port: int = PORTS[0]) -> str:
         """Return what psql prints, as a superuser."""
-        psql = [
-            "psql",
-            "-h",
-            "/tmp",
-            "-p",
-            str(port),
-            "-U",
-            "postgres",
-            "-d",
-            database,
-            "-AtX",
-            "-v",
-            "ON_ERROR_STOP=1",
-        ]
-        return self._exec(*psql, "-c", statement)
+        return self._exec("psql", "-d", database, "-AtX", "-v", "ON_ERROR_STOP=1", "-c", statement, port=port)
 
     def present(self, authority: Authority) -> None:
         """Give the servers a certificate of this authority. Sessions are ended, so that all have to look at it."""
@@ -105,8 +91,8 @@ class ExternalDatabase:
         assert done.returncode == 0 or "password authentication failed" in done.stderr, done.stderr
         return done.returncode == 0
 
-    def _exec(self, *command: str, stdin: str | None = None) -> str:
-        return self._cluster.kubectl("exec", "-i", "postgres", "-c", f"server-{PORTS[0]}", "--", *command, stdin=stdin)
+    def _exec(self, *command: str, stdin: str | None = None, port: int = PORTS[0]) -> str:
+        return self._cluster.kubectl("exec", "-i", "postgres", "-c", f"server-{port}", "--", *command, stdin=stdin)
 
     def _secret(self) -> dict[str, Any]:
         files = zip(("tls.crt", "tls.key"), self.authority.sign(f"DNS:{self._host}"), strict=True)

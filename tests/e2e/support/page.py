@@ -21,7 +21,7 @@ class Page:
 
     def __init__(self, name: str, system: str, directory: Path, functions: str = "") -> None:
         self._text = (_DOCS / name).read_text()
-        self._words = " ".join(self._text.split())
+        self._words = " ".join(self._text.replace("\\\n", " ").split())
         self._system, self._directory, self._functions = system, directory, functions
 
     def run(self, command: str, dots: str = "...") -> str:
@@ -32,7 +32,10 @@ class Page:
             dots: what to write where the page has `...`.
         """
         self.defines(command)
-        here = re.sub(r"study-operator(?!\.io)", self._system, command).replace("...", dots)
+        return self.shell(re.sub(r"study-operator(?!\.io)", self._system, command).replace("...", dots))
+
+    def shell(self, here: str) -> str:
+        """Return the output of a command that stands on no page, and must succeed."""
         script = f"set -euo pipefail\n{self._functions}\n{here}"
         done = subprocess.run(["bash", "-c", script], cwd=self._directory, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, f"{here}\n{done.stdout}{done.stderr}"
@@ -40,7 +43,7 @@ class Page:
 
     def defines(self, text: str) -> str:
         """Return a text, which the page must have."""
-        assert " ".join(text.split()) in self._words, f"this is not on the page: {text}"
+        assert " ".join(text.replace("\\\n", " ").split()) in self._words, f"this is not on the page: {text}"
         return text
 
     def let(self, function: str) -> None:
