@@ -21,6 +21,8 @@ from restored import restore_while_trials_run
 
 pytestmark = pytest.mark.apart
 
+LOOK_NOW = """\
+kubectl annotate pods --all-namespaces -l study-operator.io/study --overwrite study-operator.io/rotated="$(date +%s)\""""
 SECRETS = "/var/run/secrets/study-operator.io"
 
 
@@ -136,7 +138,7 @@ def test_a_new_password_of_the_trials(server: ExternalDatabase, cluster: Cluster
     assert "of-another-day" not in study.log(0) + study.log(1)
 
 
-def test_a_new_authority(server: ExternalDatabase, cluster: Cluster, directory: Path):
+def test_a_new_authority(server: ExternalDatabase, cluster: Cluster, page: Page, directory: Path):
     """Nothing is ever away, if the new one is there before the server has its certificate."""
     study = HeldStudy(cluster, trials=5, parallelism=3, held=3)
     study.wait_for_reports(0, 1, 2)
@@ -145,6 +147,7 @@ def test_a_new_authority(server: ExternalDatabase, cluster: Cluster, directory: 
     for authorities in ([first, second], [second]):
         _trust(cluster, *authorities)
         upgrade(cluster.system)
+        page.run(LOOK_NOW)
         for job in jobs:
             eventually(lambda: _trusted(cluster, job) == _pem(*authorities), "the kubelet brings it")  # noqa: B023
         server.present(second)
@@ -160,8 +163,9 @@ def _storage(cluster: Cluster, study: str) -> str:
 
 
 def _password(cluster: Cluster) -> str:
-    data = cluster.get("secret", f"{cluster.system}-generated", namespace=cluster.system)["data"]
-    return base64.b64decode(data["reporter-password"]).decode()
+    key = "jsonpath={.data.reporter-password}"
+    found = cluster.kubectl("get", "secret", f"{cluster.system}-generated", "-o", key, namespace=cluster.system)
+    return base64.b64decode(found).decode()
 
 
 def _pem(*authorities: Authority) -> str:
