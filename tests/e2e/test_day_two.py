@@ -22,7 +22,9 @@ from restored import restore_while_trials_run
 pytestmark = pytest.mark.apart
 
 LOOK_NOW = """\
-kubectl annotate pods --all-namespaces -l study-operator.io/study --overwrite study-operator.io/rotated="$(date +%s)\""""
+kubectl annotate pods --all-namespaces -l study-operator.io/study --overwrite \\
+  study-operator.io/rotated="$(date +%s)"
+"""
 SECRETS = "/var/run/secrets/study-operator.io"
 
 
