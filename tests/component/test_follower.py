@@ -560,7 +560,9 @@ async def test_values_under_whatever_name_the_program_has_for_them(make_scene):
 async def test_additional_values_are_shown_with_the_best_trial(world, server):
     world.logs_from = server.url
     world.start_operator()
-    await world.apply(metrics={"from": "Stdout", "additional": ["loss", "Lr (max)", "never"]}, maxTrials=1, parallelism=1)
+    await world.apply(
+        metrics={"from": "Stdout", "additional": ["loss", "Lr (max)", "never"]}, maxTrials=1, parallelism=1
+    )
     await world.settle()
     pod = await world.start_pod(0, {"phase": "Running", "containerStatuses": [container_status({"running": {}})]})
     server.starts(pod)

@@ -229,7 +229,8 @@ def check_variables(study: Study, reporting: Reporting) -> list[str]:
 def _environment(
     study: Study, reporting: Reporting, number: int, trial_id: int, params: Mapping[str, Any], job_name: str
 ) -> list[dict[str, Any]]:
-    called = {one.name: one.called for one in (*study.objectives, *study.constraints) if one.called is not None}
+    called = {one.name: one.called for one in study.objectives if one.called is not None}
+    called |= {one.name: one.called for one in study.constraints if one.called is not None}
     plain = {
         "STUDY_NAME": study.name,
         "STUDY_NAMESPACE": study.namespace,
