@@ -231,7 +231,9 @@ def _default(names: list[str]) -> Callable[[str], Pairs]:
         match = pattern.search(line)
         while match is not None:
             name, word = match.groups()
-            if line[match.end(1) : match.start(2)] == ":" and (_GOES_ON.match(word) or _GOES_ON.match(line, match.end())):
+            if line[match.end(1) : match.start(2)] == ":" and (
+                _GOES_ON.match(word) or _GOES_ON.match(line, match.end())
+            ):
                 match = pattern.search(line, match.end())  # mAP@0.5:0.95 = 0.41 is no value of mAP@0.5
                 continue
             # The full stop of a sentence is no part of the value.

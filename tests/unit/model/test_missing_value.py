@@ -7,7 +7,7 @@ import time
 import pytest
 from building import study
 
-from study_operator.model.missing_value import message, names_in, of_constraints, sidecars_end, with_names
+from study_operator.model.missing_value import message, names_in, of_constraints, with_output
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,20 @@ def test_a_missing_constraint_is_named_as_the_program_calls_it():
 
 
 def test_the_names_in_the_last_lines_are_added():
-    assert with_names("no value", ["loss=1", "acc=2"]) == "no value; its last lines have values of loss, acc"
-    assert with_names("no value", ["done"]) == "no value"
+    assert with_output(PRINTING, "no value", "loss=1\nacc=2\n", []) == (
+        "no value; its last lines have values of loss, acc"
+    )
+    assert with_output(PRINTING, "no value", "done", []) == "no value"
+    assert with_output(study(), "no value", "loss=1", []) == "no value"
 
 
 @pytest.mark.parametrize("state", ["state", "lastState"])
 def test_a_sidecar_that_has_failed_is_told(state):
+    reading = study(metrics={"from": "File", "path": "/m/m.jsonl"})
     ended = {"name": "study-metrics", state: {"terminated": {"exitCode": 127, "reason": "Error"}}}
     pod = {"status": {"initContainerStatuses": [{"name": "fetch", "state": {}}, ended]}}
-    assert sidecars_end([{}, pod], "study-metrics") == "container study-metrics failed: Error, exit code 127"
+    assert with_output(reading, "no value", "loss=1", [{}, pod]) == (
+        "no value; container study-metrics failed: Error, exit code 127"
+    )
     ended[state]["terminated"]["exitCode"] = 0
-    assert sidecars_end([pod], "study-metrics") == ""
+    assert with_output(reading, "no value", "loss=1", [pod]) == "no value"
