@@ -232,7 +232,7 @@ def test_a_volume_over_what_the_sidecar_needs_is_mounted_elsewhere(mounted, path
     pod = pod_of({"from": "File", "path": path}, template=job_template(volumeMounts=mounts))
     (sidecar,) = pod["initContainers"]
     assert sidecar["volumeMounts"] == [{"name": "out", "mountPath": sidecars, "readOnly": True}]
-    assert seen in sidecar["command"]
+    assert f"--path={seen}" in sidecar["command"]
     assert pod["containers"][0]["volumeMounts"] == mounts
 
 
