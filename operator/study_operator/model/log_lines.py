@@ -17,7 +17,7 @@ LONGEST_LINE = 8192  # bytes; longer lines are not read, because a value at the 
 _MOST_MATCHES = 200  # in a line; more would only keep the operator busy
 _MOST_SHOWN = 200  # characters of a bad line that users see
 _WORD = r"\w./-"
-_GOES_ON = re.compile(r"[0-9.]*[\"']?[ \t]*[:=]")  # of a name that only began like another one
+_GOES_ON = re.compile(r"[0-9.]+[\"']?[ \t]*[:=][ \t]*[-+.0-9]")  # of a name that only began like another one
 _MOST_UNESCAPES = 3  # JSON in JSON in JSON
 
 # Control sequences, whose forms are in ECMA-48. Some movements of the cursor begin the line anew, as a carriage return
@@ -231,9 +231,7 @@ def _default(names: list[str]) -> Callable[[str], Pairs]:
         match = pattern.search(line)
         while match is not None:
             name, word = match.groups()
-            if line[match.end(1) : match.start(2)] == ":" and (
-                _GOES_ON.match(word) or _GOES_ON.match(line, match.end())
-            ):
+            if line[match.end(1) : match.start(2)] == ":" and _GOES_ON.match(line, match.start(2)):
                 match = pattern.search(line, match.end())  # mAP@0.5:0.95 = 0.41 is no value of mAP@0.5
                 continue
             # The full stop of a sentence is no part of the value.
