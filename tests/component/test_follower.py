@@ -531,8 +531,50 @@ async def test_a_study_of_trials_that_print_from_its_beginning_to_its_end(world,
         "score is 'high', which is no number: score: high",
     )
     (failure,) = status["recentFailures"]
-    assert (failure["reason"], "without a value of score" in failure["message"]) == ("MetricMissing", True)
+    assert failure["reason"] == "MetricMissing"
+    assert "without a value of score" in failure["message"]
+    assert "last bad report: score is 'high'" in failure["message"]
     await until(lambda: server.streams == 0)
+
+
+async def test_values_under_whatever_name_the_program_has_for_them(make_scene):
+    scene = await make_scene(
+        objectives=[{"name": "map", "direction": "Maximize", "metric": "metrics/mAP50-95(B)", "finalValue": "Best"}],
+        constraints=[{"name": "p99", "max": 5, "metric": "Latenz p99 [µs]"}],
+    )
+    pod = await scene.pod()
+    scene.look()
+    await scene.server.prints(pod, '{"epoch": 1, "metrics/mAP50-95(B)": 0.4}', "Latenz p99 [µs]: 7")
+    await scene.has_reported(1)
+    scene.start_operator()
+    scene.look()
+    await scene.server.prints(pod, "epoch: 2, metrics/mAP50-95(B): 0.3, Latenz p99 [µs]=3")
+    await scene.has_reported(2)
+    await scene.server.ends(pod)
+    await scene.status(pod, "Succeeded")
+    assert await scene.drained() == ""
+    assert scene.reports() == [(1, 0.4), (2, 0.3)]
+    assert scene.results() == [([0.4], {"p99": 3.0})]
+
+
+async def test_additional_values_are_shown_with_the_best_trial(world, server):
+    world.logs_from = server.url
+    world.start_operator()
+    await world.apply(
+        metrics={"from": "Stdout", "additional": ["loss", "Lr (max)", "never"]}, maxTrials=1, parallelism=1
+    )
+    await world.settle()
+    pod = await world.start_pod(0, {"phase": "Running", "containerStatuses": [container_status({"running": {}})]})
+    server.starts(pod)
+    await server.prints(pod, "loss=3 score=0.5", "loss=2.5 Lr (max): 0.1", "val_loss=7")
+    await server.ends(pod)
+    await world.set_pod_status(pod, {"phase": "Succeeded"})
+    await world.end_job(0)
+    await world.look()
+    await until(lambda: world.woken)
+    await world.settle()
+    best = (await world.study())["status"]["bestTrial"]
+    assert best["metrics"] == {"loss": "2.5", "Lr (max)": "0.1"}
 
 
 async def test_a_study_whose_pattern_cannot_be_used_is_refused(world):

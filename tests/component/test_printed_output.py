@@ -76,7 +76,7 @@ def test_an_ended_trial_takes_nothing_more(database, output):
     output.store(trial_id, "pod", None, FIRST, OutputBatch([(0, 1.0)], {"score": 1.0}))
     database.tell(trial_id, TrialState.PRUNED, None)
     assert output.store(trial_id, "pod", FIRST, SECOND, OutputBatch([(1, 1.0)], {}, 1, "bad")) is OutputStored.ENDED
-    assert output.finish(trial_id, ["score"], []) == ()
+    assert output.finish(trial_id, {"score": "score"}, {}) == ()
     assert reports(database, trial_id) == [(0, "1.0")]
     assert bad(database, trial_id) == (0, "")
     assert results(database) == []
@@ -96,18 +96,39 @@ def test_a_batch_and_its_position_are_stored_both_or_neither(database, output):
 
 def test_the_result_is_the_last_of_each_value_over_all_pods(database, output):
     trial_id = database.running_trial(directions=2)
-    assert output.finish(trial_id, ["score", "cost"], ["latency"]) == ("score", "cost")
+    objectives, constraints = {"score": "score", "cost": "cost"}, {"latency": "latency", "size": "size"}
+    assert output.finish(trial_id, objectives, constraints) == ("score", "cost")
     output.store(trial_id, "b", None, FIRST, OutputBatch(values={"score": 0.5, "latency": 43.0}))
     output.store(trial_id, "b", FIRST, SECOND, OutputBatch(values={"score": 0.7}))
-    assert output.finish(trial_id, ["score", "cost"], ["latency", "size"]) == ("cost",)
+    assert output.finish(trial_id, objectives, constraints) == ("cost",)
     assert results(database) == []
     output.store(trial_id, "a", None, FIRST, OutputBatch(values={"cost": math.inf, "latency": 44.0}))
-    assert output.finish(trial_id, ["score", "cost"], ["latency", "size"]) == ()
+    assert output.finish(trial_id, objectives, constraints) == ()
     expected = [(trial_id, [0.7, math.inf], False, {"latency": 44.0}, None)]
     assert results(database) == expected
     output.store(trial_id, "a", FIRST, SECOND, OutputBatch(values={"cost": 1.0}))
-    assert output.finish(trial_id, ["score", "cost"], ["latency"]) == ()
+    assert output.finish(trial_id, objectives, constraints) == ()
     assert results(database) == expected, "stored once"
+
+
+@pytest.mark.parametrize(("resumed", "highest"), [(False, 0.8), (True, 0.9)])
+def test_a_highest_value_is_that_of_the_last_pod_or_of_all_pods_that_resume(database, output, resumed, highest):
+    trial_id, best = database.running_trial(), "top-5 %\nMax"
+    output.store(trial_id, "a", None, FIRST, OutputBatch(values={"top-5 %": 0.9, best: 0.9}))
+    output.store(trial_id, "a", FIRST, SECOND, OutputBatch(values={"top-5 %": 0.1, best: 0.1}))
+    output.store(trial_id, "b", None, FIRST, OutputBatch(values={"top-5 %": 0.8, best: 0.8}))
+    output.store(trial_id, "b", FIRST, SECOND, OutputBatch(values={"top-5 %": 0.7, best: math.nan}))
+    assert output.finish(trial_id, {"top5": best}, {"last": "top-5 %", "none": "ms"}, resumed) == ()
+    assert results(database) == [(trial_id, [highest], False, {"last": 0.7}, None)]
+
+
+def test_additional_values_are_user_attributes_of_the_trial(database, output):
+    trial_id = database.running_trial(KEY, "team/additional")
+    output.store(trial_id, "pod", None, FIRST, OutputBatch(additional={"loss": 0.5, "Lr (max)": math.nan}))
+    output.store(trial_id, "pod", FIRST, SECOND, OutputBatch(additional={"loss": 0.25}))
+    with database.optuna_study("team/additional") as study:
+        (trial,) = study.get_trials()
+    assert trial.user_attrs == {"loss": 0.25, "Lr (max)": "nan"}
 
 
 def test_bad_lines_are_summed_over_a_study_and_the_latest_is_shown(database, output):

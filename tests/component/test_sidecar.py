@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -81,6 +82,35 @@ def test_json_lines_are_reported_live_and_end_as_a_candidate(pod, tmp_path):
     assert pod.extras() == ({"latency_ms": 43.0, "memory": 7.0}, None, True)
     (bad,) = bad_reports(pod)
     assert bad == (1, "line 2 is not JSON (Expecting value: line 1 column 1 (char 0)): Epoch 1 done")
+
+
+def test_values_under_whatever_name_the_program_has_for_them(pod, tmp_path):
+    path = tmp_path / "m"
+    called = json.dumps({"accuracy": "metrics/mAP50-95(B)", "latency_ms": "Latenz [ms]"})
+    arguments = ("--final=accuracy=Max", "--additional=loss", "--additional=-lr %")
+    with following(pod, path, *arguments, STUDY_METRICS=called) as sidecar:
+        write(path, {"epoch": 1, "metrics/mAP50-95(B)": 0.4, "loss": 3, "-lr %": 7, "accuracy": 9})
+        wait_until(lambda: pod.stored().user_attrs == {"loss": 3.0, "-lr %": 7.0})
+        write(path, {"epoch": 2, "metrics/mAP50-95(B)": 0.3, "Latenz [ms]": 5, "loss": math.inf})
+        sidecar.end()
+    assert pod.stored().intermediate_values == {1: 0.4, 2: 0.3}
+    assert pod.result() == ([0.4], False)
+    assert pod.extras() == ({"latency_ms": 5.0}, None, True)
+    assert pod.stored().user_attrs == {"loss": "inf", "-lr %": 7.0}
+
+
+def test_what_is_there_instead_of_a_missing_value_is_stored(pod, tmp_path):
+    path = tmp_path / "m"
+    with following(pod, path) as sidecar:
+        sidecar.end()
+    assert bad_reports(pod) == [(1, f"{path} cannot be read: No such file or directory")]
+    write(path, {"val_acc": 0.5, "loss": 1}, "oops")
+    with following(pod, path) as sidecar:
+        sidecar.end()
+    ((count, last),) = bad_reports(pod)
+    assert count == 2
+    assert last.startswith("line 2 is not JSON")
+    assert last.endswith(": oops; it has values of val_acc, loss")
 
 
 def test_tensorboards_event_files(pod, tmp_path):

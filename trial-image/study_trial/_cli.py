@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from study_trial._channels import open_channel
-from study_trial._environment import read_given_params, read_names, read_pod_environment
+from study_trial._environment import read_called, read_given_params, read_names, read_pod_environment
 from study_trial._errors import InvalidValueError, StudyTrialError
 from study_trial._follow import Follower
 from study_trial._output import say
@@ -80,7 +80,8 @@ else as text. A database that is away is treated as by `study-trial report`.
 _FOLLOW = """\
 Reads metrics that a program writes to a file, and reports them in its place, live, until SIGTERM. The operator runs
 this beside the program where the Study has metrics from File. Names are those in STUDY_OBJECTIVES and
-STUDY_CONSTRAINTS (JSON lists); the last value of each is the final one. In a local run end it by Ctrl-C.
+STUDY_CONSTRAINTS (JSON lists), or what STUDY_METRICS (a JSON object) says that the program calls them; the last value
+of each is the final one. In a local run end it by Ctrl-C.
 """
 
 STOP_EXIT_CODE = 3
@@ -163,6 +164,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     follow.add_argument("--path", required=True, help="the file; for TensorBoard the directory of its event files")
     follow.add_argument("--step-name", default="epoch", help="of the step in JSON lines; default: epoch")
+    follow.add_argument(
+        "--final",
+        action="append",
+        default=[],
+        metavar="NAME=Min|Max",
+        help="take an objective's lowest or highest value as the final one; repeatable; default: the last one",
+    )
+    follow.add_argument(
+        "--additional",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="store the last value of this name as an attribute of the trial; repeatable",
+    )
     attr = add("attr", _attr, "store an attribute of the trial", _ATTR)
     attr.add_argument("name")
     attr.add_argument("value")
@@ -246,7 +261,8 @@ def _follow(arguments: argparse.Namespace) -> int:
     objectives, constraints = (read_names(os.environ, f"STUDY_{what}") for what in ("OBJECTIVES", "CONSTRAINTS"))
     if not objectives:
         raise _UsageError('STUDY_OBJECTIVES is not set: a JSON list of names, for example ["accuracy"]')
-    names = Names(objectives, constraints)
+    finals = dict(_final(text) for text in arguments.final)
+    names = Names(objectives, constraints, read_called(os.environ), finals, arguments.additional)
     source: Source
     if arguments.format == "TensorBoard":
         source = TensorBoard(arguments.path, names)
@@ -254,6 +270,13 @@ def _follow(arguments: argparse.Namespace) -> int:
         source = JsonLines(arguments.path, names, arguments.step_name)
     Follower(source, names, open_channel(pod)).run()
     return 0
+
+
+def _final(text: str) -> tuple[str, str]:
+    name, _, word = text.partition("=")
+    if word not in ("Min", "Max"):
+        raise _UsageError(f"--final takes NAME=Min or NAME=Max, for example accuracy=Max, not {text!r}")
+    return name, word
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -49,6 +49,7 @@ class PodEnvironment:
         constraints: the constraints' names, in order.
         index: the pod's index in an Indexed Job, else 0.
         job: the Job's name; None when an older operator started the pod.
+        called: what the program calls those objectives and constraints that it does not call by their name.
         directions: "minimize" or "maximize" for each objective; empty when an older operator started the pod.
         optuna_name: the study's name in Optuna; None when an older operator started the pod.
     """
@@ -70,6 +71,7 @@ class PodEnvironment:
     directions: tuple[str, ...] = ()
     optuna_name: str | None = None
     storage_directory: Path | None = None
+    called: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_pod_environment(env: Mapping[str, str]) -> PodEnvironment | None:
@@ -99,6 +101,7 @@ def read_pod_environment(env: Mapping[str, str]) -> PodEnvironment | None:
         finish_timeout=_seconds(env, "STUDY_FINISH_TIMEOUT", 3600.0),
         objectives=read_names(env, "STUDY_OBJECTIVES"),
         constraints=read_names(env, "STUDY_CONSTRAINTS"),
+        called=read_called(env),
         index=_integer(env, "JOB_COMPLETION_INDEX") if env.get("JOB_COMPLETION_INDEX") else 0,
         job=env.get("STUDY_TRIAL_JOB") or None,
         directions=read_directions(env),
@@ -141,6 +144,19 @@ def read_names(env: Mapping[str, str], name: str) -> tuple[str, ...]:
         SetupError: it is not a JSON list.
     """
     return tuple(map(str, _json(env, name, list))) if env.get(name) else ()
+
+
+def read_called(env: Mapping[str, str]) -> dict[str, str]:
+    """Return what the program calls objectives and constraints, by their names, as STUDY_METRICS has it.
+
+    Returns:
+        Only those that it does not call by their name.
+
+    Raises:
+        SetupError: it is not a JSON object.
+    """
+    given = _json(env, "STUDY_METRICS", dict) if env.get("STUDY_METRICS") else {}
+    return {name: str(metric) for name, metric in given.items()}
 
 
 def read_directions(env: Mapping[str, str]) -> tuple[str, ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -16,18 +19,19 @@ _POLL_SECONDS = 1.0
 # After the program's end the pod has terminationGracePeriodSeconds left (30 by default). Reports can prune nothing any
 # more then, and the final values come after them, so they get only a part of that time.
 _LAST_REPORTS_SECONDS = 10.0
+_ADDITIONAL_SECONDS = 10.0  # between two times that additional values are stored, because each is a call
 _ENDING = {signal.SIGTERM, signal.SIGINT}
 
 
 class Follower:
-    """Reports the first objective's values while the program runs, and remembers the last value of each name.
+    """Reports the first objective's values while the program runs, and remembers those that may be final.
 
     It cannot know whether the program succeeds. So the final values are provisional: the operator uses them if the
     trial's Job completes.
 
     Args:
         source: the files.
-        names: the names of the study's objectives and constraints.
+        names: what to look for.
         channel: where reports go.
         clock: monotonic time in seconds.
     """
@@ -39,7 +43,10 @@ class Follower:
         self._names = names
         self._channel = channel
         self._clock = clock
-        self._latest: dict[str, float] = {}
+        self._latest: dict[str, float] = {}  # by what the program calls them
+        self._extreme: dict[str, float] = {}  # lowest or highest values, by objective
+        self._kept: dict[str, float] = {}  # additional values as the database has them
+        self._kept_at = float("-inf")
         self._steps = Steps()
         self._warned = False
         self._bad = 0
@@ -83,6 +90,8 @@ class Follower:
                 break
         self._say_trouble()
         self._count_bad()
+        if self._clock() - self._kept_at >= _ADDITIONAL_SECONDS:
+            self._keep_additional()
 
     def end(self) -> None:
         """Read to the end and store the final values. Raises the errors of `run`."""
@@ -94,24 +103,29 @@ class Follower:
         if self._ended or self._channel.should_stop():
             return
         self._count_bad()
-        missing = [name for name in self._names.objectives if name not in self._latest]
-        if missing:
-            say("; ".join(filter(None, (f"there is no value of {', '.join(missing)}", self._source.trouble))))
+        metric, latest = self._names.metric, self._latest
+        if missing := [metric(name) for name in self._names.objectives if metric(name) not in latest]:
+            self._tell_missing(missing)
             self._send(self._channel.clear_candidate)
-            return
-        values = [self._latest[name] for name in self._names.objectives]
-        constraints = {name: self._latest[name] for name in self._names.constraints if name in self._latest}
-        self._send(lambda: self._channel.candidate(values, constraints))
+        else:
+            values = [self._extreme.get(name, latest[metric(name)]) for name in self._names.objectives]
+            constraints = {name: latest[metric(name)] for name in self._names.constraints if metric(name) in latest}
+            self._send(lambda: self._channel.candidate(values, constraints))
+        self._keep_additional()
 
     def _take(self, entry: Entry, report: bool) -> None:
         if entry.anew:
             self._latest.clear()
+            self._extreme.clear()
             self._steps = Steps()
             return
         if entry.bad is not None:
             self._bad, self._last_bad = self._bad + 1, entry.bad
         self._latest.update(entry.values)
-        value = entry.values.get(self._names.objectives[0])
+        for name, better in self._names.finals.items():
+            if (found := entry.values.get(self._names.metric(name))) is not None:
+                self._extreme[name] = _better(better, self._extreme.get(name, math.nan), found)
+        value = entry.values.get(self._names.metric(self._names.objectives[0]))
         if value is None or len(self._names.objectives) > 1:
             return
         step = self._steps.at(value, entry.step, entry.lost)
@@ -126,6 +140,28 @@ class Follower:
             self._warned = True
             self._bad, self._last_bad = self._bad + 1, self._steps.warning
             say(f"warning: {self._steps.warning} (this is said once)")
+
+    def _keep_additional(self) -> None:
+        """Store the additional values that have changed as attributes of the trial."""
+        for name in self._names.additional:
+            value = self._latest.get(name)
+            # repr(), because NaN does not equal itself.
+            if value is not None and repr(value) != repr(self._kept.get(name)) and not self._ended:
+                if self._channel.waiting():
+                    return
+                # JSON has neither NaN nor infinities: they are texts.
+                text = json.dumps(value if math.isfinite(value) else repr(value))
+                self._send(functools.partial(self._channel.set_user_attr, name, text))
+                self._kept[name], self._kept_at = value, self._clock()
+
+    def _tell_missing(self, missing: list[str]) -> None:
+        """Say which values are missing, and what is there instead. It is stored, for the trial's failure to say it."""
+        seen = f"it has values of {', '.join(self._names.seen)}" if self._names.seen else ""
+        instead = [part for part in (self._source.trouble, self._last_bad, seen) if part] or ["it has no other values"]
+        several = [f"no value of {', '.join(missing)}"] if len(self._names.objectives) > 1 else []
+        say("; ".join([f"there is no value of {', '.join(missing)}", *instead]))
+        self._bad, self._last_bad = self._bad + 1, "; ".join([*several, *instead])
+        self._count_bad()
 
     def _count_bad(self) -> None:
         if self._bad > self._bad_sent and not self._ended and not self._channel.waiting():
@@ -149,3 +185,10 @@ class Follower:
         if self._source.trouble not in (None, self._trouble):
             say(f"{self._source.trouble}; trying again once a second")
         self._trouble = self._source.trouble
+
+
+def _better(which: str, before: float, value: float) -> float:
+    """Return the lower (Min) or higher (Max) of two values. NaN is so only beside another NaN."""
+    if math.isnan(before) or math.isnan(value):
+        return before if math.isnan(value) else value
+    return min(before, value) if which == "Min" else max(before, value)

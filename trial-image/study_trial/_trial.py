@@ -8,7 +8,7 @@ import math
 import operator
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from study_trial import _checks, _terminating
 from study_trial._channels import Channel, Final, SilentChannel, open_channel
 from study_trial._environment import (
+    read_called,
     read_checkpoint_dir,
     read_directions,
     read_given_params,
@@ -56,6 +57,7 @@ class Trial:
         objectives: the objectives' names, in order; empty when they are not known.
         constraints: the constraints' names; None when they are not known.
         study: what the pod knows of the study.
+        called: what the program calls those constraints that it does not call by their name.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Trial:
         objectives: Sequence[str] = (),
         constraints: Sequence[str] | None = None,
         study: Study | None = None,
+        called: Mapping[str, str] | None = None,
     ) -> None:
         self._number = number
         self._space = space
@@ -73,6 +76,7 @@ class Trial:
         self._objectives = tuple(objectives)
         self._limited = None if constraints is None else tuple(constraints)
         self._study = study or Study(None, objectives)
+        self._called = dict(called or {})
         self._constraints: dict[str, float] = {}
         self._user_attrs: dict[str, Any] = {}
         self._datetime_start = datetime.now()
@@ -244,7 +248,7 @@ class Trial:
         """Set the measured value of something that the study limits, such as a latency. `finish` stores it.
 
         Args:
-            name: the name of one of the Study's constraints.
+            name: the name of one of the Study's constraints, or its `metric`.
             value: as measured; the Study has the limit. The last value of a name counts.
 
         Raises:
@@ -254,12 +258,14 @@ class Trial:
         number = _checks.number(value, f"constraint {name!r}")
         if not math.isfinite(number):
             raise InvalidValueError(f"constraint {name!r} must be a finite number, not {number!r}; nothing was sent")
-        if self._limited is not None and name not in self._limited:
-            known = ", ".join(self._limited) or "none at all"
+        meant = [name] if self._limited is None or name in self._limited else []
+        meant = meant or [one for one in self._limited or () if self._called.get(one) == name]
+        if not meant:
+            known = ", ".join(self._limited or ()) or "none at all"
             raise InvalidValueError(f"the study has no constraint {name!r}; it has {known} (spec.constraints)")
         if self._finished:
             raise InvalidValueError(f"constraint {name!r} comes too late: set it before the final value is stored")
-        self._constraints[name] = number
+        self._constraints.update(dict.fromkeys(meant, number))
 
     def mark_infeasible(self, reason: object) -> None:
         """End the trial, because its parameters cannot work: the model does not fit into memory, for example.
@@ -441,10 +447,11 @@ def _open() -> Trial:
         objectives, constraints = (read_names(os.environ, f"STUDY_{what}") for what in ("OBJECTIVES", "CONSTRAINTS"))
         name = os.environ.get("STUDY_OPTUNA_NAME") or "local"
         study = Study(name, objectives, read_directions(os.environ))
-        space = LocalSpace(read_given_params(os.environ), read_param_variables(os.environ))
-        return Trial(0, space, channel, objectives, constraints or None, study)
+        local = LocalSpace(read_given_params(os.environ), read_param_variables(os.environ))
+        return Trial(0, local, channel, objectives, constraints or None, study, read_called(os.environ))
     study = Study(pod.optuna_name, pod.objectives, pod.directions)
-    return Trial(pod.number, StudySpace(pod.params, pod.search_space), channel, pod.objectives, pod.constraints, study)
+    space = StudySpace(pod.params, pod.search_space)
+    return Trial(pod.number, space, channel, pod.objectives, pod.constraints, study, pod.called)
 
 
 def _warn_as_optuna(name: str, arguments: str) -> None:

@@ -229,6 +229,8 @@ def check_variables(study: Study, reporting: Reporting) -> list[str]:
 def _environment(
     study: Study, reporting: Reporting, number: int, trial_id: int, params: Mapping[str, Any], job_name: str
 ) -> list[dict[str, Any]]:
+    called = {one.name: one.called for one in study.objectives if one.called is not None}
+    called |= {one.name: one.called for one in study.constraints if one.called is not None}
     plain = {
         "STUDY_NAME": study.name,
         "STUDY_NAMESPACE": study.namespace,
@@ -239,6 +241,7 @@ def _environment(
         "STUDY_SEARCH_SPACE": _as_json(list(study.parameters)),
         "STUDY_OBJECTIVES": json.dumps([objective.name for objective in study.objectives]),
         "STUDY_CONSTRAINTS": json.dumps([constraint.name for constraint in study.constraints]),
+        **({"STUDY_METRICS": json.dumps(called)} if called else {}),
         "STUDY_DIRECTIONS": json.dumps([direction.lower() for direction in study.directions]),
         "STUDY_OPTUNA_NAME": study.optuna_name,
         **({"STUDY_STORAGE_DIRECTORY": reporting.directory} if reporting.directory else {}),

@@ -14,9 +14,9 @@ from typing import Any
 from study_operator.manifests.limit_ranges import fit
 from study_operator.manifests.metrics_directory import directory_of
 from study_operator.manifests.volumes import TRIAL_IMAGE_ID, containers, mount_in_all, mounted_above
-from study_operator.model.study import Refused, Study
+from study_operator.model.study import SIDECAR, Refused, Study
 
-NAME = "study-metrics"  # of the container, and of the volume where one is needed
+NAME = SIDECAR  # of the container, and of the volume where one is needed
 # The program may end, and the kubelet send its signal, before Python runs. A blocked signal waits until then.
 _COMMAND = ("env", "--block-signal=TERM", "study-trial", "follow")
 _REQUESTS, _LIMITS = {"cpu": "10m", "memory": "64Mi"}, {"memory": "256Mi"}
@@ -87,9 +87,14 @@ def add_sidecar(study: Study, pod: dict[str, Any], image: str | None, ranges: Se
 
 
 def _command(study: Study, path: str) -> list[str]:
-    options = {"--format": study.metrics.format, "--path": path, "--step-name": study.metrics.step_name}
-    # Kubernetes expands $(...) in arguments. A doubled dollar sign stands for itself.
-    return [*_COMMAND, *(word.replace("$", "$$") for option in options.items() for word in option)]
+    metrics = study.metrics
+    options = [("--format", metrics.format), ("--path", path), ("--step-name", metrics.step_name)]
+    # What an earlier trial image does not know is named only where the Study has it.
+    options += [("--final", f"{one.name}={one.final}") for one in study.objectives if one.final != "Last"]
+    options += [("--additional", name) for name in metrics.additional]
+    # One argument each, so that a name may begin with a dash. Kubernetes expands $(...) in arguments. A doubled dollar
+    # sign stands for itself.
+    return [*_COMMAND, *(f"{option}={value}".replace("$", "$$") for option, value in options)]
 
 
 def _place(mounted_at: str, path: str) -> tuple[str, str]:

@@ -16,7 +16,8 @@ from study_operator.model.study import Refused, Study
 LONGEST_LINE = 8192  # bytes; longer lines are not read, because a value at the cut would be another value
 _MOST_MATCHES = 200  # in a line; more would only keep the operator busy
 _MOST_SHOWN = 200  # characters of a bad line that users see
-_WORD = "A-Za-z0-9_./-"
+_WORD = r"\w./-"
+_GOES_ON = re.compile(r"[0-9.]+[\"']?[ \t]*[:=][ \t]*[-+.0-9]")  # of a name that only began like another one
 _MOST_UNESCAPES = 3  # JSON in JSON in JSON
 
 # Control sequences, whose forms are in ECMA-48. Some movements of the cursor begin the line anew, as a carriage return
@@ -54,7 +55,7 @@ class Line:
     """What one line says.
 
     Attributes:
-        values: by the name of the objective or constraint.
+        values: by what the program calls them.
         step: None if the line has none that can be used.
         lost: why the step in the line cannot be used, in words; "" without such a step.
         bad: what names an objective or constraint and cannot be read, in words. The values beside it count.
@@ -71,17 +72,23 @@ class Lines:
 
     Args:
         find: finds the names and texts of values in a line, in their order.
-        objectives: names of the objectives, whose values may be infinite or NaN.
-        constraints: names of the constraints, whose values are finite.
+        objectives: what the program calls the objectives, whose values may be infinite or NaN.
+        constraints: what it calls the constraints, whose values are finite.
         step: the name under which the program prints the step.
+        additional: what it calls further values, which may be infinite or NaN.
     """
 
     def __init__(
-        self, find: Callable[[str], Pairs], objectives: Iterable[str], constraints: Iterable[str], step: str
+        self,
+        find: Callable[[str], Pairs],
+        objectives: Iterable[str],
+        constraints: Iterable[str],
+        step: str,
+        additional: Iterable[str] = (),
     ) -> None:
         self._find, self._step = find, step
         self._objectives, self._constraints = frozenset(objectives), frozenset(constraints)
-        self._wanted = self._objectives | self._constraints
+        self._wanted = self._objectives | self._constraints | frozenset(additional)
         self._marks = tuple(name.encode() for name in self._wanted)
 
     def read(self, line: bytes) -> Line | None:
@@ -155,17 +162,18 @@ def build(study: Study) -> Lines | None:
     metrics = study.metrics
     if metrics.source != "Stdout":
         return None
-    objectives = [objective.name for objective in study.objectives]
-    constraints = [constraint.name for constraint in study.constraints]
+    objectives = [objective.metric for objective in study.objectives]
+    constraints = [constraint.metric for constraint in study.constraints]
     step_name = metrics.step_name
     if step_name in (*objectives, *constraints):
         raise Refused(
             "InvalidMetrics",
-            f"spec.metrics.stepName is {step_name!r}, which is the name of an objective or constraint as well: write "
-            "the name under which the program prints the step",
+            f"spec.metrics.stepName is {step_name!r}, which is what an objective or constraint is called as well: "
+            "write the name under which the program prints the step",
         )
-    find = _default([*objectives, *constraints, step_name]) if metrics.pattern is None else _given(metrics.pattern)
-    return Lines(find, objectives, constraints, step_name)
+    names = [*objectives, *constraints, *metrics.additional, step_name]
+    find = _default(names) if metrics.pattern is None else _given(metrics.pattern)
+    return Lines(find, objectives, constraints, step_name, metrics.additional)
 
 
 def _bad(why: str, line: str) -> Line:
@@ -211,7 +219,9 @@ def _unescape(found: re.Match[str]) -> str:
 def _default(names: list[str]) -> Callable[[str], Pairs]:
     """Find `name=value` and `name: value`, also with quotes, as in JSON or a printed dict."""
     # The names are escaped and the pattern is the operator's own. So Python's engine is safe; it is ten times as fast.
-    alternatives, sign = f"({'|'.join(map(re.escape, names))})", r"[\"'`*]{0,3}[ \t]*[:=\uff1a][=>]?"
+    # A name may begin as another one does (mAP@0.5 and mAP@0.5:0.95), so the longest is tried first.
+    longest_first = sorted(set(names), key=len, reverse=True)
+    alternatives, sign = f"({'|'.join(map(re.escape, longest_first))})", r"[\"'`*]{0,3}[ \t]*[:=\uff1a][=>]?"
     value = _VALUE.replace("{names}", alternatives.replace("(", "(?:", 1)).replace("{sign}", sign)
     glued = re.compile(rf"{alternatives}{sign}[ \t]*(?:[\"'`*]{{1,3}}[ \t]*)?({value})")
     pattern = re.compile(rf"(?<![{_WORD}]){glued.pattern}")
@@ -221,6 +231,9 @@ def _default(names: list[str]) -> Callable[[str], Pairs]:
         match = pattern.search(line)
         while match is not None:
             name, word = match.groups()
+            if line[match.end(1) : match.start(2)] == ":" and _GOES_ON.match(line, match.start(2)):
+                match = pattern.search(line, match.end())  # mAP@0.5:0.95 = 0.41 is no value of mAP@0.5
+                continue
             # The full stop of a sentence is no part of the value.
             yield name, word[:-1] if len(word) > 1 and word[-1] in ".:" else word
             end = match.end()

@@ -25,6 +25,8 @@ _SIZE = 15_000  # of the whole status as JSON, in bytes: 16 KiB with what the AP
 # Lengths to which parameters and messages are shortened, in characters, one after the other until all is small enough.
 _LENGTHS = (*((most, max(most, 64)) for most in (1024, 512, 256, 128, 64, 32, 16, 8, 4)), (4, 16))
 
+_FEWEST_METRICS = 64  # of these lengths; below it the additional metrics are left out
+
 _THROTTLED = (
     "this study takes more than its share of the operator's time, so it waits while others are served: let trials "
     "report more seldom, or run longer or fewer at once"
@@ -156,6 +158,8 @@ def _fit(status: dict[str, Any]) -> dict[str, Any]:
         if best := status.get("bestTrial"):
             parameters = {name: shorten(value, most) for name, value in best["parameters"].items()}
             status["bestTrial"] = {**best, "parameters": parameters}
+            if most < _FEWEST_METRICS:
+                status["bestTrial"].pop("metrics", None)
     return status
 
 

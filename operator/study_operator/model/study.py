@@ -19,6 +19,7 @@ GENERATION_ANNOTATION = f"{GROUP}/generation"
 # gives a trial's number and id again, but neither of these.
 STARTED_ANNOTATION = f"{GROUP}/trial-started"
 INCARNATION_ANNOTATION = f"{GROUP}/incarnation"
+SIDECAR = "study-metrics"  # the name of the container that reads metrics from a file
 JOB_LABEL = "batch.kubernetes.io/job-name"  # set by Kubernetes on pods
 
 
@@ -45,20 +46,45 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Objective:
-    """A value to optimise. `direction` is MINIMIZE or MAXIMIZE, as in Optuna. A trial with the goal ends the study."""
+    """A value to optimise. A trial with the goal ends the study.
+
+    Attributes:
+        name: its name in the status, in messages and in Optuna.
+        direction: MINIMIZE or MAXIMIZE, as in Optuna.
+        goal: the value with which the study is complete; None if there is none.
+        called: what the program calls it; None if that is `name`.
+        final: which of the values that the program writes is the final one: Last, Min or Max.
+    """
 
     name: str
     direction: str
     goal: float | None = None
+    called: str | None = None
+    final: str = "Last"
+
+    @property
+    def metric(self) -> str:
+        """What the program calls it."""
+        return self.called or self.name
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """A limit that feasible trials keep. Exactly one of `max` and `min` is given."""
+    """A limit that feasible trials keep. Exactly one of `max` and `min` is given.
+
+    Attributes:
+        called: what the program calls the value; None if that is `name`.
+    """
 
     name: str
     max: float | None = None
     min: float | None = None
+    called: str | None = None
+
+    @property
+    def metric(self) -> str:
+        """What the program calls the value."""
+        return self.called or self.name
 
     def violation(self, value: float) -> float:
         """Return by how much the value breaks the limit. As in Optuna, 0 or less means that it keeps the limit."""
@@ -114,6 +140,7 @@ class Metrics:
         format: of the file: JsonLines or TensorBoard.
         pattern: a regular expression that finds values in the output; None for `name=value` and `name: value`.
         path: where the program writes the file, for File.
+        additional: what the program calls further values, which become user attributes of the trial.
     """
 
     source: str
@@ -121,6 +148,7 @@ class Metrics:
     format: str
     pattern: str | None = None
     path: str | None = None
+    additional: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -252,11 +280,10 @@ def parse(manifest: Mapping[str, Any]) -> Study:
         name=meta["name"],
         uid=meta["uid"],
         generation=meta["generation"],
-        objectives=tuple(
-            Objective(o["name"], o["direction"].upper(), None if o.get("goal") is None else float(o["goal"]))
-            for o in spec["objectives"]
+        objectives=tuple(map(_objective, spec["objectives"])),
+        constraints=tuple(
+            Constraint(c["name"], c.get("max"), c.get("min"), c.get("metric")) for c in spec.get("constraints") or ()
         ),
-        constraints=tuple(Constraint(c["name"], c.get("max"), c.get("min")) for c in spec.get("constraints") or ()),
         parameters=tuple(spec["parameters"]),
         space=space,
         sampler=Algorithm(
@@ -285,6 +312,7 @@ def parse(manifest: Mapping[str, Any]) -> Study:
             metrics["format"],
             metrics.get("pattern"),
             metrics.get("path"),
+            tuple(metrics.get("additional") or ()),
         ),
         checkpoints=_checkpoints(checkpoints) if checkpoints is not None else None,
         successful_jobs_history_limit=spec["successfulJobsHistoryLimit"],
@@ -294,6 +322,13 @@ def parse(manifest: Mapping[str, Any]) -> Study:
         deletion_policy=spec["deletionPolicy"],
         job_template=spec["jobTemplate"],
     )
+
+
+def _objective(spec: Mapping[str, Any]) -> Objective:
+    direction, goal, final = spec["direction"].upper(), spec.get("goal"), spec.get("finalValue") or "Last"
+    if final == "Best":
+        final = "Max" if direction == "MAXIMIZE" else "Min"
+    return Objective(spec["name"], direction, None if goal is None else float(goal), spec.get("metric"), final)
 
 
 def _convergence(spec: Mapping[str, Any]) -> Convergence:

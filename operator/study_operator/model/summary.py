@@ -105,7 +105,9 @@ def _typed(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _front(trial: BestTrial) -> dict[str, Any]:
+    metrics = {one_line(name): shorten(as_text(value), _PARAMETER) for name, value in trial.attributes.items()}
     return {
+        **({"metrics": metrics} if metrics else {}),
         "number": trial.number,
         "values": [repr(value) for value in trial.values],
         "parameters": {one_line(name): shorten(as_text(value), _PARAMETER) for name, value in trial.params.items()},

@@ -64,6 +64,7 @@ class TrialRow:
         reports: whether it has reported at least once, if it was read as a trial without a Job; else False.
         retries: how often it has run again because the infrastructure failed.
         started_at: when it was started, aware, UTC, to the microsecond; None if that was not read.
+        last_bad_report: the last thing that its program has written and that could not be read as a value; or "".
     """
 
     trial_id: int
@@ -76,6 +77,7 @@ class TrialRow:
     reports: bool = False
     retries: int = 0
     started_at: datetime | None = None
+    last_bad_report: str = ""
 
     @property
     def token(self) -> str:
@@ -108,12 +110,14 @@ class BestTrial:
         values: its final values, one per objective.
         params: its parameters by name.
         job: the name of its Job; None if another program has run it.
+        attributes: its user attributes that were asked for, by name.
     """
 
     number: int
     values: tuple[float, ...]
     params: dict[str, Any]
     job: str | None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class FailureClass(StrEnum):

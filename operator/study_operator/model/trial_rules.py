@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from study_operator.model import missing_value
 from study_operator.model.actions import Answer, CreateJob, FindCause, RunAgain, Tell, Wait
 from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.observed import Observed
@@ -78,7 +79,10 @@ def has_result(case: Case) -> Tell | None:
     result, job = case.row.result, case.job
     if result is None or (result.provisional and not (job is not None and job.phase is JobPhase.COMPLETE)):
         return None
-    return tell_result(case.row, case.observed.study.constraints)
+    told = tell_result(case.row, case.observed.study.constraints)
+    # With its Job, so that the failure can say what the program has written instead.
+    missing = told.failure is not None and told.failure.reason in missing_value.REASONS
+    return replace(told, job=case.ended_job) if missing else told
 
 
 def output_unread(case: Case) -> Wait | None:
@@ -111,12 +115,8 @@ def result_missing(case: Case) -> Tell | RunAgain | None:
         return None
     if case.made_before_restore:
         return verdict(study, case.row, job, RESTORED)
-    message = "the program ended without a final value: let it call finish(), or `study-trial finish VALUE`"
-    if study.metrics.source != "Sdk":
-        names = ", ".join(objective.name for objective in study.objectives)
-        message = f"the program ended without a value of {names} where spec.metrics says that it reports"
-        if why := case.observed.drained.get(job.name):
-            message = f"no last value of {names} is known: {why}"
+    metrics, why = [objective.metric for objective in study.objectives], case.observed.drained.get(job.name, "")
+    message = missing_value.message(study, metrics, case.row.last_bad_report, why)
     return Tell(case.row, TrialState.FAIL, failure=Failure("MetricMissing", message, exit_code=0), job=job)
 
 
@@ -240,10 +240,8 @@ def tell_result(row: TrialRow, constraints: Sequence[Constraint]) -> Tell:
         return Tell(row, TrialState.PRUNED, result.values or None)
     if any(math.isnan(value) for value in result.values):
         return Tell(row, TrialState.FAIL, failure=Failure("InvalidValue", "the final value is NaN"))
-    if missing := [constraint.name for constraint in constraints if constraint.name not in result.constraints]:
-        message = (
-            f"no value of {', '.join(missing)} came with the result: let the program report it as spec.metrics says"
-        )
+    if missing := [constraint for constraint in constraints if constraint.name not in result.constraints]:
+        message = missing_value.of_constraints(missing, row.last_bad_report)
         return Tell(row, TrialState.FAIL, failure=Failure("ConstraintMissing", message))
     violations = {c.name: c.violation(result.constraints[c.name]) for c in constraints}
     broken = [c for c in constraints if not violations[c.name] <= 0]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from study_operator.kube.client import ApiError
-from study_operator.model import log_lines
+from study_operator.model import final_values, log_lines
 from study_operator.model.job_state import JobPhase, JobState
-from study_operator.model.study import JOB_LABEL, Study, StudyKey
+from study_operator.model.study import JOB_LABEL, Study
 from study_operator.podlogs.tail import Source, Tail, Tails
 
 _INDEX_LABEL = "batch.kubernetes.io/job-completion-index"  # Kubernetes' own, on pods
@@ -31,9 +31,8 @@ class JobLog:
         read = log_lines.build(study)
         assert read is not None
         self._tails, self._lines, self._job = tails, read, job
-        self._namespace, self._key = study.namespace, StudyKey(study.namespace, study.name)
-        self._objectives = [objective.name for objective in study.objectives]
-        self._constraints = [constraint.name for constraint in study.constraints]
+        self._namespace = study.namespace
+        self._study = study
         self._indexed = study.job_template["spec"].get("completionMode") == "Indexed"
         self._by_uid: dict[str, Tail] = {}
         self._read: dict[str, str] = {}  # UIDs of pods whose logs have been read, and why a log is not whole, or ""
@@ -92,8 +91,10 @@ class JobLog:
         if not complete:
             return ""
         if not why:
-            threads, output = self._tails.threads, self._tails.output
-            await threads.run(output.finish, self._job.trial_id, self._objectives, self._constraints)
+            study, threads, output = self._study, self._tails.threads, self._tails.output
+            keys = {objective.name: final_values.key(objective) for objective in study.objectives}
+            metrics = {constraint.name: constraint.metric for constraint in study.constraints}
+            await threads.run(output.finish, self._job.trial_id, keys, metrics, study.checkpoints is not None)
         return why
 
     async def _pods(self) -> list[Pod]:
@@ -109,11 +110,9 @@ class JobLog:
             if over:
                 self._read[uid] = ""
             return 0
-        # Trials with several objectives report nothing before their end.
-        objective = self._objectives[0] if len(self._objectives) == 1 else None
         tail = self._by_uid.get(uid)
         if tail is None:
-            tail = self._by_uid[uid] = Tail(self._tails, self._key, self._lines, objective, self._job.trial_id, uid)
+            tail = self._by_uid[uid] = Tail(self._tails, self._study, self._lines, self._job.trial_id, uid)
         try:
             new = await (tail.finish(source) if over else tail.follow(source))
         except ApiError as error:

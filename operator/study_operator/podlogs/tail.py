@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from study_operator.kube.client import ApiError, Cluster
+from study_operator.model.final_values import joined, keyed
 from study_operator.model.log_lines import LONGEST_LINE, Lines
 from study_operator.model.log_position import Place, Position, split
 from study_operator.model.numerals import Steps
-from study_operator.model.study import StudyKey
+from study_operator.model.study import Study, StudyKey
 from study_operator.podlogs.flow import Flows
 from study_operator.podlogs.stream import PodLogs
 from study_operator.pool import BlockingPool
@@ -88,9 +89,8 @@ class Tail:
 
     Args:
         tails: where logs come from, and where their content goes to.
-        key: the study's.
+        study: whose trial it is.
         lines: reads reports and values off lines.
-        objective: whose values are reports; None if there are several objectives, and so no reports.
         trial_id: whose pod it is.
         uid: the pod's.
 
@@ -98,12 +98,12 @@ class Tail:
         kubelets_word: what the kubelet gave out last instead of the log, because it has lost the log; or "".
     """
 
-    def __init__(
-        self, tails: Tails, key: StudyKey, lines: Lines, objective: str | None, trial_id: int, uid: str
-    ) -> None:
+    def __init__(self, tails: Tails, study: Study, lines: Lines, trial_id: int, uid: str) -> None:
         self._logs, self._threads, self._output = tails.logs, tails.threads, tails.output
-        self._flows, self._key = tails.flows, key
-        self._lines, self._objective = lines, objective
+        self._flows, self._key = tails.flows, StudyKey(study.namespace, study.name)
+        self._lines, self._study = lines, study
+        # Trials with several objectives report nothing before their end.
+        self._objective = study.objectives[0].metric if len(study.objectives) == 1 else None
         self._trial_id, self._uid = trial_id, uid
         self._stored: Position | None = None  # as the database has it
         self._place: Place | None = None  # None before the first reading
@@ -201,7 +201,7 @@ class Tail:
         """Store the reports and values in some lines, with the position behind them. Return how many lines were new."""
         assert self._place is not None
         reports, values, bad, last_bad = list[tuple[int, float]](), dict[str, float](), 0, ""
-        count = 0
+        count, additional = 0, dict[str, float]()
         self._steps.counted = self._place.position.counted
         for line in lines:
             if (parts := split(line)) is None:
@@ -216,7 +216,10 @@ class Tail:
                 continue
             if said.bad is not None:
                 bad, last_bad = bad + 1, said.bad
-            values.update(said.values)
+            values = joined(values, keyed(said.values, self._study.objectives))
+            additional.update(
+                {name: said.values[name] for name in self._study.metrics.additional if name in said.values}
+            )
             if self._objective is not None and self._objective in said.values:
                 value = said.values[self._objective]
                 step = self._steps.at(value, said.step, said.lost)
@@ -224,7 +227,7 @@ class Tail:
                     reports.append((step, value))
         position = self._place.position = replace(self._place.position, counted=self._steps.counted)
         warning = "" if self._warned else self._steps.warning
-        if batch := OutputBatch(reports, values, bad, last_bad, warning):
+        if batch := OutputBatch(reports, values, bad, last_bad, warning, additional):
             stored = self._output.store(self._trial_id, self._uid, self._stored, position, batch)
             if stored is OutputStored.ENDED:
                 raise TrialEnded

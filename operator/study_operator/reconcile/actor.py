@@ -15,7 +15,7 @@ from study_operator.fence import NotHeld
 from study_operator.kube.client import ApiError, Cluster
 from study_operator.logs import trial_context
 from study_operator.manifests.job import job_manifest
-from study_operator.model import pod_status
+from study_operator.model import missing_value, pod_status
 from study_operator.model.actions import Ask, CreateJob, FindCause, RemoveFinishedJob, RunAgain, StopJob, Tell
 from study_operator.model.batch import StaleHistory
 from study_operator.model.job_state import JobPhase, JobState, job_state
@@ -227,6 +227,8 @@ class Actor:
         logged = await self._cluster.log_end(study.namespace, *container) if container else ""
         line = last_line(logged)
         failure = known or pod_status.failure(ended, found, line, study.infeasible_exit_codes)
+        if failure.reason in missing_value.REASONS:
+            failure = replace(failure, message=missing_value.with_output(study, failure.message, logged, found))
         return replace(failure, last_log_line=line, log=shown_lines(logged))
 
     async def _delete(self, ended: JobState, waiting: bool, kill_after: int | None = None) -> None:

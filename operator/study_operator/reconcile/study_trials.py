@@ -148,7 +148,7 @@ class StudyTrials:
         """
         self._ensure()
         self.unavailable = None
-        rows = self._with_front(self._rows.observe(self.study_id, list(jobs)))
+        rows = self._with_front(self._rows.observe(self.study_id, list(jobs), self._study.metrics.additional))
         if rows.changed and self._optimizer is None:
             history.forget_changes(self._database, self.study_id)  # so that they do not pile up
         running = [row for row in rows.open.values() if row.state is TrialState.RUNNING and row.job]
@@ -175,7 +175,7 @@ class StudyTrials:
 
     def reread(self, jobs: Collection[int]) -> Rows:
         """Read the rows again, without what pods have reported since `observe`."""
-        return self._with_front(self._rows.observe(self.study_id, list(jobs)))
+        return self._with_front(self._rows.observe(self.study_id, list(jobs), self._study.metrics.additional))
 
     def best(self, rows: Rows) -> list[int]:
         """Return the numbers of the trials that are best now: one or, with several objectives, the Pareto front."""
@@ -430,7 +430,9 @@ class StudyTrials:
             points = self._rows.points(self.study_id)
             front = pareto_front(points.items(), self._study.directions)
             # Checkpoints of all trials of the front may have to be kept; otherwise only those that are shown are read.
-            read = self._rows.complete_trials(front if self._study.checkpoints else front[:FRONT_SHOWN])
+            read = self._rows.complete_trials(
+                front if self._study.checkpoints else front[:FRONT_SHOWN], self._study.metrics.additional
+            )
             self._front = complete, read[:FRONT_SHOWN], len(front)
             self._best = [trial.number for trial in read]
         _, shown, size = self._front

@@ -11,6 +11,7 @@ from enum import Enum
 from psycopg2.extensions import cursor
 from psycopg2.extras import execute_values
 
+from study_operator.model.final_values import has_extreme, joined
 from study_operator.model.log_position import Position
 from study_operator.storage.database import Database, one_row
 
@@ -21,11 +22,12 @@ class OutputBatch:
 
     Attributes:
         reports: steps and intermediate values, in the order of the lines.
-        values: the last value of each objective and constraint in these lines, by name.
+        values: what may be final of the values in these lines, by key (model/final_values.py).
         bad: how many lines look like a report and could not be read.
         last_bad: the latest of these lines, and what is wrong with it.
         warning: what the study cannot see because of the program's steps, or "". It counts as one line that could not
             be read, unless the trial has had such a line before.
+        additional: the last value of each of metrics.additional in these lines, by name.
     """
 
     reports: Sequence[tuple[int, float]] = ()
@@ -33,9 +35,10 @@ class OutputBatch:
     bad: int = 0
     last_bad: str = ""
     warning: str = ""
+    additional: Mapping[str, float] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.reports or self.values or self.bad or self.warning)
+        return bool(self.reports or self.values or self.bad or self.warning or self.additional)
 
 
 class OutputStored(Enum):
@@ -94,18 +97,19 @@ class Output:
             if (study_id := _running(cursor, trial_id)) is None:
                 return OutputStored.ENDED
             cursor.execute("SET LOCAL synchronous_commit = off")
+            values = _with_kept(cursor, trial_id, pod_uid, batch.values) if before is not None else batch.values
             if before is None:
                 cursor.execute(
                     "INSERT INTO study_operator.log_positions (trial_id, pod_uid, position, vals)"
                     " VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                    (trial_id, pod_uid, after.as_text(), _json(batch.values)),
+                    (trial_id, pod_uid, after.as_text(), _json(values)),
                 )
             else:
                 cursor.execute(
                     "UPDATE study_operator.log_positions"
                     " SET position = %s, vals = vals || %s, updated_at = clock_timestamp()"
                     " WHERE trial_id = %s AND pod_uid = %s AND position = %s",
-                    (after.as_text(), _json(batch.values), trial_id, pod_uid, before.as_text()),
+                    (after.as_text(), _json(values), trial_id, pod_uid, before.as_text()),
                 )
             if cursor.rowcount != 1:
                 return OutputStored.STALE
@@ -129,6 +133,8 @@ class Output:
                     " SET count = b.count + excluded.count, last = excluded.last, reported_at = clock_timestamp()",
                     (trial_id, study_id, batch.bad, batch.last_bad),
                 )
+            if batch.additional:
+                _store_attributes(cursor, trial_id, batch.additional)
             if batch.warning:
                 cursor.execute(
                     "INSERT INTO study_operator.bad_reports (trial_id, study_id, count, last)"
@@ -139,16 +145,20 @@ class Output:
                 cursor.execute("SELECT pg_notify(channel, %s) FROM study_operator.installation", (str(study_id),))
             return OutputStored.DONE
 
-    def finish(self, trial_id: int, objectives: Sequence[str], constraints: Sequence[str]) -> tuple[str, ...]:
-        """Store the last value of each objective and constraint as the result of a trial.
+    def finish(
+        self, trial_id: int, objectives: Mapping[str, str], constraints: Mapping[str, str], resumed: bool = False
+    ) -> tuple[str, ...]:
+        """Store the final values of objectives and constraints as the result of a trial.
 
         To be called when the trial's program has ended well. May be repeated, because an existing result stays as it
         is. Nothing is stored for a trial that has ended already.
 
         Args:
             trial_id: the trial.
-            objectives: the names of all objectives, in their order.
-            constraints: the names of all constraints.
+            objectives: for each objective, in their order, the key of its final value (model/final_values.py).
+            constraints: for each constraint, what the program calls its value.
+            resumed: whether a later pod of the trial goes on where an earlier one has stopped, so that the lowest and
+                highest values are those of all pods together.
 
         Returns:
             The objectives without a value. If there are any, nothing is stored.
@@ -164,19 +174,50 @@ class Output:
             cursor.execute(
                 "SELECT vals FROM study_operator.log_positions WHERE trial_id = %s ORDER BY updated_at", (trial_id,)
             )
-            last = {name: float(word) for (vals,) in cursor.fetchall() for name, word in vals.items()}
-            if missing := tuple(name for name in objectives if name not in last):
+            kept: dict[str, float] = {}
+            for (vals,) in cursor.fetchall():
+                later = {name: float(word) for name, word in vals.items()}
+                kept = joined(kept, later) if resumed else {**kept, **later}
+            if missing := tuple(name for name, key in objectives.items() if key not in kept):
                 return missing
+            limited = {
+                name: kept[metric] for name, metric in constraints.items() if math.isfinite(kept.get(metric, math.nan))
+            }
             cursor.execute(
                 "INSERT INTO study_operator.results (trial_id, vals, pruned, constraint_values)"
                 " VALUES (%s, %s::float8[], false, %s) ON CONFLICT (trial_id) DO NOTHING",
                 (
                     trial_id,
-                    [last[name] for name in objectives],
-                    json.dumps({name: last[name] for name in constraints if name in last}),
+                    [kept[key] for key in objectives.values()],
+                    json.dumps(limited),
                 ),
             )
             return ()
+
+
+def _with_kept(cursor: cursor, trial_id: int, pod_uid: str, values: Mapping[str, float]) -> Mapping[str, float]:
+    """Return values together with the lowest and highest ones that are kept of the same log."""
+    if not has_extreme(values):
+        return values
+    cursor.execute(
+        "SELECT vals FROM study_operator.log_positions WHERE trial_id = %s AND pod_uid = %s FOR UPDATE",
+        (trial_id, pod_uid),
+    )
+    found = cursor.fetchone()
+    return joined({name: float(word) for name, word in found[0].items()}, values) if found else values
+
+
+def _store_attributes(cursor: cursor, trial_id: int, values: Mapping[str, float]) -> None:
+    """Store values as user attributes of a trial. JSON has neither NaN nor infinities: they are texts."""
+    execute_values(
+        cursor,
+        "INSERT INTO trial_user_attributes AS a (trial_id, key, value_json) VALUES %s"
+        " ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json",
+        [
+            (trial_id, name, json.dumps(value if math.isfinite(value) else repr(value)))
+            for name, value in values.items()
+        ],
+    )
 
 
 def _running(cursor: cursor, trial_id: int) -> int | None:

@@ -51,8 +51,9 @@ def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dic
         "SELECT t.trial_id, t.number, t.state::text, t.datetime_start, t.datetime_complete, a.value_json,"
         " (SELECT count(*) FROM study_operator.incidents i"
         " WHERE i.trial_id = t.trial_id AND i.kind = 'Infrastructure'),"
-        " r.vals, r.pruned, r.constraint_values, r.infeasible, r.provisional"
+        " b.last, r.vals, r.pruned, r.constraint_values, r.infeasible, r.provisional"
         " FROM trials t LEFT JOIN study_operator.results r USING (trial_id)"
+        " LEFT JOIN study_operator.bad_reports b USING (trial_id)"
         " LEFT JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND a.key = %s"
         " WHERE t.study_id = %s AND (t.state = 'RUNNING' OR t.number = ANY(%s)) ORDER BY t.number",
         (JOB_ATTR, study_id, list(with_jobs)),
@@ -76,12 +77,13 @@ def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dic
             params=params.get(trial_id, {}),
             job=json.loads(job) if job else None,
             started_at=started and started.replace(tzinfo=UTC),
+            last_bad_report=last_bad or "",
             completed_at=completed and completed.replace(tzinfo=UTC),
             result=None if values is None else Result(tuple(values), *rest),
             reports=trial_id in reported,
             retries=retries,
         )
-        for trial_id, number, state, started, completed, job, retries, values, *rest in found
+        for trial_id, number, state, started, completed, job, retries, last_bad, values, *rest in found
     }
 
 
@@ -187,7 +189,9 @@ class Best:
     trial: BestTrial | None
 
 
-def best_of(cursor: cursor, study_id: int, seen: tuple[int, int], before: Best | None) -> Best:
+def best_of(
+    cursor: cursor, study_id: int, seen: tuple[int, int], before: Best | None, attributes: Sequence[str] = ()
+) -> Best:
     """Return the feasible COMPLETE trial with the best first objective; of equal trials the earliest, as Optuna does.
 
     Args:
@@ -195,6 +199,7 @@ def best_of(cursor: cursor, study_id: int, seen: tuple[int, int], before: Best |
         study_id: the study.
         seen: how many trials are COMPLETE now, and how many of those are infeasible.
         before: an earlier result. Its trial is not read again if it is still the best.
+        attributes: names of the user attributes that are wanted of it.
     """
     cursor.execute(
         "SELECT t.trial_id FROM trials t JOIN trial_values v ON v.trial_id = t.trial_id AND v.objective = 0"
@@ -209,7 +214,7 @@ def best_of(cursor: cursor, study_id: int, seen: tuple[int, int], before: Best |
         return Best(seen, None, None)
     if before is not None and before.trial_id == row[0]:
         return replace(before, seen=seen)
-    return Best(seen, row[0], complete_trials(cursor, [row[0]])[0])
+    return Best(seen, row[0], complete_trials(cursor, [row[0]], attributes)[0])
 
 
 def points_of(cursor: cursor, study_id: int) -> dict[int, list[float]]:
@@ -225,8 +230,8 @@ def points_of(cursor: cursor, study_id: int) -> dict[int, list[float]]:
     return found
 
 
-def complete_trials(cursor: cursor, ids: list[int]) -> list[BestTrial]:
-    """Return whole COMPLETE trials, in the order of their trial_ids in `ids`."""
+def complete_trials(cursor: cursor, ids: list[int], attributes: Sequence[str] = ()) -> list[BestTrial]:
+    """Return whole COMPLETE trials, in the order of their trial_ids in `ids`, with some of their user attributes."""
     cursor.execute(
         "SELECT t.trial_id, t.number, a.value_json FROM trials t"
         " LEFT JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND a.key = %s"
@@ -235,7 +240,20 @@ def complete_trials(cursor: cursor, ids: list[int]) -> list[BestTrial]:
     )
     found = {trial_id: (number, json.loads(job) if job else None) for trial_id, number, job in cursor.fetchall()}
     values, params = values_of(cursor, ids), params_of(cursor, ids)
-    return [BestTrial(number=found[i][0], values=tuple(values[i]), params=params[i], job=found[i][1]) for i in ids]
+    attrs = attributes_of(cursor, ids, attributes)
+    return [BestTrial(found[i][0], tuple(values[i]), params[i], found[i][1], attrs.get(i, {})) for i in ids]
+
+
+def attributes_of(cursor: cursor, ids: list[int], names: Sequence[str]) -> dict[int, dict[str, Any]]:
+    """Return user attributes of these names, by trial_id. A trial without any of them is missing."""
+    if not names:
+        return {}
+    cursor.execute(
+        "SELECT trial_id, jsonb_object_agg(key, value_json) FROM trial_user_attributes"
+        " WHERE trial_id = ANY(%s) AND key = ANY(%s) GROUP BY trial_id",
+        (ids, list(names)),
+    )
+    return {i: {name: json.loads(given[name]) for name in names if name in given} for i, given in cursor.fetchall()}
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,13 @@ class Trials:
         self._database = database
         self._best: dict[int, trial_queries.Best] = {}  # by study_id
 
-    def observe(self, study_id: int, with_jobs: Sequence[int] = ()) -> Rows:
+    def observe(self, study_id: int, with_jobs: Sequence[int] = (), attributes: Sequence[str] = ()) -> Rows:
         """Read counts by state, the best trial, and the open trials.
 
         Args:
             with_jobs: numbers of the trials that have a Job. They are read although they may have ended, and without
                 their parameters.
+            attributes: names of the user attributes that are wanted of the best trial.
         """
         with self._database.transaction() as cursor:
             counts = trial_queries.counts_of(cursor, study_id)
@@ -57,7 +58,7 @@ class Trials:
             seen = counts.get(TrialState.COMPLETE, 0), facts.incidents.get(FailureClass.INFEASIBLE, 0)
             known = self._best.get(study_id)
             if known is None or known.seen != seen:
-                known = self._best[study_id] = trial_queries.best_of(cursor, study_id, seen, known)
+                known = self._best[study_id] = trial_queries.best_of(cursor, study_id, seen, known, attributes)
             return Rows(
                 counts,
                 rows,
@@ -85,10 +86,10 @@ class Trials:
         with self._database.transaction() as cursor:
             return trial_queries.points_of(cursor, study_id)
 
-    def complete_trials(self, ids: list[int]) -> list[BestTrial]:
-        """Read some COMPLETE trials whole, in the order of `ids`."""
+    def complete_trials(self, ids: list[int], attributes: Sequence[str] = ()) -> list[BestTrial]:
+        """Read some COMPLETE trials whole, in the order of `ids`, with user attributes of some names."""
         with self._database.transaction() as cursor:
-            return trial_queries.complete_trials(cursor, ids)
+            return trial_queries.complete_trials(cursor, ids, attributes)
 
     def reports(self, after: Mapping[int, int], most: int) -> tuple[list[Report], frozenset[int]]:
         """Read the next reports of some trials, oldest first.

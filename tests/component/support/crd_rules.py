@@ -131,12 +131,37 @@ RULES: dict[str, tuple[Change, Change, str]] = {
     "objective-name": (
         spec(objectives=[{**LOSS, "name": "val/loss-1.0"}]),
         spec(objectives=[{**LOSS, "name": "val loss"}]),
-        "spec.objectives[0].name in body should match '^[A-Za-z_][A-Za-z0-9_./-]*$'",
+        "write what the program calls the value as metric, such as {name: map, metric: ",
     ),
     "objective-name-length": (
         spec(objectives=[{**LOSS, "name": "a" * 63}]),
         spec(objectives=[{**LOSS, "name": "a" * 64}]),
-        "spec.objectives[0].name: Too long: may not be more than 63",
+        "a name has at most 63 letters, digits, '_', '.', '/' and '-', beginning with a letter or '_'",
+    ),
+    "objective-name-much-too-long": (
+        spec(objectives=[{**LOSS, "name": "val/loss"}]),
+        spec(objectives=[{**LOSS, "name": "a" * 1025}]),
+        "spec.objectives[0].name: Too long: may not be more than 1024",
+    ),
+    "objective-metric": (
+        spec(objectives=[{**LOSS, "metric": "metrics/mAP50-95(B)"}]),
+        spec(objectives=[{**LOSS, "metric": "a\nb"}]),
+        "spec.objectives[0].metric in body should match",
+    ),
+    "objective-metric-length": (
+        spec(objectives=[{**LOSS, "metric": "Précision à 5 %" + "x" * 241}]),
+        spec(objectives=[{**LOSS, "metric": "x" * 257}]),
+        "spec.objectives[0].metric: Too long: may not be more than 256",
+    ),
+    "objective-final-value": (
+        spec(objectives=[{**LOSS, "finalValue": "Best"}], metrics={"from": "Stdout"}),
+        spec(objectives=[{**LOSS, "finalValue": "Latest"}]),
+        'spec.objectives[0].finalValue: Unsupported value: "Latest": supported values: "Last", "Best", "Min", "Max"',
+    ),
+    "objective-final-value-sdk": (
+        spec(objectives=[{**LOSS, "finalValue": "Last"}]),
+        spec(objectives=[{**LOSS, "finalValue": "Best"}]),
+        "finalValue is for metrics from Stdout or File; with Sdk the final value is the one that the program returns",
     ),
     "objective-direction": (
         spec(objectives=[{**LOSS, "direction": "Maximize"}]),
@@ -176,12 +201,27 @@ RULES: dict[str, tuple[Change, Change, str]] = {
     "constraint-name": (
         spec(constraints=[{"name": "p99/latency-ms.0", "max": 50}]),
         spec(constraints=[{"name": "p99 latency", "max": 50}]),
-        "spec.constraints[0].name in body should match '^[A-Za-z_][A-Za-z0-9_./-]*$'",
+        "write what the program calls the value as metric, such as {name: map, metric: ",
     ),
     "constraint-name-length": (
         spec(constraints=[{"name": "a" * 63, "max": 50}]),
         spec(constraints=[{"name": "a" * 64, "max": 50}]),
-        "spec.constraints[0].name: Too long: may not be more than 63",
+        "a name has at most 63 letters, digits, '_', '.', '/' and '-', beginning with a letter or '_'",
+    ),
+    "constraint-name-much-too-long": (
+        spec(constraints=[{"name": "p99", "max": 50}]),
+        spec(constraints=[{"name": "a" * 1025, "max": 50}]),
+        "spec.constraints[0].name: Too long: may not be more than 1024",
+    ),
+    "constraint-metric": (
+        spec(constraints=[{**LATENCY, "metric": "latency (p99) in ms"}]),
+        spec(constraints=[{**LATENCY, "metric": "a\tb"}]),
+        "spec.constraints[0].metric in body should match",
+    ),
+    "constraint-metric-length": (
+        spec(constraints=[{**LATENCY, "metric": "x" * 256}]),
+        spec(constraints=[{**LATENCY, "metric": "x" * 257}]),
+        "spec.constraints[0].metric: Too long: may not be more than 256",
     ),
     "constraint-both": (
         spec(constraints=[{"name": "accuracy_b", "min": 0.5}]),
@@ -716,14 +756,39 @@ RULES: dict[str, tuple[Change, Change, str]] = {
         "path must lie in a directory of its own, which becomes a volume: write for example /metrics/metrics.jsonl",
     ),
     "metrics-step-name": (
-        metrics(stepName="train/step"),
-        metrics(stepName="global step"),
-        "spec.metrics.stepName in body should match '^[A-Za-z_][A-Za-z0-9_./-]*$'",
+        metrics(stepName="Global Step"),
+        metrics(stepName="global\nstep"),
+        "spec.metrics.stepName in body should match",
     ),
     "metrics-step-name-length": (
-        metrics(stepName="a" * 63),
-        metrics(stepName="a" * 64),
-        "spec.metrics.stepName: Too long: may not be more than 63",
+        metrics(stepName="a" * 256),
+        metrics(stepName="a" * 257),
+        "spec.metrics.stepName: Too long: may not be more than 256",
+    ),
+    "metrics-additional": (
+        metrics(additional=["loss", "top-5 %"]),
+        metrics(additional=["loss", "a\x1bb"]),
+        "spec.metrics.additional[1] in body should match",
+    ),
+    "metrics-additional-length": (
+        metrics(additional=["x" * 256]),
+        metrics(additional=["x" * 257]),
+        "spec.metrics.additional[0]: Too long: may not be more than 256",
+    ),
+    "metrics-additional-max": (
+        metrics(additional=[f"m{i}" for i in range(10)]),
+        metrics(additional=[f"m{i}" for i in range(11)]),
+        "spec.metrics.additional: Too many: 11: must have at most 10 items",
+    ),
+    "metrics-additional-unique": (
+        metrics(additional=["loss", "lr"]),
+        metrics(additional=["loss", "loss"]),
+        'spec.metrics.additional[1]: Duplicate value: "loss"',
+    ),
+    "metrics-additional-own": (
+        metrics(additional=["study/loss"]),
+        metrics(additional=["study_operator:job"]),
+        "attributes that begin with study_operator: are the operator's own: choose another",
     ),
     "checkpoints-one-of": (
         checkpoints(claimTemplate=CLAIM),

@@ -37,8 +37,8 @@ def test_the_sidecar_starts_first_and_reads_what_the_program_writes():
         "image": IMAGE,
         "restartPolicy": "Always",
         "command": [
-            *("env", "--block-signal=TERM", "study-trial", "follow", "--format", "JsonLines"),
-            *("--path", "/out/logs/metrics.jsonl", "--step-name", "epoch"),
+            *("env", "--block-signal=TERM", "study-trial", "follow", "--format=JsonLines"),
+            *("--path=/out/logs/metrics.jsonl", "--step-name=epoch"),
         ],
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         "securityContext": {
@@ -55,7 +55,7 @@ def test_of_tensorboard_the_path_is_the_directory():
     pod = pod_of({"from": "File", "path": "/runs", "format": "TensorBoard", "stepName": "step"})
     (sidecar,) = pod["initContainers"]
     assert sidecar["volumeMounts"][0]["mountPath"] == "/runs"
-    assert sidecar["command"][4:] == ["--format", "TensorBoard", "--path", "/runs", "--step-name", "step"]
+    assert sidecar["command"][4:] == ["--format=TensorBoard", "--path=/runs", "--step-name=step"]
 
 
 def test_the_program_and_its_gpus_are_left_alone():
@@ -67,7 +67,7 @@ def test_the_program_and_its_gpus_are_left_alone():
 
 def test_a_dollar_sign_in_the_path_is_only_that():
     (sidecar,) = pod_of({"from": "File", "path": "/out/$(HOME)/m"})["initContainers"]
-    assert "/out/$$(HOME)/m" in sidecar["command"]
+    assert "--path=/out/$$(HOME)/m" in sidecar["command"]
 
 
 def test_the_sidecar_finds_the_database_as_the_program_does():
@@ -232,7 +232,7 @@ def test_a_volume_over_what_the_sidecar_needs_is_mounted_elsewhere(mounted, path
     pod = pod_of({"from": "File", "path": path}, template=job_template(volumeMounts=mounts))
     (sidecar,) = pod["initContainers"]
     assert sidecar["volumeMounts"] == [{"name": "out", "mountPath": sidecars, "readOnly": True}]
-    assert seen in sidecar["command"]
+    assert f"--path={seen}" in sidecar["command"]
     assert pod["containers"][0]["volumeMounts"] == mounts
 
 

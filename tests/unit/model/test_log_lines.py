@@ -100,6 +100,33 @@ def test_what_a_line_says(text, values, step):
     assert read(text) == Line(values, step)
 
 
+@pytest.mark.parametrize(
+    ("metric", "text", "value"),
+    [
+        ("metrics/mAP50-95(B)", '{"epoch": 3, "metrics/mAP50-95(B)": 0.4}', 0.4),
+        ("Val Accuracy", "Epoch 3 - Val Accuracy: 0.91", 0.91),
+        ("top-5 %", "top-5 % = 91.5", 91.5),
+        ("Précision", '{"Pr\\u00e9cision": 0.9}', 0.9),
+        ("précision", "imprécision: 0.9", None),
+        ("mAP@0.5", "mAP@0.5:0.6", 0.6),
+        ("mAP@0.5", "mAP@0.5:0.95 = 0.41", None),
+        ("mAP@0.5", "mAP@0.5:0.95=0.41, mAP@0.5: 0.6", 0.6),
+        ("mAP@0.5", '{"mAP@0.5": 0.6, "mAP@0.5:0.95": 0.41}', 0.6),
+        ("mAP@0.5:0.95", "mAP@0.5: 0.6 mAP@0.5:0.95: 0.41", 0.41),
+        ("精度", "精度=0.9", 0.9),
+    ],
+)
+def test_a_metric_may_have_any_name(metric, text, value):
+    of = lines_of(objectives=[{"name": "m", "direction": "Maximize", "metric": metric}])
+    line = of.read(text.encode())
+    assert (line and (dict(line.values), line.bad)) == (None if value is None else ({metric: value}, None))
+
+
+def test_the_step_may_have_any_name_too():
+    line = lines_of(step="Global Step").read(b"Global Step: 7, accuracy: 0.5")
+    assert line == Line({"accuracy": 0.5}, 7)
+
+
 def test_nan_is_a_value():
     line = read("epoch=1 accuracy=NaN")
     assert line is not None

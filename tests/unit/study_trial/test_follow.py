@@ -143,15 +143,16 @@ def test_without_a_value_for_each_objective_there_is_no_candidate(tmp_path, caps
     play.follower.poll()
     play.follower.poll()
     play.follower.end()
-    assert play.said() == [("clear",), ("clear",)]
     missing = f"{play.path} cannot be read: No such file or directory"
+    told = ("bad", 1, f"no value of accuracy, latency; {missing}")
+    assert play.said() == [("clear",), told, ("clear",)]
     assert capsys.readouterr().err.splitlines() == [
         f"study-trial: {missing}; trying again once a second",
         f"study-trial: there is no value of accuracy, latency; {missing}",
     ]
     play.write({"accuracy": 0.5})
-    play.follower.end()
-    assert capsys.readouterr().err == "study-trial: there is no value of latency\n"
+    play.start().end()
+    assert capsys.readouterr().err == "study-trial: there is no value of latency; it has no other values\n"
 
 
 def test_bad_lines_are_counted_once_a_look(play):

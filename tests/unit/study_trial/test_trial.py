@@ -240,6 +240,16 @@ def test_a_constraint_that_the_study_does_not_have_is_refused_at_once(channel):
         build(channel).set_constraint("latency", 1)
 
 
+def test_a_constraint_may_be_named_as_the_program_calls_it(channel):
+    called = {"p99": "Latenz p99", "worst": "Latenz p99"}
+    trial = Trial(7, StudySpace({}, []), channel, ["accuracy"], ["p99", "worst", "memory"], called=called)
+    trial.set_constraint("Latenz p99", 43)
+    trial.set_constraint("worst", 50)
+    trial.set_constraint("memory", 1)
+    trial.finish(0.9)
+    assert channel.final == Final([0.9], constraints={"p99": 43.0, "worst": 50.0, "memory": 1.0})
+
+
 def test_a_constraint_after_the_end_is_too_late(channel):
     trial = build(channel, constraints=["latency_ms"])
     trial.finish(0.9)

@@ -9,13 +9,15 @@ from typing import Any, Protocol
 
 from study_trial._reading import numerals
 
+_MOST_SEEN = 8  # names that are told when a value is missing
+
 
 @dataclass(frozen=True)
 class Entry:
     """A piece of a metric file.
 
     Attributes:
-        values: by the name of their objective or constraint.
+        values: by what the program calls them.
         step: None when the file has none that can be used.
         lost: why the step that the file has cannot be used; "" without such a step.
         bad: what names an objective or constraint and cannot be read; None when all can. The values beside it count.
@@ -49,14 +51,45 @@ class Source(Protocol):
 
 
 class Names:
-    """The names of a study's objectives and constraints."""
+    """The names of a study's objectives and constraints, and what the program calls them.
 
-    def __init__(self, objectives: Sequence[str], constraints: Sequence[str]) -> None:
-        self.objectives, self.constraints = tuple(objectives), tuple(constraints)
-        self._wanted = frozenset(objectives) | frozenset(constraints)
+    Args:
+        objectives: their names, in order.
+        constraints: their names.
+        called: what the program calls those that it does not call by their name.
+        finals: which value of an objective is the final one, Min or Max, unless it is the last one.
+        additional: what the program calls further values that are kept.
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._wanted
+    Attributes:
+        seen: some of the names that the program has written and that are none of these, in order.
+    """
+
+    def __init__(
+        self,
+        objectives: Sequence[str],
+        constraints: Sequence[str],
+        called: Mapping[str, str] | None = None,
+        finals: Mapping[str, str] | None = None,
+        additional: Sequence[str] = (),
+    ) -> None:
+        self.objectives, self.constraints, self.additional = tuple(objectives), tuple(constraints), tuple(additional)
+        self.finals = dict(finals or {})
+        self._called = dict(called or {})
+        self._limited = frozenset(map(self.metric, constraints))
+        self._wanted = frozenset(map(self.metric, objectives)) | self._limited | frozenset(additional)
+        self.seen: dict[str, None] = {}
+
+    def metric(self, name: str) -> str:
+        """Return what the program calls an objective or constraint."""
+        return self._called.get(name, name)
+
+    def __contains__(self, metric: str) -> bool:
+        return metric in self._wanted
+
+    def note(self, name: str) -> None:
+        """Remember a name that the program has written."""
+        if name not in self._wanted and len(self.seen) < _MOST_SEEN:
+            self.seen[name] = None
 
     def entry(self, found: Mapping[str, Any], step: Any) -> Entry | None:
         """Return the entry for the values of a record, or None if none of its names is the study's.
@@ -75,7 +108,7 @@ class Names:
             except numerals.Unreadable as error:
                 bad = f"{name} is {error.word}, which {error.why}"
                 continue
-            if name in self.constraints and not math.isfinite(values[name]):
+            if name in self._limited and not math.isfinite(values[name]):
                 bad = f"constraint {name} is {values.pop(name)!r}; it must be a finite number"
         if not values:
             return None if bad is None else Entry(bad=bad)

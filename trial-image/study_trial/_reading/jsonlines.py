@@ -81,6 +81,9 @@ class JsonLines:
     def _entry(self, record: Mapping[str, Any]) -> Entry | None:
         found, twice = _outermost(record)
         values = {name: value for name, value in found.items() if name in self._names and name not in twice}
+        for name, value in found.items():
+            if isinstance(value, _Written):
+                self._names.note(name)
         entry = self._names.entry(values, found.get(self._step_name))
         bad = [f"{name} is there twice, as {twice[name]}" for name in sorted(twice) if name in self._names]
         if entry is not None and entry.bad is not None:
