@@ -16,6 +16,11 @@ from study_operator.model.study import Refused, Study
 
 _WHERE = "spec.jobTemplate.spec.template.spec"
 _KATIB = re.compile(r"\$[({]trial(?:Parameters|Spec)\.[^)}\s]*[)}]?")
+# In fields that Kubernetes takes as they are.
+_ANYWHERE = re.compile(r"\$\(\s*PARAM_[^)]*\)|\$[({]trial(?:Parameters|Spec)\.[^)}\s]*[)}]?")
+_REPLACED = re.compile(
+    r"\.(?:initC|c)ontainers\[\d+\]\.(?:command\[|args\[|env\[\d+\]\.value$|volumeMounts.*subPathExpr$)"
+)
 _UNCLOSED = re.compile(r"(?<!\$)\$\(\s*((?:PARAM|STUDY)_[A-Za-z0-9_.-]*)[^)]*$", re.IGNORECASE)
 # Other ways to a variable: $PARAM_x and ${PARAM_x} of a shell, os.environ["PARAM_x"] of a script in args. A name that
 # ends in "_" is put together by the program.
@@ -72,6 +77,10 @@ def check_references(study: Study, own: Collection[str]) -> list[str]:
                 "$(STUDY_TRIAL_NUMBER)",
             )
         warnings |= dict.fromkeys(_check_words(own, text))
+    template = study.job_template["spec"]["template"]
+    _check_elsewhere(template["spec"], _WHERE)
+    for kind, number, container in _containers(template["spec"]):
+        warnings |= dict.fromkeys(_check_all_left_out(study, container, f"{_WHERE}.{kind}[{number}]"))
     return list(warnings)
 
 
@@ -79,6 +88,8 @@ def _check_reference(study: Study, own: Collection[str], text: _Text, name: str)
     variable = name.strip()
     if name in own:
         _check_conditional(study, text, name)
+        if name in flags_of(study) and text.text != f"$({name})" and not re.search(r"\s", text.text):
+            _refuse(text, f"has $({name}), which is an option by itself, or nothing: write $({name}) alone")
         yield from _check_boolean(study, text, name)
         return
     if any(name == other.get("name") for other in text.container.get("env") or ()):
@@ -150,19 +161,59 @@ def _check_words(own: Collection[str], text: _Text) -> Iterator[str]:
             )
 
 
-def _texts(study: Study) -> Iterator[_Text]:
-    pod = study.job_template["spec"]["template"]["spec"]
+def _check_elsewhere(value: Any, where: str) -> None:
+    """Check that no other field of the pod refers to a parameter, such as its image: Kubernetes looks at none of them.
+
+    Raises:
+        Refused: one does.
+    """
+    if isinstance(value, str):
+        if (match := _ANYWHERE.search(value)) and not _REPLACED.search(where):
+            raise Refused(
+                "JobTemplateInvalid",
+                f"{where} has {match[0]}, and Kubernetes replaces variables in command, args, env and subPathExpr of "
+                "containers alone: write the value itself, or let the program read the variable",
+            )
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            _check_elsewhere(inner, f"{where}.{name}")
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            _check_elsewhere(inner, f"{where}[{place}]")
+
+
+def _check_all_left_out(study: Study, container: Mapping[str, Any], where: str) -> Iterator[str]:
+    args, flags = _list(container, "args"), flags_of(study)
+    if not args or container.get("command") or not all(isinstance(text, str) for text in args):
+        return
+    known = about(study)
+    names = [name for text in args for name in references(text)[:1] if name in known]
+    if len(names) == len(args) and all(
+        (name in flags or not study.space.always(known[name])) and stands_alone(container, place, flags)
+        for place, name in enumerate(names)
+    ):
+        yield (
+            f"{where}.args may all be left out of a trial, and Kubernetes then runs the arguments (CMD) of the image: "
+            "give the container a command"
+        )
+
+
+def _containers(pod: Mapping[str, Any]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
     for kind in ("initContainers", "containers"):
-        for number, container in enumerate(pod.get(kind) or ()):
-            where = f"{_WHERE}.{kind}[{number}]"
-            for field in ("command", "args"):
-                for place, text in enumerate(_list(container, field)):
-                    if isinstance(text, str):
-                        yield _Text(f"{where}.{field}[{place}]", text, container, field, place)
-            for field, inner in (("env", "value"), ("volumeMounts", "subPathExpr")):
-                for place, item in enumerate(_list(container, field)):
-                    if isinstance(item.get(inner), str):
-                        yield _Text(f"{where}.{field}[{place}].{inner}", item[inner], container, field, place)
+        yield from ((kind, number, container) for number, container in enumerate(pod.get(kind) or ()))
+
+
+def _texts(study: Study) -> Iterator[_Text]:
+    for kind, number, container in _containers(study.job_template["spec"]["template"]["spec"]):
+        where = f"{_WHERE}.{kind}[{number}]"
+        for field in ("command", "args"):
+            for place, text in enumerate(_list(container, field)):
+                if isinstance(text, str):
+                    yield _Text(f"{where}.{field}[{place}]", text, container, field, place)
+        for field, inner in (("env", "value"), ("volumeMounts", "subPathExpr")):
+            for place, item in enumerate(_list(container, field)):
+                if isinstance(item.get(inner), str):
+                    yield _Text(f"{where}.{field}[{place}].{inner}", item[inner], container, field, place)
 
 
 def _list(container: Mapping[str, Any], field: str) -> list[Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
+import re
 import sys
 import types
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 _VALUES = (bool, int, float, str)
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|true|false")
 _JSON_TYPES = (*_VALUES, type(None))
 
 
@@ -82,7 +84,8 @@ def check_options(
             words = ", ".join(sorted((*valid, *also))) or "none"
             raise ValueError(f"{kind} has no option {name!r}; its options are {words}")
         if not _fits(value, valid[name]):
-            raise ValueError(f"option {name!r} of {kind} is {value!r}; it must be {_describe(valid[name])}")
+            quotes = ": remove the quotes" if isinstance(value, str) and _NUMBER.fullmatch(value) else ""
+            raise ValueError(f"option {name!r} of {kind} is {value!r}; it must be {_describe(valid[name])}{quotes}")
     for name, hint in valid.items():
         if name not in options and _parameters(cls)[name].default is inspect.Parameter.empty:
             raise ValueError(f"{kind} needs the option {name!r}, {_describe(hint)}")

@@ -64,6 +64,7 @@ def args_of(params: dict[str, Any], **container: Any) -> list[str]:
             "has ${trialParameters.learningRate}, which is Katib's: write $(",
         ),
         ("--name=${trialSpec.Name}", "which is Katib's"),
+        ("--use-bn=$(PARAM_bn_FLAG)", "which is an option by itself, or nothing: write $(PARAM_bn_FLAG) alone"),
     ],
 )
 @pytest.mark.parametrize(
@@ -86,6 +87,27 @@ def test_what_would_reach_the_program_as_it_stands_is_refused(field, place, text
     assert words in message
 
 
+@pytest.mark.parametrize(
+    ("container", "words"),
+    [
+        ({"image": "train:$(PARAM_opt)"}, "containers[0].image has $(PARAM_opt), and Kubernetes replaces variables in"),
+        ({"resources": {"limits": {"memory": "$(PARAM_opt)"}}}, "resources.limits.memory has $(PARAM_opt)"),
+        ({"workingDir": "/${trialSpec.Name}"}, "workingDir has ${trialSpec.Name}"),
+        ({"livenessProbe": {"exec": {"command": ["test", "$(PARAM_opt)"]}}}, "exec.command[1] has $(PARAM_opt)"),
+    ],
+)
+def test_where_kubernetes_replaces_nothing_a_reference_is_refused(container, words):
+    assert words in refusal(**container)
+
+
+def test_arguments_that_may_all_go_need_a_command():
+    args = ["--momentum=$(PARAM_momentum)", "$(PARAM_bn_FLAG)"]
+    (warning,) = warnings(args=args)
+    assert "containers[0].args may all be left out of a trial" in warning
+    assert warnings(args=args, command=["train"]) == []
+    assert warnings(args=["--opt=$(PARAM_opt)", *args]) == []
+
+
 def test_init_containers_are_looked_at():
     template = job_template()
     template["spec"]["template"]["spec"]["initContainers"] = [{"name": "i", "args": ["$(PARAM_none)"]}]
@@ -105,7 +127,7 @@ def test_init_containers_are_looked_at():
         {"command": ["python", "-c", "for name in os.environ: name.startswith('PARAM_'), 'PARAM_model_' + x"]},
         {"args": ["$PARAM_opt"]},  # the image's entry point may be a shell
         {"args": [None, "x"], "command": None, "env": [{"name": "A", "valueFrom": {}}]},
-        {"args": ["$(PARAM_bn_FLAG)", "--decay=$(PARAM_decay_FLAG)"]},
+        {"args": ["--verbose", "$(PARAM_bn_FLAG)", "$(PARAM_decay_FLAG)"]},
     ],
 )
 def test_what_a_trial_has_is_accepted_without_a_word(container):
