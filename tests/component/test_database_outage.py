@@ -141,7 +141,7 @@ async def test_a_job_that_fails_while_the_database_is_down(world, server):
             return (await world.condition("Failed")).get("reason") == "NoTrialSucceeded"
 
         await until(failed)
-        assert (await world.study())["status"]["recentFailures"][0]["reason"] == "BackoffLimitExceeded"
+        assert (await world.study())["status"]["recentFailures"][0]["reason"] == "Error"
 
 
 def report(environment: dict[str, str], value: str) -> subprocess.Popen[str]:

@@ -77,6 +77,31 @@ async def test_a_pod_that_the_kubelet_evicts_is_told_by_its_own_reason(world):
     assert (await world.job(0))["metadata"]["name"] == "study-0-r1"
 
 
+@pytest.mark.parametrize("limit", [0, 2])
+async def test_a_trial_whose_pod_was_deleted_runs_again_free_of_charge(world, limit):
+    template = {"spec": {**job_template()["spec"], "backoffLimit": limit}}
+    await world.apply(maxTrials=1, maxFailedTrials=0, parallelism=1, jobTemplate=template)
+    await world.settle()
+    await world.end_job(0, "BackoffLimitExceeded", "Job has reached the specified backoff limit", pods_left=False)
+    await world.settle()
+    assert world.rows() == [(0, "RUNNING")]
+    assert (await world.job(0))["metadata"]["name"] == "study-0-r1"
+    (failure,) = (await world.study())["status"]["recentFailures"]
+    assert (failure["class"], failure["reason"]) == ("Infrastructure", "PodDeleted")
+
+
+async def test_a_program_that_ends_well_because_its_pod_is_deleted_runs_again(world):
+    await world.apply(maxTrials=1, maxFailedTrials=0, parallelism=1)
+    await world.settle()
+    await world.end_job(0)
+    await world.settle()
+    assert (await world.job(0))["metadata"]["name"] == "study-0-r1"
+    await world.finish(0, 0.5)
+    await world.end_job(0)
+    await world.settle()
+    assert (await world.study())["status"]["phase"] == "Succeeded"
+
+
 async def test_the_programs_own_failures_are_not_retried_and_count(world):
     await world.apply(maxTrials=2, maxFailedTrials=0, parallelism=1)
     await world.settle()

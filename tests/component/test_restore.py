@@ -102,7 +102,7 @@ async def test_a_program_that_failed_while_the_database_was_away_is_not_blamed(w
     # What fails later is the program's own failure.
     await complete(world, "study-0-r1", failed="BackoffLimitExceeded")
     await world.settle()
-    assert (0, "Program", "BackoffLimitExceeded") in incidents(world)
+    assert (0, "Program", "Error") in incidents(world)
 
 
 async def test_what_trials_have_printed_is_read_again(world, monkeypatch):

@@ -18,6 +18,7 @@ from kubernetes.aio import client, config
 from study_operator import fence
 from study_operator.clocks import RemoteClock
 from study_operator.kube import decoding, metadata
+from study_operator.model.log_position import split
 from study_operator.model.study import GROUP, PLURAL, VERSION
 from study_operator.texts import one_line
 
@@ -260,22 +261,22 @@ class Cluster:
     # Pods
 
     async def list_pods(
-        self, namespace: str, selector: str, owner: str | None = None, pending: bool = False, limit: int = 20
+        self, namespace: str, selector: str, owner: str | None = None, phase: str | None = None, limit: int = 20
     ) -> list[decoding.Pod]:
         """Return pods.
 
         Args:
             selector: of labels.
             owner: the UID of the object that controls the pods; pods of other owners are left out. None for any owner.
-            pending: only pods that have not started.
+            phase: only pods in this phase, such as Pending; None for any.
             limit: how many pods are asked for at most.
 
         Raises:
             ApiError: the API server refuses the call or cannot be reached.
         """
         query = {"labelSelector": selector, "limit": str(limit)}
-        if pending:
-            query["fieldSelector"] = "status.phase=Pending"
+        if phase is not None:
+            query["fieldSelector"] = f"status.phase={phase}"
         found = _decoded(decoding.pods, await self._send("GET", _core(namespace, "pods"), query))
         return [pod for pod in found.items if owner is None or owner_uid(pod) == owner]
 
@@ -301,14 +302,16 @@ class Cluster:
         """Return the last LOG_END bytes of a container's log, at most 200 lines; empty if they cannot be read."""
         text, limit = b"", 4 * LOG_END
         for lines in ("200", "4"):  # a limit keeps the beginning; a container's runtime breaks lines after 16 KiB
-            query = {"container": container, "tailLines": lines, "limitBytes": str(limit)}
+            query = {"container": container, "tailLines": lines, "limitBytes": str(limit), "timestamps": "true"}
             try:
                 text = await self._send("GET", f"{_core(namespace, 'pods')}/{quote(pod)}/log", query)
             except ApiError:
                 return ""
             if len(text) < limit:
                 break
-        return text[-LOG_END:].decode("utf-8", "replace")
+        # Lines have their times, because what the kubelet says instead of a log that it has lost has none.
+        said = [parts[1] for line in text.split(b"\n") if (parts := split(line)) is not None]
+        return b"\n".join(said)[-LOG_END:].decode("utf-8", "replace")
 
     # Other objects
 

@@ -10,7 +10,7 @@ here, in two steps: its fields are measured before they are decoded.
 
 from __future__ import annotations
 
-from typing import Any, Generic, Required, TypedDict, TypeVar
+from typing import Any, Generic, NotRequired, Required, TypedDict, TypeVar
 
 import msgspec
 
@@ -39,6 +39,7 @@ class _InitContainer(TypedDict, total=False):
 class _Pod(TypedDict, total=False):
     containers: Required[list[_Container]]
     initContainers: list[_InitContainer] | None
+    restartPolicy: str
 
 
 class _Template(TypedDict):
@@ -47,6 +48,7 @@ class _Template(TypedDict):
 
 class _Spec(TypedDict, total=False):
     parallelism: int | None
+    backoffLimit: int | None
     suspend: bool | None
     template: _Template
 
@@ -64,6 +66,7 @@ _Annotations = TypedDict(
         "study-operator.io/generation": str,
         "study-operator.io/trial-started": str,
         "study-operator.io/incarnation": str,
+        "study-operator.io/program": str,
     },
     total=False,
 )
@@ -85,6 +88,7 @@ class _Metadata(TypedDict, total=False):
     ownerReferences: list[_Owner] | None
     creationTimestamp: str
     deletionTimestamp: str
+    deletionGracePeriodSeconds: int | None
 
 
 class Job(TypedDict, total=False):
@@ -104,10 +108,12 @@ class _NamedContainer(TypedDict):
 
 class _PodSpec(TypedDict):
     containers: list[_NamedContainer]
+    restartPolicy: NotRequired[str]
+    terminationGracePeriodSeconds: NotRequired[int | None]
 
 
 class Pod(TypedDict, total=False):
-    """A pod with the fields above, its containers' names and its status."""
+    """A pod with the fields above, how its containers end, their names, and its status."""
 
     metadata: _Metadata
     spec: _PodSpec

@@ -20,6 +20,7 @@ from study_operator.manifests.variables import leave_out_inactive, parameter_var
 from study_operator.manifests.volumes import containers, mount_in_all
 from study_operator.model.study import (
     GENERATION_ANNOTATION,
+    PROGRAM_ANNOTATION,
     STUDY_LABEL,
     TRIAL_ID_ANNOTATION,
     TRIAL_LABEL,
@@ -29,6 +30,7 @@ from study_operator.model.study import (
 )
 
 STORAGE_VOLUME = "study-storage"
+_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 # Of the environment of all containers of a pod together, in bytes: etcd takes objects of a megabyte and a half.
 LONGEST_ENVIRONMENT = 1_000_000
 
@@ -150,7 +152,15 @@ def job_manifest(
     given = template.get("metadata") or {}
     pod_template = spec["template"]
     pod_meta = pod_template.get("metadata") or {}
-    pod_template["metadata"] = {**pod_meta, "labels": {**(pod_meta.get("labels") or {}), **labels}}
+    # kubectl logs shows the program's container, unless the template names another one for it.
+    shown, theirs = {_DEFAULT_CONTAINER: study.program}, pod_meta.get("annotations") or {}
+    pod_template["metadata"] = {
+        **pod_meta,
+        "labels": {**(pod_meta.get("labels") or {}), **labels},
+        "annotations": {**shown, **theirs, PROGRAM_ANNOTATION: study.program},
+    }
+    # Kubernetes would remove the Job before its end is known and its log is read. The operator removes it after that.
+    spec.pop("ttlSecondsAfterFinished", None)
     pod = pod_template["spec"]
     if pod["restartPolicy"] == "Never":  # the API allows a podFailurePolicy with no other
         spec.setdefault("podFailurePolicy", _failure_policy(study))

@@ -43,6 +43,9 @@ def check_template(study: Study) -> None:
     for name in ("manualSelector", "selector"):
         if spec.get(name):
             raise _invalid(f"{WHERE}.{name} cannot be used for trials: leave it out")
+    ttl = spec.get("ttlSecondsAfterFinished")
+    if ttl is not None and (type(ttl) is not int or not 0 <= ttl < 2**31):
+        raise _invalid(f"{WHERE}.ttlSecondsAfterFinished is {ttl!r}: write a whole number of seconds, such as 600")
     pod = spec["template"]["spec"]
     subdomain = pod.get("subdomain")
     if subdomain is not None and not isinstance(subdomain, str):

@@ -6,14 +6,14 @@ whose fault it is; `gpus` counts what a Job asks for; `observed` is all of it at
 what crosses the optimizer's door: a study's trials, and what is to be written to them.
 
 Decided: `plan` is what to do next: Jobs to stop, also of pruned trials after their grace, slots to fill, finished Jobs
-to remove. `trial_rules` decides about each running trial, `study_outcome` about the study's end, and `pending_pods`
-about pods that do not start; `actions` are the answers. `pareto` finds the best trials of several objectives. `status`
-is what users read, `summary` its figures. `placement` says which replica is to serve which study, `mark` which
-installation may, and in which database, and `namespaces` where Studies are refused. `intake` has bounds on the size of
-a Study, `option_bounds` on the options of samplers and pruners, and `grid` counts the cells of a finite space.
-`mistakes` looks for what is most likely one. `initial_trials` and `warm_start` are what a study may begin with.
-`log_lines` reads a printed line, `numerals` the numbers and steps in it, and `log_position` is how far a log has been
-read. `thinning` chooses the reports that a pruner is shown.
+to remove. `trial_rules` decides about each running trial, `study_outcome` about the study's end, `pending_pods` about
+pods that do not start, and `ended_programs` about pods that go on without their program; `actions` are the answers.
+`pareto` finds the best trials of several objectives. `status` is what users read, `summary` its figures. `placement`
+says which replica is to serve which study, `mark` which installation may, and in which database, and `namespaces` where
+Studies are refused. `intake` has bounds on the size of a Study, `option_bounds` on the options of samplers and pruners,
+and `grid` counts the cells of a finite space. `mistakes` looks for what is most likely one. `initial_trials` and
+`warm_start` are what a study may begin with. `log_lines` reads a printed line, `numerals` the numbers and steps in it,
+and `log_position` is how far a log has been read. `thinning` chooses the reports that a pruner is shown.
 
 The time is an argument. This package does no I/O, and imports no other package of the operator, nor Optuna or NumPy: a
 process that serves Studies runs without them.

@@ -38,17 +38,19 @@ class Tell:
 
 @dataclass(frozen=True)
 class FindCause:
-    """Find out why a trial's Job has failed, then do what `verdict` says.
+    """Find out why a trial's Job has failed, or has left no value, then do what `verdict` says.
 
     Attributes:
         row: the trial.
         job: its Job.
         restored: whether the Job failed before the database was restored, perhaps because it was away or half restored.
+        otherwise: of a Job that has completed, what it is if its pod was not deleted; None of a Job that has failed.
     """
 
     row: TrialRow
     job: JobState
     restored: bool = False
+    otherwise: Failure | None = None
 
 
 @dataclass(frozen=True)

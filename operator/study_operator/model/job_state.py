@@ -44,6 +44,7 @@ class JobState:
         started_at: when it was last created or resumed.
         finished_at: when it completed or failed.
         pods: how many pods it has or has had.
+        active: how many of its pods have neither ended nor been told to.
         ready: how many of its pods are ready now.
         leave: how many of its pods are terminating: they have been told to end and have not ended yet.
         gpus: how many GPUs all its pods together ask for.
@@ -54,6 +55,11 @@ class JobState:
         message: the message of that condition.
         token: that of its trial's row, `TrialRow.token`; empty if an operator before 0.3 made the Job.
         incarnation: that of the database when the Job was made; empty likewise.
+        backoff_limit: how many of its pods may fail before it fails.
+        in_place: whether the kubelet restarts its containers in their pods (restartPolicy OnFailure). Then Kubernetes
+            deletes the last pod, too, when the Job fails.
+        left: the containers that still run although the program has ended, by name. Their pods may hold GPUs when
+            `phase` says already how the program has ended: see `ended_programs`.
     """
 
     name: str
@@ -65,6 +71,7 @@ class JobState:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     pods: int = 0
+    active: int = 0
     ready: int = 0
     leave: int = 0
     gpus: int = 0
@@ -75,6 +82,14 @@ class JobState:
     message: str = ""
     token: str = ""
     incarnation: str = ""
+    backoff_limit: int = 0
+    in_place: bool = False
+    left: tuple[str, ...] = ()
+
+    @property
+    def busy(self) -> bool:
+        """Whether its pods may hold GPUs: it has not ended, or nothing of it has ended but the program."""
+        return self.phase is JobPhase.ACTIVE or bool(self.left)
 
     def is_of(self, row: TrialRow | None) -> bool:
         """Return whether the Job is one of this trial's, of whichever attempt.
@@ -121,6 +136,7 @@ def job_state(manifest: Mapping[str, Any], is_gpu: Callable[[str], bool]) -> Job
         started_at=datetime.fromisoformat(status["startTime"]) if status.get("startTime") else None,
         finished_at=datetime.fromisoformat(finished) if finished else None,
         pods=_pods(status),
+        active=status.get("active") or 0,
         ready=status.get("ready") or 0,
         leave=status.get("terminating") or 0,
         generation=_count((meta.get("annotations") or {}).get(GENERATION_ANNOTATION)) or 0,
@@ -131,6 +147,8 @@ def job_state(manifest: Mapping[str, Any], is_gpu: Callable[[str], bool]) -> Job
         message=message,
         token=(meta.get("annotations") or {}).get(STARTED_ANNOTATION, ""),
         incarnation=(meta.get("annotations") or {}).get(INCARNATION_ANNOTATION, ""),
+        in_place=manifest["spec"]["template"]["spec"].get("restartPolicy") == "OnFailure",
+        backoff_limit=manifest["spec"].get("backoffLimit") or 0,
     )
 
 

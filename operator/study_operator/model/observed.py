@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from study_operator.model.job_state import JobPhase, JobState
+from study_operator.model.job_state import JobState
 from study_operator.model.study import Study
 from study_operator.model.trial import Failure, Rows, TrialRow
 
@@ -76,5 +76,5 @@ class Observed:
 
     @property
     def active(self) -> list[JobState]:
-        """The Jobs that have not ended."""
-        return [job for job in self.jobs.values() if job.phase is JobPhase.ACTIVE]
+        """The Jobs whose pods may hold GPUs."""
+        return [job for job in self.jobs.values() if job.busy]

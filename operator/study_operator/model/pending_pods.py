@@ -84,6 +84,28 @@ def stuck(study: Study, jobs: Iterable[JobState], pending: Iterable[Pod], now: d
     return found
 
 
+def unready(study: Study, jobs: Iterable[JobState], pending: Iterable[Pod], now: datetime) -> set[str]:
+    """Return the UIDs of the waiting Jobs whose pods are not pending and yet, for long, not ready: the program may have
+    ended while other containers go on. Such a pod is pending only if it waits for the image of another container.
+
+    Args:
+        study: the Study.
+        jobs: the waiting Jobs.
+        pending: the study's pods that have not started.
+        now: the time of the API server's clock, aware, UTC.
+    """
+    starting = {
+        (pod["metadata"].get("labels") or {}).get(JOB_LABEL)
+        for pod in pending
+        if pod_status.program_ended(pod, study.program) is None
+    }
+    return {
+        job.uid
+        for job in jobs
+        if job.active and job.name not in starting and (now - _since(job)).total_seconds() >= PENDING_AFTER_SECONDS
+    }
+
+
 def until_stuck(study: Study, jobs: Iterable[JobState], now: datetime) -> float | None:
     """Return in how many seconds the first waiting Job has waited too long; None if all may go on waiting."""
     if study.pending_deadline is None:

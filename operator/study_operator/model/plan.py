@@ -177,7 +177,11 @@ def _time_left(job: JobState, observed: Observed) -> timedelta | None:
     # The trial was deleted, so its result is of no use. Or it runs again, under another Job.
     if row is None or not job.is_of(row) or row.job != job.name:
         return timedelta(0)
-    if row.state in (TrialState.RUNNING, TrialState.COMPLETE):  # a complete trial may still be saving a model
+    if row.state is TrialState.RUNNING:
+        return None
+    if job.phase is not JobPhase.ACTIVE:  # the program has ended, and other containers have had their time
+        return timedelta(0)
+    if row.state is TrialState.COMPLETE:  # the program may still be saving a model
         return None
     if row.state is TrialState.FAIL:
         return timedelta(0)
@@ -200,16 +204,19 @@ def _removals(observed: Observed, trials_end: bool) -> tuple[tuple[RemoveFinishe
     removals = [RemoveFinishedJob(job) for job, lingers in superfluous if lingers <= timedelta(0)][:MOST_JOBS_REMOVED]
     if removals or trials_end:
         return tuple(removals), timedelta(seconds=1)
-    return (), max((lingers for _, lingers in superfluous), default=None)
+    # Those that linger all go at once. A time to live is to the second.
+    first = max if observed.study.ttl_after_finished is None else min
+    return (), first((lingers for _, lingers in superfluous), default=None)
 
 
 def _superfluous(observed: Observed) -> list[tuple[JobState, timedelta]]:
     """Return the finished Jobs beyond the history limits, the oldest first, and how long each of them lingers.
 
     A Job stays while its trial's end is not stored, because it is the evidence, and while its trial is the best, or
-    one of the Pareto front that the status shows.
+    one of the Pareto front that the status shows. With ttlSecondsAfterFinished no Job whose trial's end is stored stays
+    longer than that.
     """
-    study, rows = observed.study, observed.rows
+    study, rows, ttl = observed.study, observed.rows, observed.study.ttl_after_finished
     best = {trial.job for trial in (*rows.front, *((rows.best,) if rows.best else ()))}
     limits = {
         JobPhase.COMPLETE: study.successful_jobs_history_limit,
@@ -220,13 +227,17 @@ def _superfluous(observed: Observed) -> list[tuple[JobState, timedelta]]:
         jobs = [
             job
             for job in observed.jobs.values()
-            if job.phase is phase and not job.deleting and not _is_evidence(job, observed)
+            if job.phase is phase and not job.busy and not job.deleting and not _is_evidence(job, observed)
         ]
         jobs.sort(key=_when_finished, reverse=True)
         more = [job for job in jobs[limit:] if job.name not in best]
         linger = study.parallelism if limit else 0  # a user with a limit of 0 wants them gone
         found += [(job, _when_finished(job)[0] + FINISHED_JOB_LINGER - observed.now) for job in more[:linger]]
         found += [(job, timedelta(0)) for job in more[linger:]]
+        if ttl is not None:
+            found += [(job, _when_finished(job)[0] + ttl - observed.now) for job in jobs if job not in more]
+    if ttl is not None:
+        found = [(job, min(lingers, _when_finished(job)[0] + ttl - observed.now)) for job, lingers in found]
     return sorted(found, key=lambda one: _when_finished(one[0]))
 
 

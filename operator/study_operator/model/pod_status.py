@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from study_operator.model.job_state import JobState
+from study_operator.model.study import PROGRAM_ANNOTATION
 from study_operator.model.trial import Failure, FailureClass
 from study_operator.texts import one_line
 
@@ -38,11 +41,42 @@ def cannot_start(pod: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def last_container(pods: Iterable[Mapping[str, Any]]) -> tuple[str, str] | None:
+def program_of(pod: Mapping[str, Any], program: str) -> str:
+    """Return the name of the container that runs the program, wherever a webhook has put others.
+
+    Args:
+        pod: the pod. It says so itself, unless an operator before 0.3 made its Job.
+        program: the name of that container in the Study, as it is now.
+    """
+    names: list[str] = [container["name"] for container in pod["spec"]["containers"]]
+    said = (pod["metadata"].get("annotations") or {}).get(PROGRAM_ANNOTATION)
+    return next((name for name in (said, program) if name in names), names[0])
+
+
+def program_ended(pod: Mapping[str, Any], program: str) -> Mapping[str, Any] | None:
+    """Return how the container that runs the program has ended for good, as the kubelet says; None if it has not.
+
+    Args:
+        pod: the pod.
+        program: the name of that container in the Study, as it is now.
+    """
+    name = program_of(pod, program)
+    for container in (pod.get("status") or {}).get("containerStatuses") or ():
+        if container["name"] == name and (ended := _terminated(container)):
+            again = ended["exitCode"] != 0 and pod["spec"].get("restartPolicy") == "OnFailure"
+            return None if again else ended
+    return None
+
+
+def last_container(pods: Iterable[Mapping[str, Any]], program: str) -> tuple[str, str] | None:
     """Return the names of the pod and the container whose log says most about the end of a Job.
 
-    This is a container that failed, of the latest pod with such a container, or else the first container of the latest
-    pod. None if there are no pods.
+    This is a container that failed, of the latest pod with such a container, or else the program's container of the
+    latest pod. None if there are no pods.
+
+    Args:
+        pods: the Job's pods.
+        program: the name of the program's container in the Study.
     """
     latest_first = _latest_first(pods)
     for pod in latest_first:
@@ -50,7 +84,7 @@ def last_container(pods: Iterable[Mapping[str, Any]]) -> tuple[str, str] | None:
             return pod["metadata"]["name"], failed["name"]
     if not latest_first:
         return None
-    return latest_first[0]["metadata"]["name"], latest_first[0]["spec"]["containers"][0]["name"]
+    return latest_first[0]["metadata"]["name"], program_of(latest_first[0], program)
 
 
 def _latest_first(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -72,8 +106,8 @@ def failure(
 ) -> Failure:
     """Find out why a Job failed.
 
-    In this order: the Job exceeded its deadline; a pod was disrupted (evicted, preempted, its node lost); a container
-    exited with an error. The latest pod that gives a reason decides.
+    In this order: the Job exceeded its deadline; a pod was disrupted (evicted, preempted, its node lost); a pod was
+    deleted; a container exited with an error. The latest pod that gives a reason decides.
 
     Args:
         job: the Job.
@@ -86,7 +120,12 @@ def failure(
     if job.reason == "PodFailurePolicy" and _DISRUPTION in job.message:
         reason, message = _disruption(pods) or ("Disrupted", job.message)
         return Failure(reason, message, None, last_log_line, FailureClass.INFRASTRUCTURE)
-    for pod in _latest_first(pods):
+    own = [pod for pod in _latest_first(pods) if _disruption([pod]) or not _deleted_before_its_end(pod)]
+    if _pods_were_deleted(job, own):
+        if job.deleting:  # its pods are deleted with it
+            return job_deleted(job.name, last_log_line)
+        return _pod_deleted(last_log_line)
+    for pod in own:
         status = pod.get("status") or {}
         if status.get("reason") and status.get("phase") == "Failed":  # Evicted, NodeLost, OutOfcpu, ...
             # A pod's deadline is the user's. Everything else that happens to a whole pod is done by the cluster.
@@ -105,6 +144,67 @@ def failure(
             kind = FailureClass.INFRASTRUCTURE if lost else FailureClass.PROGRAM
             return Failure(reason, ended.get("message") or "", code, last_log_line, kind)
     return Failure(job.reason or "JobFailed", job.message, last_log_line=last_log_line)
+
+
+def without_value(job: JobState, pods: Iterable[Mapping[str, Any]], otherwise: Failure, last_log_line: str) -> Failure:
+    """Return why a Job has completed without a value. Its pods stay as long as it does, unless they are deleted: then
+    the program has ended well because it was told to, or what it printed is lost.
+
+    Args:
+        job: the Job.
+        pods: its pods, as far as they still exist.
+        otherwise: why, if they were not deleted.
+        last_log_line: the last line that its program has logged.
+    """
+    if not job.deleting and all("deletionTimestamp" in pod["metadata"] for pod in pods):
+        return _pod_deleted(last_log_line)
+    return replace(otherwise, last_log_line=last_log_line)
+
+
+def _pod_deleted(last_log_line: str) -> Failure:
+    """Return the failure of a trial whose pod was deleted, and not by the operator."""
+    message = (
+        "its pod was deleted before the trial had ended: by somebody, by a drain without evictions, or by what removes "
+        "nodes"
+    )
+    return Failure("PodDeleted", message, None, last_log_line, FailureClass.INFRASTRUCTURE)
+
+
+def job_deleted(name: str, last_log_line: str = "") -> Failure:
+    """Return why a trial ended whose Job somebody has deleted: nobody's failure, for so one ends a trial."""
+    message = f"Job {name} was deleted before the trial had ended"
+    return Failure("JobMissing", message, None, last_log_line, FailureClass.TERMINATED)
+
+
+# The reasons of Jobs that failed because pods did. Pods that failed by themselves stay as long as their Job.
+_BY_PODS = ("BackoffLimitExceeded", "FailedIndexes", "MaxFailedIndexesExceeded")
+
+
+def _pods_were_deleted(job: JobState, left: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether a Job has failed because pods of it were deleted: fewer have failed by themselves than it takes.
+
+    Args:
+        job: the Job.
+        left: its pods that were not deleted before their end.
+    """
+    if job.reason not in _BY_PODS or job.in_place:
+        return False
+    failed = sum((pod.get("status") or {}).get("phase") == "Failed" or bool(_failed_container(pod)) for pod in left)
+    return failed <= (job.backoff_limit if job.reason == "BackoffLimitExceeded" else 0)
+
+
+def _deleted_before_its_end(pod: Mapping[str, Any]) -> bool:
+    """Return whether a pod that is being deleted was to be deleted before its program had ended by itself.
+
+    Kubernetes keeps it until the Job controller has counted it, and its containers look as if they had failed.
+    """
+    meta = pod["metadata"]
+    if "deletionTimestamp" not in meta:
+        return False
+    asked = datetime.fromisoformat(meta["deletionTimestamp"])
+    asked -= timedelta(seconds=meta.get("deletionGracePeriodSeconds") or 0)
+    ended = _terminated(_failed_container(pod) or {}).get("finishedAt")
+    return ended is None or datetime.fromisoformat(ended) >= asked
 
 
 _DISRUPTION = "DisruptionTarget"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from study_operator.model.ended_programs import still_running
 from study_operator.model.observed import Observed
 from study_operator.model.study import Study
 from study_operator.model.study_outcome import Outcome, over
@@ -228,8 +229,9 @@ def _progressing(situation: Situation) -> Condition:
         return Condition("Progressing", False, "Suspended", f"the study is suspended; {still}{again}")
     if situation.sampler_failed and over(observed) is None:
         return Condition("Progressing", False, "SamplerFailed", situation.sampler_failed)
+    left = f"; {words}" if (words := still_running(observed.active)) else ""
     if (ended := over(observed)) is not None:
-        return Condition("Progressing", True, "Ending", f"{ended.message}; {still}")
+        return Condition("Progressing", True, "Ending", f"{ended.message}; {still}{left}")
     if situation.pending:
         return Condition("Progressing", False, "TrialPending", situation.pending)
     waits = f"{many(queued, 'is', 'are')} queued, " if queued else ""
@@ -238,7 +240,8 @@ def _progressing(situation: Situation) -> Condition:
     if queued and running == 0:
         held = "their Jobs are suspended, by a queue manager such as Kueue or by somebody"
         return Condition("Progressing", False, "TrialsQueued", f"{message}; {held}")
-    if running == 0 and observed.active:
+    message += left
+    if running == 0 and observed.active and not left:
         message += f"; waiting for the pods of Job {observed.active[0].name} to end"
     if situation.throttled:
         return Condition("Progressing", True, "Throttled", f"{message}; {_THROTTLED}")

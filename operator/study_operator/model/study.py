@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from study_operator.model import gpus
@@ -20,6 +21,8 @@ GENERATION_ANNOTATION = f"{GROUP}/generation"
 STARTED_ANNOTATION = f"{GROUP}/trial-started"
 INCARNATION_ANNOTATION = f"{GROUP}/incarnation"
 SIDECAR = "study-metrics"  # the name of the container that reads metrics from a file
+# On pods: the name of the container that runs the program. A webhook may put others in front of it.
+PROGRAM_ANNOTATION = f"{GROUP}/program"
 JOB_LABEL = "batch.kubernetes.io/job-name"  # set by Kubernetes on pods
 
 
@@ -237,6 +240,17 @@ class Study:
     def distributions(self) -> Mapping[str, Distribution]:
         """The distribution of each parameter, also of conditional ones."""
         return self.space.distributions
+
+    @property
+    def program(self) -> str:
+        """The name of the container that runs the program: the template's first one."""
+        return str(self.job_template["spec"]["template"]["spec"]["containers"][0].get("name") or "trial")
+
+    @property
+    def ttl_after_finished(self) -> timedelta | None:
+        """How long the Job of a trial whose end is stored may stay at most; None for as long as others are kept."""
+        seconds = self.job_template["spec"].get("ttlSecondsAfterFinished")
+        return timedelta(seconds=seconds) if isinstance(seconds, int) else None
 
     @property
     def optuna_name(self) -> str:

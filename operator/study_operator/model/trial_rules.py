@@ -14,6 +14,7 @@ from study_operator.model import missing_value
 from study_operator.model.actions import Answer, CreateJob, FindCause, RunAgain, Tell, Wait
 from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.observed import Observed
+from study_operator.model.pod_status import job_deleted
 from study_operator.model.study import Constraint, Study
 from study_operator.model.trial import Failure, FailureClass, TrialRow, TrialState
 
@@ -104,11 +105,11 @@ def job_failed(case: Case) -> FindCause | None:
     return FindCause(case.row, job, restored=before and case.made_before_restore)
 
 
-def result_missing(case: Case) -> Tell | RunAgain | None:
+def result_missing(case: Case) -> FindCause | Tell | RunAgain | None:
     """Fail a trial whose program has ended well and left no result: the study cannot learn from it.
 
-    If the database has been restored since the program began, the trial runs again, because the restore may have lost
-    the result.
+    If its pod was deleted, the program may have ended well because it was told to end. If the database has been
+    restored since the program began, the restore may have lost the result. In both cases the trial runs again.
     """
     job, study = case.ended_job, case.observed.study
     if job is None:
@@ -117,7 +118,7 @@ def result_missing(case: Case) -> Tell | RunAgain | None:
         return verdict(study, case.row, job, RESTORED)
     metrics, why = [objective.metric for objective in study.objectives], case.observed.drained.get(job.name, "")
     message = missing_value.message(study, metrics, case.row.last_bad_report, why)
-    return Tell(case.row, TrialState.FAIL, failure=Failure("MetricMissing", message, exit_code=0), job=job)
+    return FindCause(case.row, job, otherwise=Failure("MetricMissing", message, exit_code=0))
 
 
 def study_over(case: Case) -> Tell | None:
@@ -137,7 +138,7 @@ def name_taken(case: Case) -> RunAgain | None:
 
 
 def job_missing(case: Case) -> Tell | RunAgain | None:
-    """Fail a trial whose Job was deleted: a user has ended the trial.
+    """End a trial whose Job was deleted: a user has ended it, which is no failure.
 
     The Job was there if this process has seen it, or if the trial has reported in its first attempt. Reports of a later
     attempt prove nothing, because they may be those of the attempt before. If the database has been restored since the
@@ -148,8 +149,7 @@ def job_missing(case: Case) -> Tell | RunAgain | None:
     started, restored = case.row.started_at, case.observed.restored_at
     if not case.launched and started is not None and restored is not None and started < restored:
         return verdict(case.observed.study, case.row, None, RESTORED)
-    message = f"Job {case.row.job} was deleted before the trial had ended"
-    return Tell(case.row, TrialState.FAIL, failure=Failure("JobMissing", message))
+    return Tell(case.row, TrialState.FAIL, failure=job_deleted(case.row.job or ""))
 
 
 def job_not_created(case: Case) -> CreateJob | None:

@@ -8,6 +8,7 @@ from typing import Any
 from study_operator.kube.client import ApiError
 from study_operator.model import final_values, log_lines
 from study_operator.model.job_state import JobPhase, JobState
+from study_operator.model.pod_status import program_ended
 from study_operator.model.study import JOB_LABEL, Study
 from study_operator.podlogs.tail import Source, Tail, Tails
 
@@ -33,6 +34,7 @@ class JobLog:
         self._tails, self._lines, self._job = tails, read, job
         self._namespace = study.namespace
         self._study = study
+        self._program = study.program
         self._indexed = study.job_template["spec"].get("completionMode") == "Indexed"
         self._by_uid: dict[str, Tail] = {}
         self._read: dict[str, str] = {}  # UIDs of pods whose logs have been read, and why a log is not whole, or ""
@@ -83,7 +85,7 @@ class JobLog:
                     await self._read_on(pod, over=True)
             except ApiError as error:
                 trouble = error
-            if _phase(pod) == "Succeeded" and uid in self._read:
+            if self._ended_well(pod) and uid in self._read:
                 why = self._read[uid]
         complete = self._job.phase is JobPhase.COMPLETE
         if trouble is not None and (why or not complete):
@@ -97,6 +99,11 @@ class JobLog:
             await threads.run(output.finish, self._job.trial_id, keys, metrics, study.checkpoints is not None)
         return why
 
+    def _ended_well(self, pod: Pod) -> bool:
+        """Return whether the pod has succeeded, or its program has, beside a container that does not end."""
+        ended = program_ended(pod, self._program)
+        return _phase(pod) == "Succeeded" or (ended is not None and ended["exitCode"] == 0)
+
     async def _pods(self) -> list[Pod]:
         # Of an Indexed Job, only the pod of index 0 reports.
         selector = f"{JOB_LABEL}={self._job.name}" + (f",{_INDEX_LABEL}=0" if self._indexed else "")
@@ -105,7 +112,7 @@ class JobLog:
 
     async def _read_on(self, pod: Pod, over: bool) -> int:
         """Read one pod's log, to its end if the pod is `over`. Return the number of new lines."""
-        uid, source = pod["metadata"]["uid"], Source.of(pod)
+        uid, source = pod["metadata"]["uid"], Source.of(pod, self._program)
         if source is None:  # its program has never run
             if over:
                 self._read[uid] = ""

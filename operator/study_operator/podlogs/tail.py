@@ -14,6 +14,7 @@ from study_operator.model.final_values import joined, keyed
 from study_operator.model.log_lines import LONGEST_LINE, Lines
 from study_operator.model.log_position import Place, Position, split
 from study_operator.model.numerals import Steps
+from study_operator.model.pod_status import program_of
 from study_operator.model.study import Study, StudyKey
 from study_operator.podlogs.flow import Flows
 from study_operator.podlogs.stream import PodLogs
@@ -54,9 +55,14 @@ class Source:
     restarts: int
 
     @classmethod
-    def of(cls, pod: Mapping[str, Any]) -> Source | None:
-        """Return the first container of a pod, which runs the program; None if it has not run yet."""
-        meta, name = pod["metadata"], pod["spec"]["containers"][0]["name"]
+    def of(cls, pod: Mapping[str, Any], program: str) -> Source | None:
+        """Return the container of a pod that runs the program; None if it has not run yet.
+
+        Args:
+            pod: the pod.
+            program: the name of that container in the Study.
+        """
+        meta, name = pod["metadata"], program_of(pod, program)
         for container in (pod.get("status") or {}).get("containerStatuses") or ():
             state, restarts = container.get("state") or {}, container.get("restartCount") or 0
             if container["name"] == name and (restarts or "running" in state or "terminated" in state):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from study_operator import looks, metrics
 from study_operator.fence import NotHeld
@@ -147,7 +147,7 @@ class Actor:
         """Find out why Jobs have failed, many at once, then end their trials or run them again."""
         for some in _in_pieces(causes):
             looks.check("finds out why Jobs have failed")
-            failures = await gather_through(self._calls, (self._explain(cause.job) for cause in some))
+            failures = await gather_through(self._calls, (self._explain(cause) for cause in some))
             verdicts = [
                 verdict(self._live.study, cause.row, cause.job, blame(cause, failure))
                 for cause, failure in zip(some, failures, strict=True)
@@ -191,7 +191,9 @@ class Actor:
         failure = told.failure
         if failure is None or told.job is None or failure.last_log_line:
             return told
-        return replace(told, failure=await self._explain(told.job, failure))
+        found, logged = await self._evidence(told.job)
+        failure = replace(self._in_words(failure, found, logged), last_log_line=last_line(logged))
+        return replace(told, failure=replace(failure, log=shown_lines(logged)))
 
     async def _run_again(self, reruns: Sequence[RunAgain]) -> None:
         for rerun in reruns:
@@ -217,19 +219,30 @@ class Actor:
             log.warning("trial %d failed: %s", row.number, failure.sentence())
         self._done.failures.append((row, replace(failure, log="")))  # thousands may fail in one look
 
-    async def _explain(self, ended: JobState, known: Failure | None = None) -> Failure:
-        """Return why a Job has failed. If that is known, return it with the end of what the program has logged."""
+    async def _explain(self, cause: FindCause) -> Failure:
+        """Return why a Job has failed, or has left no value, with the end of what its program has logged."""
+        found, logged = await self._evidence(cause.job)
+        line = last_line(logged)
+        if cause.otherwise is not None:
+            failure = pod_status.without_value(cause.job, found, cause.otherwise, line)
+        else:
+            failure = pod_status.failure(cause.job, found, line, self._live.study.infeasible_exit_codes)
+        return replace(self._in_words(failure, found, logged), log=shown_lines(logged))
+
+    def _in_words(self, failure: Failure, found: Sequence[Mapping[str, Any]], logged: str) -> Failure:
+        """Return a failure that says, of a value that is missing, what there is instead."""
+        if failure.reason not in missing_value.REASONS:
+            return failure
+        return replace(failure, message=missing_value.with_output(self._live.study, failure.message, logged, found))
+
+    async def _evidence(self, ended: JobState) -> tuple[Sequence[Mapping[str, Any]], str]:
+        """Return the pods of an ended Job that still exist, and the end of what its program has logged."""
         study = self._live.study
         selector = f"{STUDY_LABEL}={study.name},{JOB_LABEL}={ended.name}"
         # Anybody in the namespace may give a pod these labels. Only the Job's own pods say why it has failed.
         found = await self._cluster.list_pods(study.namespace, selector, ended.uid)
-        container = pod_status.last_container(found)
-        logged = await self._cluster.log_end(study.namespace, *container) if container else ""
-        line = last_line(logged)
-        failure = known or pod_status.failure(ended, found, line, study.infeasible_exit_codes)
-        if failure.reason in missing_value.REASONS:
-            failure = replace(failure, message=missing_value.with_output(study, failure.message, logged, found))
-        return replace(failure, last_log_line=line, log=shown_lines(logged))
+        container = pod_status.last_container(found, study.program)
+        return found, await self._cluster.log_end(study.namespace, *container) if container else ""
 
     async def _delete(self, ended: JobState, waiting: bool, kill_after: int | None = None) -> None:
         """Delete a Job.

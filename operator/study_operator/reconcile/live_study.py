@@ -10,6 +10,7 @@ from typing import Any
 from study_operator.manifests.job import Reporting
 from study_operator.model.status import Condition, accepted
 from study_operator.model.study import Study
+from study_operator.reconcile.ended_programs import EndedPrograms
 from study_operator.reconcile.study_trials import StudyTrials
 
 
@@ -50,12 +51,14 @@ class LiveStudy:
         known: what exists in Kubernetes.
         trials: its rows, and the optimizer over them.
         incarnation: that of the database at the latest reconciliation.
+        ended_programs: its Jobs whose programs have ended before their pods.
         restored_at: when the database was last found to have been restored, aware, UTC; None for never.
     """
 
     def __init__(self, study: Study, reporting: Reporting, trials: StudyTrials) -> None:
         self.study, self.reporting, self.trials = study, reporting, trials
         self.known = KnownObjects()
+        self.ended_programs = EndedPrograms()
         self.incarnation = ""
         self.restored_at: datetime | None = None
 

@@ -400,7 +400,12 @@ class Reconciler:
         states = (job_state(item, study.is_gpu) for item in listed)
         found = {state.name: state for state in states if state is not None}
         observed = Observed(study, Rows({}, {}), found, self._now(), launching=launching)
-        stuck, waits = await self._ask_pods(study, pending_pods.waiting(observed.active), result)
+        stuck, waits, unready = await self._ask_pods(study, pending_pods.waiting(observed.active), result)
+        ended, again = await live.ended_programs.look(
+            self._cluster, study, found.values(), unready, self._cluster_now()
+        )
+        result.sooner(again)
+        found |= ended  # which is what `observed` has
         drained = self._follower.drained(key, found.values())
         reported = self._reported.pop(key, None)
         rows, outlook = await self._pool.run(
@@ -434,21 +439,24 @@ class Reconciler:
 
     async def _ask_pods(
         self, study: Study, waiting: list[JobState], result: ReconcileResult
-    ) -> tuple[dict[str, Stuck], str | None]:
-        """Return which of some Jobs have waited too long for their pods, and why one of them waits."""
+    ) -> tuple[dict[str, Stuck], str | None, set[str]]:
+        """Return which of some Jobs have waited too long for their pods, why one of them waits, and the UIDs of those
+        that have a pod which is not pending and, for long, not ready.
+        """
         now = self._cluster_now()
         ask, again = pending_pods.ask_again(waiting, now)
         result.sooner(again)
         result.sooner(pending_pods.until_stuck(study, waiting, now))
         if not ask:
-            return {}, None
+            return {}, None, set()
         found = await self._cluster.list_pods(
-            study.namespace, f"{STUDY_LABEL}={study.name}", pending=True, limit=PENDING_PODS
+            study.namespace, f"{STUDY_LABEL}={study.name}", phase="Pending", limit=PENDING_PODS
         )
         # Anybody in the namespace may give a pod the study's labels.
         jobs = {job.uid for job in waiting}
         found = [pod for pod in found if owner_uid(pod) in jobs]
-        return pending_pods.stuck(study, waiting, found, now), pending_pods.why(waiting, found)
+        unready = pending_pods.unready(study, waiting, found, now)
+        return pending_pods.stuck(study, waiting, found, now), pending_pods.why(waiting, found), unready
 
     async def _keep_time(self, live: LiveStudy, observed: Observed, end: Outcome | None) -> Observed:
         """Take the time in which the study is suspended or has ended out of its deadline."""

@@ -290,6 +290,8 @@ class Play:
             await self.logs.ends(pod.name)
         elif pod.name is not None:
             await self.world.set_pod_status(pod.name, over)
+        elif not failed and not pod.finished:  # otherwise the pod was deleted, and the trial runs again
+            pod.name = await self.world.start_pod(number, over, study=self.name)
         message = DISRUPTED if failed == "PodFailurePolicy" else ""
         await self.world.end_job(number, failed, message, study=self.name)
 

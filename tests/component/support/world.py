@@ -282,9 +282,14 @@ class World:
         path = self._path("jobs", (await self.job(number, study))["metadata"]["name"], "status")
         await self.cluster._call("PATCH", path, body={"status": {"startTime": timestamp()}}, content=MERGE)
 
-    async def end_job(self, number: int, failed: str | None = None, message: str = "", study: str = "study") -> None:
-        """Sets a Job's status as the Job controller does; `failed` is the reason of the Failed condition."""
+    async def end_job(
+        self, number: int, failed: str | None = None, message: str = "", study: str = "study", pods_left: bool = True
+    ) -> None:
+        """Sets a Job's status as the Job controller does; `failed` is the reason of the Failed condition. Unless its
+        pods have been deleted, a Job that has failed by its back-off limit has one that has failed."""
         job = await self.job(number, study)
+        if failed == "BackoffLimitExceeded" and pods_left and not await self.pods(job):
+            await self.end_pod(number, "Error", 1, study=study)
         now = timestamp()
         types = ("FailureTarget", "Failed") if failed else ("SuccessCriteriaMet", "Complete")
         status: dict[str, Any] = {
@@ -331,10 +336,19 @@ class World:
         path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/status"
         await self.cluster._call("PATCH", path, body={"status": status}, content=MERGE)
 
-    async def end_pod(self, number: int, reason: str, exit_code: int, phase: str = "Failed") -> None:
+    async def pods(self, job: Manifest) -> list[Manifest]:
+        """The pods of a Job."""
+        found = await self.cluster._call("GET", f"/api/v1/namespaces/{self.namespace}/pods")
+        owner = job["metadata"]["uid"]
+        return [pod for pod in found["items"] if pod["metadata"]["ownerReferences"][0]["uid"] == owner]
+
+    async def end_pod(
+        self, number: int, reason: str, exit_code: int, phase: str = "Failed", study: str = "study"
+    ) -> None:
         """A pod of the trial whose container has ended, as the kubelet leaves it."""
         ended = {"exitCode": exit_code, "reason": reason, "startedAt": timestamp(), "finishedAt": timestamp()}
-        await self.start_pod(number, {"phase": phase, "containerStatuses": [container_status({"terminated": ended})]})
+        status = {"phase": phase, "containerStatuses": [container_status({"terminated": ended})]}
+        await self.start_pod(number, status, study)
 
     async def remove_finalizers(self, study: str | None = None) -> None:
         """Lets go of Jobs that are being deleted, as the garbage collector does once their pods are gone."""

@@ -53,6 +53,7 @@ def test_what_decisions_depend_on_is_read_and_nothing_else():
     job["spec"] = {
         "parallelism": 2,
         "suspend": True,
+        "backoffLimit": 0,
         "template": {
             "spec": {
                 "initContainers": [{"restartPolicy": "Always", "resources": {"limits": {"a/b": 1}}}],

@@ -66,7 +66,10 @@ def test_a_job_is_the_template_and_what_makes_it_a_trial():
     spec = made["spec"]
     assert spec["backoffLimit"] == 0
     pod = spec["template"]
-    assert pod["metadata"] == {"labels": {"study-operator.io/study": "digits", "study-operator.io/trial": "31"}}
+    assert pod["metadata"] == {
+        "labels": {"study-operator.io/study": "digits", "study-operator.io/trial": "31"},
+        "annotations": {"kubectl.kubernetes.io/default-container": "trial", "study-operator.io/program": "trial"},
+    }
     assert pod["spec"]["restartPolicy"] == "Never"
     (container,) = pod["spec"]["containers"]
     assert (container["name"], container["image"]) == ("trial", "trial:1")
@@ -99,7 +102,10 @@ def test_all_else_in_the_template_is_left_as_it_is():
             "completions": 1,
             "parallelism": 1,
             "template": {
-                "metadata": {"labels": {"app": "x"}, "annotations": {"a": "b"}},
+                "metadata": {
+                    "labels": {"app": "x"},
+                    "annotations": {"kubectl.kubernetes.io/default-container": "logger"},
+                },
                 "spec": {
                     "nodeSelector": {"gpu": "a100"},
                     "volumes": [{"name": "data", "emptyDir": {}}],
@@ -134,11 +140,12 @@ def test_all_else_in_the_template_is_left_as_it_is():
         "study-operator.io/trial-id": "1031",
         "study-operator.io/generation": "3",
     }
-    for name in ("activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "completions", "parallelism"):
+    for name in ("activeDeadlineSeconds", "backoffLimit", "completions", "parallelism"):
         assert spec[name] == before["spec"][name]
+    assert "ttlSecondsAfterFinished" not in spec, "the operator removes the Job, once its trial's end is stored"
     assert spec["template"]["metadata"] == {
         "labels": {"app": "x", "study-operator.io/study": "digits", "study-operator.io/trial": "31"},
-        "annotations": {"a": "b"},
+        "annotations": {"kubectl.kubernetes.io/default-container": "logger", "study-operator.io/program": "trial"},
     }
     pod, given = spec["template"]["spec"], before["spec"]["template"]["spec"]
     assert pod["nodeSelector"] == given["nodeSelector"]

@@ -15,6 +15,7 @@ from building import (
     RUNNING,
     WAITING,
     job_state,
+    job_template,
     observe,
     result,
     rows_of,
@@ -36,6 +37,7 @@ from study_operator.model.actions import (
 from study_operator.model.job_state import JobPhase
 from study_operator.model.observed import Observed, Stuck
 from study_operator.model.plan import PRUNED_GRACE, PRUNED_KILL_SECONDS, Plan, plan
+from study_operator.model.pod_status import job_deleted
 from study_operator.model.study import Constraint
 from study_operator.model.study_outcome import outcome, over
 from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Result
@@ -220,9 +222,9 @@ def test_a_failed_job_fails_its_trial_and_why_is_to_be_found_out():
 
 def test_a_job_that_completes_without_a_value_is_a_failed_trial():
     row, job = trial_row(0), job_state(0, COMPLETED)
-    (told,) = without_ask(observe(row, jobs=[job]))
-    assert (told.state, told.failure.reason, told.failure.exit_code, told.job) == (FAIL, "MetricMissing", 0, job)
-    assert "study-trial finish VALUE" in told.failure.message
+    (cause,) = without_ask(observe(row, jobs=[job]))
+    assert (cause.row, cause.job, cause.otherwise.reason, cause.otherwise.exit_code) == (row, job, "MetricMissing", 0)
+    assert "study-trial finish VALUE" in cause.otherwise.message
 
 
 @pytest.mark.parametrize(
@@ -230,7 +232,7 @@ def test_a_job_that_completes_without_a_value_is_a_failed_trial():
 )
 def test_a_job_that_was_there_and_is_gone_fails_its_trial(row, launched):
     (told,) = without_ask(observe(row, launched=launched))
-    assert told == Tell(row, FAIL, failure=Failure("JobMissing", "Job digits-0 was deleted before the trial had ended"))
+    assert told == Tell(row, FAIL, failure=job_deleted("digits-0"))
 
 
 def test_an_ended_job_counts_for_more_than_the_pruner():
@@ -303,7 +305,7 @@ def test_nothing_is_started_that_cannot_or_should_not_run(why_not):
 
 
 def test_no_trial_is_started_beside_the_failure_that_ends_the_study():
-    told = actions(observe(trial_row(0), jobs=[job_state(0, COMPLETED)], spec=STRICT))
+    told = actions(observe(trial_row(0, result=result(math.nan)), jobs=[job_state(0, COMPLETED)], spec=STRICT))
     assert [type(action) for action in told] == [Tell]
 
 
@@ -500,11 +502,11 @@ def test_a_provisional_result_counts_only_when_the_program_has_ended_well():
 def test_where_trials_report_by_their_output_it_is_read_to_its_end_first():
     spec = {"metrics": {"from": "Stdout", "stepName": "epoch"}}
     row = trial_row(0)
-    for phase, expected in ((COMPLETED, Tell), (FAILED, FindCause)):
+    for phase in (COMPLETED, FAILED):
         job = job_state(0, phase)
         assert without_ask(observe(row, jobs=[job], spec=spec)) == []
         (action,) = without_ask(observe(row, jobs=[job], spec=spec, drained={job.name: ""}))
-        assert isinstance(action, expected)
+        assert isinstance(action, FindCause)
 
 
 CONSTRAINTS = (Constraint("latency_ms", max=50), Constraint("recall", min=0.8))
@@ -652,7 +654,8 @@ def over_and_terminating(observed: Observed) -> bool:
 
 def settles(row, job) -> bool:
     """Whether a row's result is its last word."""
-    return row.result is not None and (not row.result.provisional or (job is not None and job.phase is COMPLETED))
+    own = job is not None and job.is_of(row)
+    return row.result is not None and (not row.result.provisional or (own and job.phase is COMPLETED))
 
 
 @given(observations())
@@ -789,3 +792,16 @@ def test_it_counts_as_a_failed_trial_at_once():
     wrong = tuple((trial_row(n, WAITING, job=None), "x is 2") for n in range(2))
     found = plan(observe(counts={WAITING: 2}, impossible=wrong, spec={"maxFailedTrials": 1})).actions
     assert [type(action) for action in found] == [Tell, Tell]
+
+
+def test_a_job_stays_no_longer_than_its_time_to_live_and_until_its_end_is_stored():
+    spec = {"jobTemplate": {"spec": {**job_template()["spec"], "ttlSecondsAfterFinished": 60}}}
+    ended = [
+        job_state(number, COMPLETED, finished_at=NOW - timedelta(seconds=seconds))
+        for number, seconds in enumerate((90, 61, 20))
+    ]
+    rows = [trial_row(0, result=None), trial_row(1, COMPLETE), trial_row(2, COMPLETE)]
+    found = plan(observe(*rows, jobs=ended, spec=spec))
+    assert [removal.job.name for removal in found.removals] == ["digits-1"], "why trial 0 has no value is in its Job"
+    found = plan(observe(rows[2], jobs=ended[2:], spec=spec))
+    assert (found.removals, found.reconcile_after) == ((), timedelta(seconds=40))

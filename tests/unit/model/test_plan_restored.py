@@ -31,9 +31,9 @@ def test_a_job_of_before_the_restore_goes_on():
 def test_a_job_that_has_ended_well_without_a_result_lost_it_by_the_restore():
     ended = job_state(0, JobPhase.COMPLETE, **MADE)
     assert plan(observe(ROW, jobs=[ended], **AFTER)).reruns == (RunAgain(ROW, RESTORED),)
-    (told,) = plan(observe(ROW, jobs=[replace(ended, incarnation="after")], **AFTER)).tells
-    assert told.failure is not None
-    assert told.failure.reason == "MetricMissing"
+    (cause,) = plan(observe(ROW, jobs=[replace(ended, incarnation="after")], **AFTER)).causes
+    assert cause.otherwise is not None
+    assert cause.otherwise.reason == "MetricMissing"
 
 
 def test_a_result_that_is_there_counts():

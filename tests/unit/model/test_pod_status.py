@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from building import job_state
 
 from study_operator.model.job_state import JobPhase
-from study_operator.model.pod_status import failure, last_container, waiting_for
+from study_operator.model.pod_status import failure, last_container, program_of, waiting_for
 from study_operator.model.trial import Failure, FailureClass
 
 INFRASTRUCTURE = FailureClass.INFRASTRUCTURE
@@ -59,6 +60,20 @@ def disrupted(reason: str) -> dict[str, Any]:
     return {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": "why"}
 
 
+def deleted(pod: dict[str, Any]) -> dict[str, Any]:
+    """The pod, whose deletion was asked for ten seconds after it was created, with 30 seconds for its end."""
+    times = {"deletionTimestamp": "2030-01-01T00:00:40Z", "deletionGracePeriodSeconds": 30}
+    return pod | {"metadata": pod["metadata"] | times}
+
+
+DELETED = Failure(
+    "PodDeleted",
+    "its pod was deleted before the trial had ended: by somebody, by a drain without evictions, or by what removes "
+    "nodes",
+    None,
+    "the end",
+    INFRASTRUCTURE,
+)
 NO_GPU = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
 
 
@@ -142,12 +157,24 @@ def test_why_a_pod_does_not_run(waiting, why):
             [pod(phase="Failed", reason="DeadlineExceeded", message="Pod was active too long")],
             Failure("DeadlineExceeded", "Pod was active too long", None, "the end"),
         ),
-        ([], Failure("BackoffLimitExceeded", FAILED_JOB.message, None, "the end")),
-        ([pod()], Failure("BackoffLimitExceeded", FAILED_JOB.message, None, "the end")),
-        ([{"metadata": {"name": "x"}}], Failure("BackoffLimitExceeded", FAILED_JOB.message, None, "the end")),
+        # A pod that says that it has failed, and nothing else.
+        ([pod(phase="Failed")], Failure("BackoffLimitExceeded", FAILED_JOB.message, None, "the end")),
+        # No pod has failed, so that one has been deleted. One of several may have ended well before.
+        ([], DELETED),
+        ([pod()], DELETED),
+        ([{"metadata": {"name": "x"}}], DELETED),
+        ([pod(container(terminated=ended(0, "Completed")))], DELETED),
+        # The one that was deleted is still there until the Job controller has counted it.
+        ([deleted(pod(container(terminated=ended(143, "Error", at="2030-01-01T00:00:10Z")), phase="Failed"))], DELETED),
+        # It had failed before.
         (
-            [pod(container(terminated=ended(0, "Completed")))],
-            Failure("BackoffLimitExceeded", FAILED_JOB.message, None, "the end"),
+            [deleted(pod(container(terminated=ended(1, "Error", at="2030-01-01T00:00:09Z")), phase="Failed"))],
+            Failure("Error", "", 1, "the end"),
+        ),
+        # An evicted pod is deleted, too.
+        (
+            [deleted(pod(container(terminated=ended(143)), conditions=[disrupted("EvictionByEvictionAPI")]))],
+            Failure("EvictionByEvictionAPI", "why", None, "the end", INFRASTRUCTURE),
         ),
         # An init container failed, so that the others never ran.
         (
@@ -233,6 +260,41 @@ def test_a_job_that_a_disruption_failed_says_so_even_when_its_pod_is_gone():
     )
 
 
+@pytest.mark.parametrize(
+    ("failed", "kind"), [(0, INFRASTRUCTURE), (1, INFRASTRUCTURE), (2, INFRASTRUCTURE), (3, FailureClass.PROGRAM)]
+)
+def test_pods_that_were_deleted_do_not_use_up_the_back_off_limit(failed, kind):
+    job = replace(FAILED_JOB, backoff_limit=2)
+    pods = [pod(container(terminated=ended(1, "Error")), name=str(number), phase="Failed") for number in range(failed)]
+    assert failure(job, pods).kind is kind
+
+
+def test_a_job_that_is_deleted_with_its_pods_is_no_failure():
+    found = failure(replace(FAILED_JOB, deleting=True), [])
+    assert (found.kind, found.reason) == (FailureClass.TERMINATED, "JobMissing")
+
+
+def test_kubernetes_itself_deletes_the_pod_of_a_program_that_was_restarted_in_place():
+    found = failure(replace(FAILED_JOB, in_place=True), [])
+    assert (found.kind, found.reason) == (FailureClass.PROGRAM, "BackoffLimitExceeded")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "named", "program"),
+    [
+        ({"study-operator.io/program": "logger"}, "trial", "logger"),
+        ({"study-operator.io/program": "gone"}, "logger", "logger"),
+        (None, "logger", "logger"),  # its Job was made by an operator before 0.3
+        (None, "gone", "trial"),
+    ],
+)
+def test_the_program_is_found_wherever_a_webhook_has_put_other_containers(annotations, named, program):
+    found = pod()
+    found["metadata"]["annotations"] = annotations
+    assert program_of(found, named) == program
+    assert last_container([found], named) == ("digits-0-abcde", program)
+
+
 def test_exit_codes_that_mean_infeasible():
     pods = [pod(container(terminated=ended(42, "Error")))]
     found = failure(FAILED_JOB, pods, "does not fit", infeasible={42})
@@ -281,8 +343,8 @@ def test_a_failed_job_that_gives_no_reason_has_one():
     ],
 )
 def test_whose_log_says_most(pods, found):
-    assert last_container(pods) == found
-    assert last_container(list(reversed(pods))) == found
+    assert last_container(pods, "trial") == found
+    assert last_container(list(reversed(pods)), "trial") == found
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_lines_wait_until_they_are_many_or_old(monkeypatch: pytest.MonkeyPatch):
 def test_the_container_that_is_read_is_the_first_once_it_has_run(statuses, restarts):
     metadata = {"namespace": "team", "name": "job-0-x"}
     spec = {"containers": [{"name": "trial"}, {"name": "other"}]}
-    source = Source.of({"metadata": metadata, "spec": spec, "status": {"containerStatuses": statuses}})
+    source = Source.of({"metadata": metadata, "spec": spec, "status": {"containerStatuses": statuses}}, "trial")
     assert (source.restarts if source else None) == restarts
     if source:
         assert (source.namespace, source.pod, source.container) == ("team", "job-0-x", "trial")
