@@ -290,6 +290,14 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             if changes := difference(before, after):
                 patch[key] = changes
-        elif before != after or isinstance(before, bool) is not isinstance(after, bool):  # 1 is True to Python
+        elif not _same(before, after):
             patch[key] = after
     return patch
+
+
+def _same(before: Any, after: Any) -> bool:
+    if isinstance(before, bool) is not isinstance(after, bool):
+        return False  # 1 is True to Python
+    if isinstance(after, float) and isinstance(before, int):
+        return float(before) == after  # the API server answers with -9223372036854776000 for -2.0**63
+    return bool(before == after)

@@ -529,3 +529,11 @@ def test_what_came_of_earlier_studies_stays_when_it_is_not_looked_up_again():
     assert compute(situation(), old)["warmStart"] == old["warmStart"]
     assert "warmStart" not in compute(situation())
     assert list(violations({"warmStart": old["warmStart"]}, status_schema())) == []
+
+
+@pytest.mark.parametrize(
+    ("shown", "value"), [(-9223372036854776000, -(2.0**63)), (100000000000000000000, 1e20), (3, 3.0)]
+)
+def test_a_number_is_not_written_again_because_the_api_server_shows_it_without_a_point(shown, value):
+    assert difference({"params": {"x": shown}}, {"params": {"x": value}}) == {}
+    assert difference({"params": {"x": 2 * shown}}, {"params": {"x": value}}) == {"params": {"x": value}}
