@@ -121,6 +121,7 @@ class Follower:
             return
         if entry.bad is not None:
             self._bad, self._last_bad = self._bad + 1, entry.bad
+        self._latest.pop(entry.void, None)
         self._latest.update(entry.values)
         for name, better in self._names.finals.items():
             if (found := entry.values.get(self._names.metric(name))) is not None:

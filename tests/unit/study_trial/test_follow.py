@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from study_trial._errors import RefusedError, TrialFinishedError, WrongKeyError
 from study_trial._follow import Follower
-from study_trial._reading.entry import Names
+from study_trial._reading.entry import Entry, Names
 from study_trial._reading.jsonlines import JsonLines
 
 
@@ -256,3 +257,14 @@ def test_a_signal_ends_a_long_look(play):
     assert len(play.said()) == 11
     play.follower.poll()
     assert len(play.said()) == 90
+
+
+def test_a_value_of_which_it_is_not_known_whether_it_is_meant_is_no_final_one(tmp_path):
+    play = Play(tmp_path / "unused")
+    first = [Entry({"accuracy": 0.9}, 1), Entry(bad="accuracy is there as a and as b", void="accuracy")]
+    source = SimpleNamespace(trouble=None, read=lambda last=False: iter([] if last else first))
+    follower = Follower(source, play.names, play.channel, lambda: 0.0)
+    follower.poll()
+    follower.end()
+    assert play.channel.calls[-1] == ("clear",)
+    assert not [call for call in play.channel.calls if call[0] == "candidate"]

@@ -294,7 +294,7 @@ def test_what_a_writer_writes(board, tmp_path):
         writer.add_text("accuracy_notes", "none", 1)
         writer.add_histogram("weights", [1.0, 2.0, 3.0], 1)
     assert said(board) == [
-        *((step, ("accuracy", float32(0.5 + step / 10))) for step in range(3)),
+        *((step or None, ("accuracy", float32(0.5 + step / 10))) for step in range(3)),
         (7, ("val/loss", 0.25)),
     ]
     assert (said(board, last=True), board.trouble) == ([], None)
@@ -328,11 +328,11 @@ def test_files_are_read_in_the_order_of_their_names(board, tmp_path):
 
 def test_reading_event_files_that_was_left_goes_on_where_it_was(board, tmp_path):
     for name in ("tfevents.1", "tfevents.2"):
-        write_events(tmp_path / name, *(scalar(step, step) for step in range(5)))
+        write_events(tmp_path / name, *(scalar(step, step) for step in range(1, 6)))
     steps = []
     while (entry := next(board.read(), None)) is not None:
         steps.append(entry.step)
-    assert steps == [*range(5), *range(5)]
+    assert steps == [*range(1, 6), *range(1, 6)]
 
 
 @pytest.mark.parametrize(
@@ -424,6 +424,56 @@ def test_a_file_that_begins_anew_is_read_anew(board, tmp_path):
     (tmp_path / "tfevents.1").unlink()
     write_events(tmp_path / "tfevents.1", scalar(3, 1))
     assert said(board) == [(1, ("accuracy", 3.0))]
+
+
+def values_of(board: TensorBoard) -> list[float]:
+    return [value for entry in board.read() for value in entry.values.values()]
+
+
+def test_values_without_steps_are_counted(board, tmp_path):
+    with SummaryWriter(str(tmp_path)) as writer:
+        for value in (0.25, 0.5):
+            writer.add_scalar("accuracy", value)
+    assert said(board) == [(None, ("accuracy", 0.25)), (None, ("accuracy", 0.5))]
+
+
+def test_a_tag_in_the_only_directory_that_has_it_is_found(tmp_path):
+    names = Names(["accuracy"], [])
+    for place, tag in (("train", "lr"), ("logs/Nov29_host", "accuracy")):
+        (tmp_path / place).mkdir(parents=True)
+        write_events(tmp_path / place / "tfevents.1", scalar(0.5, tag=tag))
+    assert values_of(TensorBoard(str(tmp_path), names)) == [0.5]
+    assert list(names.seen) == ["train/lr"]
+
+
+def test_a_tag_in_several_directories_is_refused_unless_the_metric_names_one(tmp_path):
+    for place, value in (("train", 0.9), ("validation", 0.5)):
+        (tmp_path / place).mkdir()
+        write_events(tmp_path / place / "tfevents.1", scalar(value), scalar(value, 2))
+    *_, last = TensorBoard(str(tmp_path), NAMES).read()
+    assert last.bad == (
+        "validation/tfevents.1: accuracy is there as train/accuracy and as validation/accuracy: "
+        "write the one that is meant as metric"
+    )
+    assert last.void == "accuracy"
+    named = Names(["acc"], [], {"acc": "validation/accuracy"})
+    assert values_of(TensorBoard(str(tmp_path), named)) == [0.5, 0.5]
+
+
+def test_the_later_of_two_runs_goes_on(board, tmp_path):
+    for place, value in (("version_9", 0.25), ("version_10", 0.5)):
+        (tmp_path / place).mkdir()
+        write_events(tmp_path / place / "tfevents.1", scalar(value))
+    assert values_of(board) == [0.25, 0.5]
+
+
+def test_a_tag_in_the_directory_itself_wins(board, tmp_path):
+    (tmp_path / "train").mkdir()
+    write_events(tmp_path / "train/tfevents.1", scalar(0.75))
+    assert values_of(board) == [0.75]
+    write_events(tmp_path / "tfevents.2", scalar(0.5))
+    write_events(tmp_path / "train/tfevents.1", scalar(0.875))
+    assert values_of(board) == [0.5]
 
 
 def test_a_directory_that_is_not_there_is_waited_for(tmp_path):

@@ -22,6 +22,7 @@ class Entry:
         lost: why the step that the file has cannot be used; "" without such a step.
         bad: what names an objective or constraint and cannot be read; None when all can. The values beside it count.
         anew: whether the file was truncated or replaced, and begins anew after this entry.
+        void: a name whose values so far do not count, because it is not known which ones are meant; or "".
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
@@ -29,6 +30,7 @@ class Entry:
     lost: str = ""
     bad: str | None = None
     anew: bool = False
+    void: str = ""
 
 
 class Source(Protocol):

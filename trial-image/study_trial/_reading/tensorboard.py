@@ -7,7 +7,9 @@ does without TensorFlow, TensorBoard and protobuf.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +17,8 @@ from typing import Any, BinaryIO
 
 from study_trial._reading.entry import Entry, Names
 
+_DEEPEST, _MOST_DIRECTORIES = 4, 100  # directories in directories, and in each
+_DIGITS = re.compile("[0-9]+")
 _LARGEST_RECORD = 1024 * 1024  # bytes; a scalar has some 50, a larger record holds pictures and is skipped
 _HEADER = struct.Struct("<QI")
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -40,10 +44,12 @@ class _Progress:
 
 
 class TensorBoard:
-    """Reads the scalars of all event files of one directory. A tag is the name of an objective or constraint.
+    """Reads the scalars of all event files of a directory and of the directories in it.
 
-    Files are read in the order of their names, which begin with the time. Directories below are not read, because
-    they are other runs to TensorBoard.
+    Files of one directory are read in the order of their names, which begin with the time. A metric is a tag as the
+    program writes it, or with directories in front of it: validation/accuracy. Without them the tag may lie in any one
+    directory. Directories whose names differ by digits alone are runs of which the later one goes on, such as
+    version_0 and version_1.
 
     Attributes:
         trouble: why nothing can be read now, in words; None when all is well.
@@ -53,13 +59,14 @@ class TensorBoard:
         self._directory = directory
         self._names = names
         self._files: dict[str, _Progress] = {}
+        self._places: dict[str, str] = {}  # by metric, the directory that its values come from
+        self._ambiguous: set[str] = set()
         self.trouble: str | None = None
 
     def read(self, last: bool = False) -> Iterator[Entry]:
         """Yield the entries of new records. See `Source.read`."""
         try:
-            with os.scandir(self._directory) as entries:
-                found = sorted((e.name, e.stat()) for e in entries if "tfevents" in e.name and e.is_file())
+            found = self._event_files(self._directory)
             self.trouble = None if found else f"{self._directory} has no event file"
         except OSError as error:
             self.trouble = f"{self._directory} cannot be read: {error.strerror}"
@@ -79,6 +86,47 @@ class TensorBoard:
             if last and not progress.damaged and status.st_size > progress.position:
                 progress.damaged = True
                 yield Entry(bad=f"{name} ends in the middle of a record, at byte {progress.position}")
+
+    def _event_files(self, directory: str, depth: int = 0) -> list[tuple[str, os.stat_result]]:
+        """Return the event files in a directory and, after them, those in the directories in it."""
+        files, below = [], []
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(entry.path)
+                elif "tfevents" in entry.name and entry.is_file():
+                    files.append((os.path.relpath(entry.path, self._directory), entry.stat()))
+        files.sort(key=lambda file: file[0])
+        for path in sorted(below, key=_natural)[:_MOST_DIRECTORIES] if depth < _DEEPEST else ():
+            with contextlib.suppress(OSError):  # it is gone again, or not for us: the files beside it count
+                files += self._event_files(path, depth + 1)
+        return files
+
+    def _meant(self, place: str, tag: str) -> tuple[str | None, Entry | None]:
+        """Return which metric a tag in a directory is, and what to say if that is not known.
+
+        Args:
+            place: the directory, relative to the one that is read; or "".
+            tag: as the program has written it.
+        """
+        parts = place.split("/") if place else []
+        names = ["/".join([*parts[start:], tag]) for start in range(len(parts) + 1)]
+        full, metric = names[0], next((name for name in names if name in self._names), None)
+        if metric is None:
+            self._names.note(full)
+            return None, None
+        known = self._places.setdefault(metric, full)
+        if full == metric:  # the whole name decides, whatever was taken for it before
+            self._places[metric] = full
+            self._ambiguous.discard(metric)
+            return metric, None
+        if known == metric or metric in self._ambiguous:
+            return None, None
+        if _DIGITS.sub("0", known) == _DIGITS.sub("0", full):
+            return metric, None
+        self._ambiguous.add(metric)
+        words = f"{metric} is there as {known} and as {full}: write the one that is meant as metric"
+        return None, Entry(bad=words, void=metric)
 
     def _records(self, name: str, file: BinaryIO, progress: _Progress) -> Iterator[Entry]:
         """Yield the entries of a file from `progress` on.
@@ -107,7 +155,8 @@ class TensorBoard:
                 return
             at, progress.position = progress.position, end
             try:
-                entry = _entry(record[:-4], self._names)
+                place = os.path.dirname(name)
+                entry = self._entry(record[:-4], place)
                 if entry and int.from_bytes(record[-4:], "little") != masked_crc(record[:-4]):
                     raise _Malformed("its checksum is wrong")
                 if entry and entry.bad:
@@ -117,31 +166,41 @@ class TensorBoard:
             if entry:
                 yield entry
 
+    def _entry(self, record: bytes, place: str) -> Entry | None:
+        """Return the entry of an Event: its scalars whose tag is one of the names.
+
+        A step of 0 looks like no step, because protobuf leaves out a 0.
+        """
+        step, summaries = None, []
+        for number, wire, value in _fields(record):
+            if (number, wire) == (2, _VARINT):
+                step = value - 2**64 if value >= 2**63 else value
+            elif (number, wire) == (5, _BYTES):
+                summaries.append(value)
+        found: dict[str, float] = {}
+        unclear: Entry | None = None
+        for summary in summaries:
+            for number, wire, value in _fields(summary):
+                if (number, wire) == (1, _BYTES):
+                    tag, simple, tensor = _value(value)
+                    if simple is None and tensor is None and tag not in self._names:
+                        continue  # a picture, for example
+                    metric, said = self._meant(place, tag)
+                    unclear = unclear or said
+                    if metric is not None:
+                        if simple is None and tensor is None:
+                            raise _Malformed(f"{tag} is no scalar")
+                        found[metric] = simple if simple is not None else _number(tag, tensor or b"")
+        entry = self._names.entry(found, step)
+        return entry if unclear is None else replace(entry or Entry(), bad=unclear.bad, void=unclear.void)
+
 
 class _Malformed(Exception):
     """A record is not a valid message."""
 
 
-def _entry(record: bytes, names: Names) -> Entry | None:
-    """Return the entry of an Event: its scalars whose tag is one of the names."""
-    step, summaries = 0, []
-    for number, wire, value in _fields(record):
-        if (number, wire) == (2, _VARINT):
-            step = value - 2**64 if value >= 2**63 else value
-        elif (number, wire) == (5, _BYTES):
-            summaries.append(value)
-    found: dict[str, float] = {}
-    for summary in summaries:
-        for number, wire, value in _fields(summary):
-            if (number, wire) == (1, _BYTES):
-                tag, scalar = _scalar(value, names)
-                if tag in names and scalar is not None:
-                    found[tag] = scalar
-    return names.entry(found, step)
-
-
-def _scalar(message: bytes, names: Names) -> tuple[str, float | None]:
-    """Return tag and value of a Summary.Value. The value is None if the tag is not one of the names."""
+def _value(message: bytes) -> tuple[str, float | None, bytes | None]:
+    """Return tag, number and tensor of a Summary.Value; it has one of the two if it is a scalar."""
     tag, simple, tensor = "", None, None
     for number, wire, value in _fields(message):
         if (number, wire) == (1, _BYTES):
@@ -150,11 +209,12 @@ def _scalar(message: bytes, names: Names) -> tuple[str, float | None]:
             (simple,) = struct.unpack("<f", value)
         elif (number, wire) == (8, _BYTES):
             tensor = value
-    if tag in names and simple is None:
-        if tensor is None:
-            raise _Malformed(f"{tag} is no scalar")
-        return tag, _number(tag, tensor)
-    return tag, simple
+    return tag, simple, tensor
+
+
+def _natural(path: str) -> list[tuple[int, str]]:
+    """Return a key by which version_10 comes after version_9."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"([0-9]+)", path)]
 
 
 def _number(tag: str, tensor: bytes) -> float:
