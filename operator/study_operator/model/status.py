@@ -31,6 +31,7 @@ _THROTTLED = (
     "this study takes more than its share of the operator's time, so it waits while others are served: let trials "
     "report more seldom, or run longer or fewer at once"
 )
+_EGRESS = "its reports wait in the pod; a network policy of the namespace may forbid it, see docs/install.md"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Situation:
         warm_started: what came of each earlier study; empty if that was not read now.
         throttled: whether the study has to wait for others, because it takes more than its share of time.
         sampler_failed: why the sampler is not asked for a while; None if it is.
+        unreachable: why a trial's pod cannot reach the database; None if none says so.
     """
 
     accepted: Condition
@@ -75,6 +77,7 @@ class Situation:
     warm_started: tuple[WarmStarted, ...] = ()
     throttled: bool = False
     sampler_failed: str | None = None
+    unreachable: str | None = None
 
 
 def accepted(warnings: Sequence[str] = ()) -> Condition:
@@ -232,6 +235,8 @@ def _progressing(situation: Situation) -> Condition:
         return Condition("Progressing", True, "Ending", f"{ended.message}; {still}")
     if situation.pending:
         return Condition("Progressing", False, "TrialPending", situation.pending)
+    if situation.unreachable:
+        return Condition("Progressing", False, "TrialsCannotReport", f"{situation.unreachable}; {_EGRESS}")
     waits = f"{many(queued, 'is', 'are')} queued, " if queued else ""
     ended_so_far = f"{rows.finished} of {study.max_trials} {'has' if rows.finished == 1 else 'have'} ended"
     message = f"{many(running, 'trial runs', 'trials run')}, {waits}{ended_so_far}"

@@ -20,6 +20,8 @@ GENERATION_ANNOTATION = f"{GROUP}/generation"
 STARTED_ANNOTATION = f"{GROUP}/trial-started"
 INCARNATION_ANNOTATION = f"{GROUP}/incarnation"
 SIDECAR = "study-metrics"  # the name of the container that reads metrics from a file
+# When the Job controller was last asked to try again to create the Job's pod. Nothing reads it.
+TRIED_ANNOTATION = f"{GROUP}/tried"
 JOB_LABEL = "batch.kubernetes.io/job-name"  # set by Kubernetes on pods
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from study_operator.manifests.job import Reporting
 from study_operator.model.status import Condition, accepted
 from study_operator.model.study import Study
+from study_operator.reconcile.silent_pods import SilentPods
+from study_operator.reconcile.stuck_jobs import StuckJobs
 from study_operator.reconcile.study_trials import StudyTrials
 
 
@@ -48,6 +50,8 @@ class LiveStudy:
         study: the Study as it was last read.
         reporting: where its pods report to, and with which key.
         known: what exists in Kubernetes.
+        stuck_jobs: what is known of Jobs that get no pod, and of pods that do not start.
+        silent_pods: what is known of pods from which nothing has come.
         trials: its rows, and the optimizer over them.
         incarnation: that of the database at the latest reconciliation.
         restored_at: when the database was last found to have been restored, aware, UTC; None for never.
@@ -56,6 +60,8 @@ class LiveStudy:
     def __init__(self, study: Study, reporting: Reporting, trials: StudyTrials) -> None:
         self.study, self.reporting, self.trials = study, reporting, trials
         self.known = KnownObjects()
+        self.stuck_jobs = StuckJobs()
+        self.silent_pods = SilentPods()
         self.incarnation = ""
         self.restored_at: datetime | None = None
 
