@@ -93,12 +93,12 @@ async def test_the_container_that_reports_is_asked(world, logs, metrics, contain
 
 
 async def test_a_final_value_that_could_not_be_stored_is_no_fault_of_the_program(world, monkeypatch):
-    async def last_log_line(namespace: str, pod: str, container: str) -> str:
+    async def log_end(namespace: str, pod: str, container: str) -> str:
         return (
             "study-trial: the end could not be delivered within 5 s and is NOT stored; the last attempt: db:5432: away"
         )
 
-    monkeypatch.setattr(world.operators_cluster, "last_log_line", last_log_line)
+    monkeypatch.setattr(world.operators_cluster, "log_end", log_end)
     await world.apply(maxTrials=1, parallelism=1, maxFailedTrials=0)
     await world.look()
     await world.end_pod(0, "Error", 1)
