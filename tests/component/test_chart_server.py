@@ -258,13 +258,13 @@ class TestRights:
         for resource, verbs in {
             "studies.study-operator.io": "get list watch patch",
             "studies/status.study-operator.io": "patch",
-            "jobs.batch": "get list watch create delete",
+            "jobs.batch": "get list watch create patch delete",
             "pods": "list delete",
             "pods/log": "get",
             "secrets": "create patch",
             "services": "get create",
             "persistentvolumeclaims": "list create delete",
-            "events": "create patch",
+            "events": "list create patch",
             "limitranges": "list",
         }.items()
         for verb in verbs.split()

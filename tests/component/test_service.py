@@ -88,7 +88,7 @@ async def test_a_study_from_its_creation_to_its_end(world, kubeconfig, tmp_path)
             return {"TrialError", "Completed"} <= set(await world.events())
 
         await until(told)
-        assert set(await world.events()) <= {"NewBest", "TrialError", "Completed"}
+        assert set(await world.events()) <= {"NewBest", "TrialError", "Completed", "TrialPending"}
         assert (await world.events())["Completed"]["message"].endswith("; trial 3 is the best: 0.3")
 
         await until(lambda: operator.metrics()["study_operator_queue_depth", ""] == 0)

@@ -28,6 +28,8 @@ _MERGE_PATCH = "application/merge-patch+json"
 # The longest answer that is read, in bytes. An object has two million at most. A list that is longer, because users
 # have labelled large objects as trials', is read in pages, with fewer objects the longer they are.
 _LONGEST_ANSWER, _PAGE = 1 << 26, 256
+LOG_TAIL_BYTES = 1 << 18
+EVENTS_READ = 100  # about one object: Kubernetes makes one for each reason
 
 T = TypeVar("T")
 M = TypeVar("M", decoding.Job, decoding.Pod, decoding.Claim)
@@ -258,6 +260,20 @@ class Cluster:
         body = {"propagationPolicy": "Foreground" if waiting else "Background", "preconditions": {"uid": uid}}
         await self._delete(_jobs(namespace), name, body)
 
+    async def annotate_job(self, namespace: str, name: str, uid: str, annotations: Mapping[str, str]) -> None:
+        """Set annotations of a Job. A Job that is gone, or that is another one of that name, is no error.
+
+        Raises:
+            ApiError: the API server refuses the call or cannot be reached.
+            NotHeld: by the fence.
+        """
+        body = {"metadata": {"uid": uid, "annotations": annotations}}
+        try:
+            await self._send("PATCH", f"{_jobs(namespace)}/{quote(name)}", body=body, content=_MERGE_PATCH)
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
+
     # Pods
 
     async def list_pods(
@@ -312,6 +328,15 @@ class Cluster:
         # Lines have their times, because what the kubelet says instead of a log that it has lost has none.
         said = [parts[1] for line in text.split(b"\n") if (parts := split(line)) is not None]
         return b"\n".join(said)[-LOG_END:].decode("utf-8", "replace")
+
+    async def log_tail(self, namespace: str, pod: str, container: str) -> str:
+        """Return the last lines of a container's log, LOG_TAIL_BYTES at most; empty if it cannot be read."""
+        query = {"container": container, "tailLines": "500", "limitBytes": str(LOG_TAIL_BYTES)}
+        try:
+            text = await self._send("GET", f"{_core(namespace, 'pods')}/{quote(pod)}/log", query)
+        except ApiError:
+            return ""
+        return text.decode("utf-8", "replace")
 
     # Other objects
 
@@ -397,6 +422,16 @@ class Cluster:
         """
         body = {"preconditions": {"uid": uid}}
         await self._delete(_core(namespace, "persistentvolumeclaims"), name, body, but=(404,))
+
+    async def events_of(self, namespace: str, uid: str) -> list[dict[str, Any]]:
+        """Return the Events about one object, at most EVENTS_READ.
+
+        Raises:
+            ApiError: the API server refuses the call or cannot be reached.
+        """
+        query = {"fieldSelector": f"involvedObject.uid={uid}", "limit": str(EVENTS_READ)}
+        found = await self._call("GET", _core(namespace, "events"), query)
+        return found["items"]
 
     async def create_event(self, manifest: Mapping[str, Any]) -> bool:
         """Create an Event; return False if one of that name exists.

@@ -2,7 +2,8 @@
 
 Known: `study` is the Study, parsed, `search_space` its parameters, `distributions` the values of each, `samplers` and
 `pruners` what their names tell; `trial` is a row, `job_state` a Job, `pod_status` why a Job's pod failed or waits, and
-whose fault it is; `gpus` counts what a Job asks for; `observed` is all of it at one moment. `history` and `batch` are
+whose fault it is, `cluster_events` what Events say of it, `reach` what its log says of the database; `gpus` counts what
+a Job asks for; `observed` is all of it at one moment. `history` and `batch` are
 what crosses the optimizer's door: a study's trials, and what is to be written to them.
 
 Decided: `plan` is what to do next: Jobs to stop, also of pruned trials after their grace, slots to fill, finished Jobs

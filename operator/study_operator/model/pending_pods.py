@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from study_operator.model import pod_status
+from study_operator.model.cluster_events import Told
 from study_operator.model.job_state import JobState
 from study_operator.model.observed import Stuck
 from study_operator.model.study import JOB_LABEL, TRIAL_LABEL, Study
@@ -16,6 +17,8 @@ from study_operator.texts import one_line
 # After this time the operator asks why a pod has not become ready. It asks again each time that the pod has waited a
 # quarter longer, within these bounds, because a pod may wait for a GPU for days.
 PENDING_AFTER_SECONDS, _ASK_AGAIN_SECONDS, _ASK_AGAIN_MOST_SECONDS = 8.0, 10.0, 30.0
+# A pod that has neither condition nor Event is said to wait after this time, although it may just be slow.
+_SLOW_SECONDS = 15.0
 
 Pod = Mapping[str, Any]
 
@@ -23,6 +26,11 @@ Pod = Mapping[str, Any]
 def waiting(jobs: Iterable[JobState]) -> list[JobState]:
     """Return the active Jobs that should have a ready pod and have none. A Job that is suspended need not have one."""
     return [job for job in jobs if not (job.ready or job.deleting or job.suspended)]
+
+
+def without_pod(jobs: Iterable[JobState]) -> list[JobState]:
+    """Return the waiting Jobs that the Job controller has begun with, and for which it has made no pod."""
+    return [job for job in waiting(jobs) if job.pods == 0 and job.started_at is not None]
 
 
 def ask_again(jobs: Iterable[JobState], now: datetime) -> tuple[bool, float | None]:
@@ -34,19 +42,38 @@ def ask_again(jobs: Iterable[JobState], now: datetime) -> tuple[bool, float | No
     return True, min(max(min(late) / 4, _ASK_AGAIN_SECONDS), _ASK_AGAIN_MOST_SECONDS)
 
 
-def why(jobs: Iterable[JobState], pending: Iterable[Pod]) -> str | None:
-    """Return why a trial's pod does not run; None if each Job has a pod and it is just starting."""
-    for pod in pending:
+def started(jobs: Iterable[JobState], pending: Iterable[Pod]) -> list[JobState]:
+    """Return the waiting Jobs whose pods have started, and are not ready."""
+    not_started = {(pod["metadata"].get("labels") or {}).get(JOB_LABEL) for pod in pending}
+    return [job for job in jobs if job.pods and job.name not in not_started]
+
+
+def unexplained(jobs: Iterable[JobState], pods: Iterable[Pod], now: datetime) -> list[str]:
+    """Return the UIDs of the Jobs that get no pod and of the pods that wait and do not say why, the oldest first."""
+    late = [
+        *((_since(job), job.uid) for job in without_pod(jobs)),
+        *((_since_made(pod), str(pod["metadata"]["uid"])) for pod in pods if not pod_status.waiting_for(pod)),
+    ]
+    return [uid for since, uid in sorted(late) if (now - since).total_seconds() >= PENDING_AFTER_SECONDS]
+
+
+def why(jobs: Iterable[JobState], pods: Iterable[Pod], told: Mapping[str, Told], now: datetime) -> str | None:
+    """Return why a trial's pod does not run; None if each Job has a pod and it is just starting.
+
+    Args:
+        jobs: the waiting Jobs.
+        pods: their pods that have not started, or in which a container crashes again and again.
+        told: what Events say of the `unexplained`, by UID.
+        now: the time of the API server's clock, aware, UTC.
+    """
+    for pod in pods:
         number = (pod["metadata"].get("labels") or {}).get(TRIAL_LABEL)  # a user may have taken it away
-        if number is not None and (found := pod_status.waiting_for(pod)):
+        if number is not None and (found := _why_waits(pod, told, now)):
             reason, message = found
             return f"the pod of trial {one_line(number)} waits: {reason}: {message}"
     for job in jobs:
         if job.pods == 0:
-            return (
-                f"Job {job.name} has no pod: a quota or a policy of the namespace may forbid it; "
-                f"`kubectl describe job {job.name}` says more"
-            )
+            return f"Job {job.name} has no pod: {_why_no_pod(job, told)}"
         if job.leave:
             return (
                 f"the pod of trial {job.number} was told to end and has not ended yet: if its node is lost, the trial "
@@ -55,7 +82,33 @@ def why(jobs: Iterable[JobState], pending: Iterable[Pod]) -> str | None:
     return None
 
 
-def stuck(study: Study, jobs: Iterable[JobState], pending: Iterable[Pod], now: datetime) -> dict[str, Stuck]:
+def _why_no_pod(job: JobState, told: Mapping[str, Told]) -> str:
+    if (said := told.get(job.uid)) is not None:
+        return f"{said.reason}: {said.message}"
+    return f"a quota or a policy of the namespace may forbid it; `kubectl describe job {job.name}` says more"
+
+
+def _why_waits(pod: Pod, told: Mapping[str, Told], now: datetime) -> tuple[str, str] | None:
+    if found := pod_status.waiting_for(pod):
+        return found
+    said = told.get(str(pod["metadata"]["uid"]))
+    slow = (now - _since_made(pod)).total_seconds() >= _SLOW_SECONDS
+    if said is not None and (said.warning or slow):
+        return None if said.at_work else (said.reason, said.message)
+    if not slow:
+        return None
+    name = pod["metadata"]["name"]
+    return "ContainerCreating", f"its containers have not been created, and no Event says why; see pod {name}"
+
+
+def stuck(
+    study: Study,
+    jobs: Iterable[JobState],
+    pending: Iterable[Pod],
+    now: datetime,
+    told: Mapping[str, Told],
+    pods_until: datetime | None = None,
+) -> dict[str, Stuck]:
     """Return the waiting Jobs that have waited too long for a node or an image, by name.
 
     If the Study was edited since, the edit may have removed the cause. Then the Job is created again, and this does not
@@ -66,6 +119,9 @@ def stuck(study: Study, jobs: Iterable[JobState], pending: Iterable[Pod], now: d
         jobs: the waiting Jobs.
         pending: the study's pods that have not started.
         now: the time of the API server's clock, aware, UTC.
+        told: what Events say of the `unexplained`, by UID.
+        pods_until: when another Job of the study last had pods. A Job that gets none while others have some waits its
+            turn, and its time counts from then.
     """
     by_job = {(pod["metadata"].get("labels") or {}).get(JOB_LABEL): pod for pod in pending}
     found: dict[str, Stuck] = {}
@@ -73,13 +129,16 @@ def stuck(study: Study, jobs: Iterable[JobState], pending: Iterable[Pod], now: d
         pod = by_job.get(job.name)
         if pod is None and (job.pods or job.started_at is None):
             continue  # its pod has started, or the Job controller has not begun with it since it was resumed
-        reason, message = ("NoPod", "a quota or a policy of the namespace may forbid it")
+        since = _since(job) if pod is None else _since_made(pod)
         if pod is not None:
-            reason, message = pod_status.waiting_for(pod) or ("Pending", "it is being started")
-        if study.pending_deadline is not None and (now - _since(job, pod)).total_seconds() >= study.pending_deadline:
+            reason, message = _why_waits(pod, told, now) or ("Pending", "it is being started")
+        else:
+            reason, message = "NoPod", _why_no_pod(job, told)
+            since = max(since, pods_until or since)
+        if study.pending_deadline is not None and (now - since).total_seconds() >= study.pending_deadline:
             message = f"its pod did not start within {study.pending_deadline} s: {message}"
             found[job.name] = Stuck(Failure(reason, message, kind=FailureClass.INFRASTRUCTURE))
-        elif pod is not None and pod_status.cannot_start(pod) and job.generation < study.generation:
+        elif job.generation < study.generation and (pod is None or _edit_may_help(pod, told)):
             found[job.name] = Stuck(Failure(reason, message, kind=FailureClass.INFRASTRUCTURE), counts=False)
     return found
 
@@ -106,6 +165,12 @@ def unready(study: Study, jobs: Iterable[JobState], pending: Iterable[Pod], now:
     }
 
 
+def _edit_may_help(pod: Pod, told: Mapping[str, Told]) -> bool:
+    """Return whether the template may be why a pod does not start: an image, a ConfigMap, a claim of devices."""
+    said = told.get(str(pod["metadata"]["uid"]))
+    return pod_status.cannot_start(pod) is not None or (said is not None and said.warning)
+
+
 def until_stuck(study: Study, jobs: Iterable[JobState], now: datetime) -> float | None:
     """Return in how many seconds the first waiting Job has waited too long; None if all may go on waiting."""
     if study.pending_deadline is None:
@@ -114,7 +179,9 @@ def until_stuck(study: Study, jobs: Iterable[JobState], now: datetime) -> float 
     return min((seconds for seconds in left if seconds > 0), default=None)
 
 
-def _since(job: JobState, pod: Pod | None = None) -> datetime:
-    if pod is not None:
-        return datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+def _since_made(pod: Pod) -> datetime:
+    return datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+
+
+def _since(job: JobState) -> datetime:
     return max(job.created_at, job.started_at or job.created_at)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from study_operator.model.job_state import JobState
+from study_operator.model.reach import why_undelivered
 from study_operator.model.study import PROGRAM_ANNOTATION
 from study_operator.model.trial import Failure, FailureClass
 from study_operator.texts import one_line
@@ -33,12 +34,35 @@ def waiting_for(pod: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def cannot_start(pod: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return why the kubelet cannot start a container of a pod, mostly because of its image; None if it can."""
-    for container in _statuses(pod.get("status") or {}):
+    """Return why the kubelet cannot start a container of a pod, or has to start it again and again; None if it can.
+
+    Mostly it is the image. Or a sidecar or another init container crashes. The kubelet says CrashLoopBackOff of it, or,
+    in a pod that is never restarted, only how it has ended.
+
+    Args:
+        pod: one that has not ended.
+    """
+    status = pod.get("status") or {}
+    for container in _statuses(status):
         waiting = (container.get("state") or {}).get("waiting") or {}
+        ended = ((container.get("lastState") or {}).get("terminated") or {}).get("exitCode", 0)
         if waiting.get("reason", "") not in _STARTING:
-            return one_line(waiting["reason"]), one_line(waiting.get("message") or "container " + container["name"])
+            words = waiting.get("message") or "container " + container["name"]
+            words = f"container {container['name']} exits with {ended}: {words}" if ended else words
+            return one_line(waiting["reason"]), one_line(words)
+    for container in status.get("initContainerStatuses") or ():
+        ended = _terminated(container)
+        if ended.get("exitCode", 0) != 0:  # otherwise the pod would have failed
+            words = f"container {container['name']} exits with {ended['exitCode']}, and is started again and again"
+            return one_line(ended.get("reason") or "Error"), one_line(
+                ": ".join(filter(None, (words, ended.get("message"))))
+            )
     return None
+
+
+def crashes(pod: Mapping[str, Any]) -> bool:
+    """Return whether a pod runs, and a container of it crashes again and again."""
+    return (pod.get("status") or {}).get("phase") == "Running" and cannot_start(pod) is not None
 
 
 def program_of(pod: Mapping[str, Any], program: str) -> str:
@@ -107,7 +131,8 @@ def failure(
     """Find out why a Job failed.
 
     In this order: the Job exceeded its deadline; a pod was disrupted (evicted, preempted, its node lost); a pod was
-    deleted; a container exited with an error. The latest pod that gives a reason decides.
+    deleted; a container exited with an error, perhaps because it could not reach the database. The latest pod that
+    gives a reason decides.
 
     Args:
         job: the Job.
@@ -139,6 +164,9 @@ def failure(
             if code in infeasible:
                 words = ended.get("message") or f"exit code {code} is one of infeasibleExitCodes"
                 return Failure("Infeasible", words, code, last_log_line, FailureClass.INFEASIBLE)
+            if (why := why_undelivered(last_log_line)) is not None:
+                words = f"the pod could not reach the database, and its final value is not stored: {why}"
+                return Failure("DatabaseUnreachable", words, code, last_log_line, FailureClass.INFRASTRUCTURE)
             # The kubelet says this about a container that it has lost, after its node went down.
             lost = reason == "ContainerStatusUnknown"
             kind = FailureClass.INFRASTRUCTURE if lost else FailureClass.PROGRAM

@@ -32,6 +32,7 @@ _THROTTLED = (
     "this study takes more than its share of the operator's time, so it waits while others are served: let trials "
     "report more seldom, or run longer or fewer at once"
 )
+_EGRESS = "its reports wait in the pod; a network policy of the namespace may forbid it, see docs/install.md"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Situation:
         warm_started: what came of each earlier study; empty if that was not read now.
         throttled: whether the study has to wait for others, because it takes more than its share of time.
         sampler_failed: why the sampler is not asked for a while; None if it is.
+        unreachable: why a trial's pod cannot reach the database; None if none says so.
     """
 
     accepted: Condition
@@ -76,6 +78,7 @@ class Situation:
     warm_started: tuple[WarmStarted, ...] = ()
     throttled: bool = False
     sampler_failed: str | None = None
+    unreachable: str | None = None
 
 
 def accepted(warnings: Sequence[str] = ()) -> Condition:
@@ -234,6 +237,8 @@ def _progressing(situation: Situation) -> Condition:
         return Condition("Progressing", True, "Ending", f"{ended.message}; {still}{left}")
     if situation.pending:
         return Condition("Progressing", False, "TrialPending", situation.pending)
+    if situation.unreachable:
+        return Condition("Progressing", False, "TrialsCannotReport", f"{situation.unreachable}; {_EGRESS}")
     waits = f"{many(queued, 'is', 'are')} queued, " if queued else ""
     ended_so_far = f"{rows.finished} of {study.max_trials} {'has' if rows.finished == 1 else 'have'} ended"
     message = f"{many(running, 'trial runs', 'trials run')}, {waits}{ended_so_far}"

@@ -23,6 +23,8 @@ INCARNATION_ANNOTATION = f"{GROUP}/incarnation"
 SIDECAR = "study-metrics"  # the name of the container that reads metrics from a file
 # On pods: the name of the container that runs the program. A webhook may put others in front of it.
 PROGRAM_ANNOTATION = f"{GROUP}/program"
+# When the Job controller was last asked to try again to create the Job's pod. Nothing reads it.
+TRIED_ANNOTATION = f"{GROUP}/tried"
 JOB_LABEL = "batch.kubernetes.io/job-name"  # set by Kubernetes on pods
 
 

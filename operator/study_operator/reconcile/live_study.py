@@ -11,6 +11,8 @@ from study_operator.manifests.job import Reporting
 from study_operator.model.status import Condition, accepted
 from study_operator.model.study import Study
 from study_operator.reconcile.ended_programs import EndedPrograms
+from study_operator.reconcile.silent_pods import SilentPods
+from study_operator.reconcile.stuck_jobs import StuckJobs
 from study_operator.reconcile.study_trials import StudyTrials
 
 
@@ -49,6 +51,8 @@ class LiveStudy:
         study: the Study as it was last read.
         reporting: where its pods report to, and with which key.
         known: what exists in Kubernetes.
+        stuck_jobs: what is known of Jobs that get no pod, and of pods that do not start.
+        silent_pods: what is known of pods from which nothing has come.
         trials: its rows, and the optimizer over them.
         incarnation: that of the database at the latest reconciliation.
         ended_programs: its Jobs whose programs have ended before their pods.
@@ -59,6 +63,8 @@ class LiveStudy:
         self.study, self.reporting, self.trials = study, reporting, trials
         self.known = KnownObjects()
         self.ended_programs = EndedPrograms()
+        self.stuck_jobs = StuckJobs()
+        self.silent_pods = SilentPods()
         self.incarnation = ""
         self.restored_at: datetime | None = None
 

@@ -29,6 +29,9 @@ _NEWS = {
     ("Suspended", "True"): ("Suspended", False),
 }
 
+# Reasons of Progressing that get one when trials stop for them.
+_STOPS = ("TrialPending", "TrialsCannotStart", "TrialsCannotReport")
+
 
 class Publisher:
     """Writes status and Events: at most one status in each reconciliation, and Events only after it."""
@@ -132,6 +135,10 @@ class Publisher:
                 reason, warning = _NEWS[state]
                 message = condition["message"] + (f"; {shown}" if state == ("Complete", "True") and best else "")
                 await self._events.record(manifest, reason, message, now, warning=warning)
+        was = {(c["type"], c["reason"]) for c in old.get("conditions") or ()}
+        for condition in new["conditions"]:
+            if (reason := condition["reason"]) in _STOPS and (condition["type"], reason) not in was:
+                await self._events.record(manifest, reason, condition["message"], now, warning=True)
 
 
 def _by_reason(

@@ -15,9 +15,10 @@ from datetime import datetime
 from typing import Any
 
 from study_operator import metrics
+from study_operator.kube import decoding
 from study_operator.kube.client import Cluster, owner_uid
 from study_operator.manifests.job import Reporting
-from study_operator.model import pending_pods
+from study_operator.model import pending_pods, pod_status
 from study_operator.model.intake import Unreadable
 from study_operator.model.job_state import JobState, job_state
 from study_operator.model.mark import Standing, continued
@@ -31,7 +32,7 @@ from study_operator.model.status import (
     storage_down,
     storage_ready,
 )
-from study_operator.model.study import STUDY_LABEL, Refused, Study, StudyKey, parse
+from study_operator.model.study import JOB_LABEL, STUDY_LABEL, Refused, Study, StudyKey, parse
 from study_operator.model.study_outcome import Outcome, outcome
 from study_operator.model.trial import Failure, Rows, TrialRow
 from study_operator.podlogs.follower import Follower
@@ -58,6 +59,7 @@ from study_operator.storage.trials import Trials
 from study_operator.storage.whereabouts import Whereabouts
 
 PENDING_PODS = 500  # how many pods that have not started are asked for at most
+STARTED_ASKED = 20  # of how many Jobs the pods that have started, and are not ready, are asked for
 
 Manifest = dict[str, Any]
 
@@ -378,10 +380,15 @@ class Reconciler:
         if condition.status is not True and not observed.rows.total:
             self._live.pop(key, None)  # of what is refused nothing is held
         words = None if end or done.troubles else waits
+        unreachable, again = await live.silent_pods.look(
+            self._cluster, live.study, observed.active, self._reported_trials, self._cluster_now()
+        )
+        result.sooner(again)
         storage = storage_ready() if self._database_full is None else storage_down(self._database_full)
         situation = Situation(
             condition, storage, observed, end, words, tuple(done.troubles), live.trials.warm_started, throttled
         )
+        situation = replace(situation, unreachable=unreachable)
         if isinstance(unavailable, SamplerFailed):
             situation = replace(situation, sampler_failed=str(unavailable))
         await self._publish(manifest, live.study, result, situation, done.failures)
@@ -400,12 +407,14 @@ class Reconciler:
         states = (job_state(item, study.is_gpu) for item in listed)
         found = {state.name: state for state in states if state is not None}
         observed = Observed(study, Rows({}, {}), found, self._now(), launching=launching)
-        stuck, waits, unready = await self._ask_pods(study, pending_pods.waiting(observed.active), result)
-        ended, again = await live.ended_programs.look(
-            self._cluster, study, found.values(), unready, self._cluster_now()
-        )
+        stuck, waits, unready = await self._ask_pods(live, pending_pods.waiting(observed.active), result)
+        now = self._cluster_now()
+        ended, again = await live.ended_programs.look(self._cluster, study, found.values(), unready, now)
         result.sooner(again)
         found |= ended  # which is what `observed` has
+        to_try, again = live.stuck_jobs.to_try(observed.active, now)
+        await live.stuck_jobs.try_again(self._cluster, study.namespace, to_try, now)
+        result.sooner(again)
         drained = self._follower.drained(key, found.values())
         reported = self._reported.pop(key, None)
         rows, outlook = await self._pool.run(
@@ -438,12 +447,12 @@ class Reconciler:
         return observed, waits
 
     async def _ask_pods(
-        self, study: Study, waiting: list[JobState], result: ReconcileResult
+        self, live: LiveStudy, waiting: list[JobState], result: ReconcileResult
     ) -> tuple[dict[str, Stuck], str | None, set[str]]:
         """Return which of some Jobs have waited too long for their pods, why one of them waits, and the UIDs of those
         that have a pod which is not pending and, for long, not ready.
         """
-        now = self._cluster_now()
+        study, now = live.study, self._cluster_now()
         ask, again = pending_pods.ask_again(waiting, now)
         result.sooner(again)
         result.sooner(pending_pods.until_stuck(study, waiting, now))
@@ -455,8 +464,26 @@ class Reconciler:
         # Anybody in the namespace may give a pod the study's labels.
         jobs = {job.uid for job in waiting}
         found = [pod for pod in found if owner_uid(pod) in jobs]
+        mute = pending_pods.unexplained(waiting, found, now)
+        told = await live.stuck_jobs.ask(self._cluster, study.namespace, mute, now)
+        stuck = pending_pods.stuck(study, waiting, found, now, told, live.stuck_jobs.pods_until)
+        crashing = await self._crashing(study, pending_pods.started(waiting, found))
         unready = pending_pods.unready(study, waiting, found, now)
-        return pending_pods.stuck(study, waiting, found, now), pending_pods.why(waiting, found), unready
+        return stuck, pending_pods.why(waiting, [*found, *crashing], told, now), unready
+
+    async def _crashing(self, study: Study, jobs: list[JobState]) -> list[decoding.Pod]:
+        """Return the pods of some Jobs that run, and in which a container crashes again and again."""
+        if not jobs:
+            return []
+        names = ",".join(job.name for job in jobs[:STARTED_ASKED])
+        selector = f"{STUDY_LABEL}={study.name},{JOB_LABEL} in ({names})"
+        found = await self._cluster.list_pods(study.namespace, selector, limit=PENDING_PODS)
+        uids = {job.uid for job in jobs}
+        return [pod for pod in found if owner_uid(pod) in uids and pod_status.crashes(pod)]
+
+    async def _reported_trials(self, trial_ids: list[int]) -> set[int]:
+        """Return which of some trials have stored a report."""
+        return {report.trial_id for report in await self._pool.run(self._trials.last_reports, trial_ids)}
 
     async def _keep_time(self, live: LiveStudy, observed: Observed, end: Outcome | None) -> Observed:
         """Take the time in which the study is suspended or has ended out of its deadline."""

@@ -50,6 +50,7 @@ class Pod:
         self.prints: list[str] = []
         self.exit_code = 0
         self.waits = ""  # why it does not start, or ""
+        self.no_room = False  # whether its Job may not make it
         self.name: str | None = None
 
     def report(self, step: int, value: float) -> bool:
@@ -272,6 +273,10 @@ class Play:
         if self.uid != job["metadata"]["ownerReferences"][0]["uid"] or self._watcher.deleted:
             return  # the garbage collector ends it
         ended, failed = pod.step()
+        if pod.no_room:
+            if not (job.get("status") or {}).get("startTime"):
+                await self.world.begin_job(number, study=self.name)
+            return
         if self.scenario.pods and pod.name is None:
             status: dict[str, Any] = {"phase": "Running", "containerStatuses": [container_status({"running": {}})]}
             if pod.waits:
@@ -446,6 +451,21 @@ def is_never_scheduled(pod: Pod) -> Generator[None, None, None]:
     pod.waits = "0/1 nodes are available"
     while True:
         yield
+
+
+def gets_a_pod_late(condition: Callable[[Play], bool], then: Script) -> Script:
+    """Its Job may not make it until something is so, and then only when it tries for the third time."""
+
+    def script(pod: Pod) -> Generator[None, None, str | None]:
+        pod.no_room = True
+        while not condition(pod.play):
+            yield
+        yield
+        yield
+        pod.no_room = False
+        return (yield from then(pod))
+
+    return script
 
 
 def prints(*lines: str) -> Script:

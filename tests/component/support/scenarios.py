@@ -13,6 +13,7 @@ from play import (
     crashes,
     ends_without_value,
     exits_with,
+    gets_a_pod_late,
     is_evicted,
     is_hopeless,
     is_never_scheduled,
@@ -82,10 +83,14 @@ async def delete_and_make_anew(play: Play, jobs: list[Manifest]) -> bool:
     return done
 
 
+def has_finished_one(play: Play) -> bool:
+    return any(pod.finished for pod in play.lives[-1].pods.values())
+
+
 def _one_has_ended(play: Play) -> bool:
     """Trial 0 has stored its value, and trial 1 runs."""
     here = play.records()
-    return here is not None and 1 in play.numbers and any(pod.finished for pod in play.lives[-1].pods.values())
+    return here is not None and 1 in play.numbers and has_finished_one(play)
 
 
 async def wish_for_the_impossible(play: Play, jobs: list[Manifest]) -> bool:
@@ -256,6 +261,13 @@ SCENARIOS: dict[str, Scenario] = {
         scripts={0: [is_never_scheduled, succeeds(0.5)], 1: [ends_without_value]},
         acts=[wait_for_a_pod_long_enough],
         ends={0: "COMPLETE", 1: "FAIL"},
+        pods=True,
+    ),
+    # A quota of one pod: the second Job gets its pod when the first has ended.
+    "quota": Scenario(
+        spec={"parallelism": 2, "maxTrials": 2, "parameters": SPACE},
+        scripts={0: [succeeds(0.5)], 1: [gets_a_pod_late(has_finished_one, succeeds(0.6))]},
+        ends=dict.fromkeys(range(2), "COMPLETE"),
         pods=True,
     ),
     "deleted with its rows": Scenario(

@@ -279,8 +279,12 @@ class World:
 
     async def begin_job(self, number: int, study: str = "study") -> None:
         """The Job controller has begun with a Job: its pod may come now."""
+        await self.patch_job_status(number, {"startTime": timestamp()}, study)
+
+    async def patch_job_status(self, number: int, status: dict[str, Any], study: str = "study") -> None:
+        """Changes the status of a trial's Job, as the Job controller does."""
         path = self._path("jobs", (await self.job(number, study))["metadata"]["name"], "status")
-        await self.cluster._call("PATCH", path, body={"status": {"startTime": timestamp()}}, content=MERGE)
+        await self.cluster._call("PATCH", path, body={"status": status}, content=MERGE)
 
     async def end_job(
         self, number: int, failed: str | None = None, message: str = "", study: str = "study", pods_left: bool = True

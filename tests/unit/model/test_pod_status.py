@@ -113,6 +113,22 @@ NO_GPU = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
             pod(container(), container("logger", waiting={"reason": "CrashLoopBackOff", "message": "back-off 10s"})),
             ("CrashLoopBackOff", "back-off 10s"),
         ),
+        (
+            pod(
+                container(),
+                container("logger", waiting={"reason": "CrashLoopBackOff", "message": "back-off 10s"})
+                | {"lastState": {"terminated": ended(137, "OOMKilled")}},
+            ),
+            ("CrashLoopBackOff", "container logger exits with 137: back-off 10s"),
+        ),
+        (  # in a pod that is never restarted, the kubelet says no more of a sidecar
+            pod(
+                container(waiting={"reason": "PodInitializing"}),
+                init=(container("study-metrics", terminated=ended(127, "StartError", message="no such file")),),
+            ),
+            ("StartError", "container study-metrics exits with 127, and is started again and again: no such file"),
+        ),
+        (pod(container(waiting={}), init=(container("fetch", terminated=ended(0, "Completed")),)), None),
     ],
 )
 def test_why_a_pod_does_not_run(waiting, why):

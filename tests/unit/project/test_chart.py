@@ -97,14 +97,14 @@ class TestCustomResourceDefinition:
 RULES = [
     (["study-operator.io"], ["studies"], ["get", "list", "watch", "patch"]),
     (["study-operator.io"], ["studies/status"], ["patch"]),
-    (["batch"], ["jobs"], ["get", "list", "watch", "create", "delete"]),
+    (["batch"], ["jobs"], ["get", "list", "watch", "create", "patch", "delete"]),
     ([""], ["pods"], ["list", "delete"]),
     ([""], ["pods/log"], ["get"]),
     ([""], ["secrets"], ["create", "patch"]),
     ([""], ["services"], ["get", "create"]),
     ([""], ["persistentvolumeclaims"], ["list", "create", "delete"]),
     ([""], ["limitranges"], ["list"]),
-    ([""], ["events"], ["create", "patch"]),
+    ([""], ["events"], ["list", "create", "patch"]),
 ]
 CLUSTER_ID = {
     "apiGroups": [""],
