@@ -3,8 +3,8 @@
 Known: `study` is the Study, parsed, `search_space` its parameters, `distributions` the values of each, `samplers` and
 `pruners` what their names tell; `trial` is a row, `job_state` a Job, `pod_status` why a Job's pod failed or waits, and
 whose fault it is, `cluster_events` what Events say of it, `reach` what its log says of the database; `gpus` counts what
-a Job asks for; `observed` is all of it at one moment. `history` and `batch` are
-what crosses the optimizer's door: a study's trials, and what is to be written to them.
+a Job asks for; `observed` is all of it at one moment. `history` and `batch` are what crosses the optimizer's door: a
+study's trials, and what is to be written to them.
 
 Decided: `plan` is what to do next: Jobs to stop, also of pruned trials after their grace, slots to fill, finished Jobs
 to remove. `trial_rules` decides about each running trial, `study_outcome` about the study's end, `pending_pods` about
@@ -14,7 +14,8 @@ says which replica is to serve which study, `mark` which installation may, and i
 Studies are refused. `intake` has bounds on the size of a Study, `option_bounds` on the options of samplers and pruners,
 and `grid` counts the cells of a finite space. `mistakes` looks for what is most likely one. `initial_trials` and
 `warm_start` are what a study may begin with. `log_lines` reads a printed line, `numerals` the numbers and steps in it,
-and `log_position` is how far a log has been read. `thinning` chooses the reports that a pruner is shown.
+and `log_position` is how far a log has been read. `final_values` chooses which value counts, `missing_value` says what
+there is instead of one. `thinning` chooses the reports that a pruner is shown.
 
 The time is an argument. This package does no I/O, and imports no other package of the operator, nor Optuna or NumPy: a
 process that serves Studies runs without them.

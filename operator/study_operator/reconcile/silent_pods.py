@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from study_operator.kube.client import Cluster
 from study_operator.model.job_state import JobPhase, JobState
+from study_operator.model.pod_status import program_of
 from study_operator.model.reach import why_unreachable
 from study_operator.model.study import JOB_LABEL, SIDECAR, STUDY_LABEL, Study
 
@@ -86,7 +87,7 @@ class SilentPods:
         container = SIDECAR if study.metrics.source == "File" else None
         known.why = None
         for pod in await cluster.list_pods(study.namespace, selector, job.uid):
-            name = container or pod["spec"]["containers"][0]["name"]
+            name = container or program_of(pod, study.program)
             log = await cluster.log_tail(study.namespace, pod["metadata"]["name"], name)
             known.why = known.why or why_unreachable(log)
         known.pause = _FIRST if known.why else min(known.pause * 2, _MOST_SELDOM)
