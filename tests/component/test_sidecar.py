@@ -188,7 +188,7 @@ def test_beside_the_other_pods_of_a_trial_nothing_is_reported(pod, tmp_path):
     path = tmp_path / "metrics.jsonl"
     write(path, {"epoch": 1, "accuracy": 0.5}, "bad")
     with following(pod, path, JOB_COMPLETION_INDEX="1") as sidecar:
-        assert "this is pod 1 of the trial" in sidecar.process.stderr.readline()
+        assert "it has JOB_COMPLETION_INDEX=1" in sidecar.process.stderr.readline()
         sidecar.end()
     assert (pod.result(), pod.stored().intermediate_values, bad_reports(pod)) == (None, {}, [])
 

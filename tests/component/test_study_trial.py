@@ -187,6 +187,25 @@ def test_the_command_says_that_a_trial_is_infeasible(pod):
     assert pod.extras() == ({}, "OOM at this batch size", False)
 
 
+def test_of_several_processes_that_of_rank_0_reports_and_others_may_return_none(pod, tmp_path):
+    script = write_script(
+        tmp_path,
+        """
+        import os
+
+        def objective(trial):
+            rank = int(os.environ["RANK"])
+            trial.report(rank / 10, 0)
+            return None if rank else 0.5
+        """,
+    )
+    for rank in ("3", "1"):
+        assert pod.command("run", script, RANK=rank, LOCAL_RANK=rank).returncode == 0
+    assert pod.result() is None
+    assert pod.command("run", script, RANK="0", LOCAL_RANK="0").returncode == 0
+    assert pod.result() == ([0.5], False)
+
+
 def test_of_several_pods_the_first_reports(pod, tmp_path):
     script = write_script(
         tmp_path,
@@ -199,7 +218,7 @@ def test_of_several_pods_the_first_reports(pod, tmp_path):
     )
     done = pod.command("run", script, JOB_COMPLETION_INDEX="1")
     assert (done.returncode, done.stdout) == (0, "False 32\n")
-    assert done.stderr.splitlines()[-1].endswith("what it reports is not sent, pod 0 reports for all")
+    assert done.stderr.splitlines()[-1].endswith("it has JOB_COMPLETION_INDEX=1, and 0 reports for all")
     assert (pod.result(), pod.stored().intermediate_values) == (None, {})
     pod.end(TrialState.PRUNED)
     assert pod.command("run", script, JOB_COMPLETION_INDEX="1").stdout == "True 32\n"

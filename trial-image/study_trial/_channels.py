@@ -203,16 +203,16 @@ class LocalChannel:
 
 
 class SilentChannel:
-    """The channel of a trial's other pods: asks whether to stop, and leaves reporting to pod 0.
+    """The channel of a trial's other processes and pods: asks whether to stop, and leaves reporting to rank 0.
 
     Args:
         channel: the channel for the questions.
-        index: this pod's index in the Job.
+        why: in words, such as RANK=3.
     """
 
-    def __init__(self, channel: Channel, index: int) -> None:
+    def __init__(self, channel: Channel, why: str) -> None:
         self._channel = channel
-        self._index = index
+        self._why = why
         self._said = False
 
     def report(self, step: int, value: float) -> None:
@@ -245,7 +245,7 @@ class SilentChannel:
 
     def _say_once(self) -> None:
         if not self._said:
-            say(f"this is pod {self._index} of the trial: what it reports is not sent, pod 0 reports for all")
+            say(f"what this process of the trial reports is not sent: it has {self._why}, and 0 reports for all")
         self._said = True
 
 
@@ -260,7 +260,7 @@ def open_channel(pod: PodEnvironment | None) -> Channel:
         return LocalChannel()
     delivery = Delivery(Connection(pod.url, pod.key, pod.storage_directory), pod.report_timeout, pod.finish_timeout)
     channel = PodChannel(delivery, pod.trial_id, pod.number, pod.job)
-    return SilentChannel(channel, pod.index) if pod.index else channel
+    return SilentChannel(channel, pod.silent_because) if pod.silent_because is not None else channel
 
 
 def _text(final: Final) -> str:

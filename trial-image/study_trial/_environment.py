@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from study_trial._errors import SetupError
+from study_trial._ranks import silent_because
 from study_trial._study import DIRECTIONS
 
 # The operator sets all of these in every container of a trial. STUDY_PARAMS alone means a local run with given
@@ -47,7 +48,7 @@ class PodEnvironment:
         finish_timeout: how long final values are retried for, in seconds.
         objectives: the objectives' names, in order; empty when an older operator started the pod.
         constraints: the constraints' names, in order.
-        index: the pod's index in an Indexed Job, else 0.
+        silent_because: why another process of the trial reports, in words; None if this one does.
         job: the Job's name; None when an older operator started the pod.
         called: what the program calls those objectives and constraints that it does not call by their name.
         directions: "minimize" or "maximize" for each objective; empty when an older operator started the pod.
@@ -66,7 +67,7 @@ class PodEnvironment:
     finish_timeout: float
     objectives: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
-    index: int = 0
+    silent_because: str | None = None
     job: str | None = None
     directions: tuple[str, ...] = ()
     optuna_name: str | None = None
@@ -102,7 +103,7 @@ def read_pod_environment(env: Mapping[str, str]) -> PodEnvironment | None:
         objectives=read_names(env, "STUDY_OBJECTIVES"),
         constraints=read_names(env, "STUDY_CONSTRAINTS"),
         called=read_called(env),
-        index=_integer(env, "JOB_COMPLETION_INDEX") if env.get("JOB_COMPLETION_INDEX") else 0,
+        silent_because=silent_because(env),
         job=env.get("STUDY_TRIAL_JOB") or None,
         directions=read_directions(env),
         optuna_name=env.get("STUDY_OPTUNA_NAME") or None,

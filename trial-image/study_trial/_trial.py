@@ -219,7 +219,7 @@ class Trial:
             )
         number = _checks.number(value, "the reported value")
         at = self._steps.at(number, *_checks.step(step))
-        if self._steps.warning and not self._warned and not isinstance(self._channel, SilentChannel):
+        if self._steps.warning and not self._warned and not self.silent:
             self._warned = True
             say(f"warning: {self._steps.warning} (this is said once)")
         if at is not None:
@@ -314,7 +314,7 @@ class Trial:
         if any(map(math.isnan, values)):
             say("warning: the final value is NaN, so this trial will count as failed (reason InvalidValue)")
         missing = [name for name in self._limited or () if name not in self._constraints]
-        if missing and not pruned and not isinstance(self._channel, SilentChannel):
+        if missing and not pruned and not self.silent:
             say(
                 f"warning: there is no value for {', '.join(missing)}, so this trial will count as failed (reason "
                 "ConstraintMissing): call set_constraint before the final value is stored"
@@ -332,6 +332,11 @@ class Trial:
     def finished(self) -> bool:
         """Whether this process has stored the trial's end, by `finish` or `mark_infeasible`."""
         return self._finished
+
+    @property
+    def silent(self) -> bool:
+        """Whether another process of the trial, that of rank 0, reports for this one."""
+        return isinstance(self._channel, SilentChannel)
 
     @property
     def checkpoint_dir(self) -> Path | None:
@@ -417,7 +422,7 @@ def run(objective: Callable[[Trial], float | Sequence[float] | None]) -> None:
 
     Args:
         objective: takes the trial; returns the value, or one value per objective, or None if it has called
-            `trial.finish` or `trial.mark_infeasible`.
+            `trial.finish` or `trial.mark_infeasible`, or if the process of rank 0 returns the value.
 
     Raises:
         InvalidValueError: the objective did not return a number, and had not ended the trial itself.
@@ -431,7 +436,7 @@ def run(objective: Callable[[Trial], float | Sequence[float] | None]) -> None:
             raise
         trial.finish(pruned=True)
         return
-    if value is None and trial.finished:
+    if value is None and (trial.finished or trial.silent):
         return
     if value is None:
         raise InvalidValueError(

@@ -57,7 +57,6 @@ def test_names_the_variable_that_is_missing(missing):
         ("STUDY_SEARCH_SPACE", "{}"),
         ("STUDY_OBJECTIVES", "accuracy"),
         ("STUDY_CONSTRAINTS", "{}"),
-        ("JOB_COMPLETION_INDEX", "first"),
         ("STUDY_REPORT_TIMEOUT", "soon"),
         ("STUDY_REPORT_TIMEOUT", "0"),
         ("STUDY_FINISH_TIMEOUT", "inf"),
@@ -71,14 +70,18 @@ def test_names_the_variable_that_cannot_be_read(name, value):
 def test_an_older_operator_tells_no_objectives_and_constraints():
     pod = read_pod_environment(POD)
     assert pod is not None
-    assert (pod.objectives, pod.constraints, pod.index) == ((), (), 0)
+    assert (pod.objectives, pod.constraints, pod.silent_because) == ((), (), None)
 
 
 def test_reads_objectives_constraints_and_which_pod_it_is():
     more = {"STUDY_OBJECTIVES": '["accuracy", "f1"]', "STUDY_CONSTRAINTS": "[]", "JOB_COMPLETION_INDEX": "3"}
     pod = read_pod_environment({**POD, **more})
     assert pod is not None
-    assert (pod.objectives, pod.constraints, pod.index) == (("accuracy", "f1"), (), 3)
+    assert (pod.objectives, pod.constraints, pod.silent_because) == (
+        ("accuracy", "f1"),
+        (),
+        "JOB_COMPLETION_INDEX=3",
+    )
 
 
 def test_timeouts_can_be_set():

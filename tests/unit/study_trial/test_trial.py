@@ -298,7 +298,7 @@ def test_the_directory_for_checkpoints_is_there(trial, monkeypatch, tmp_path):
 
 
 def test_pods_beside_the_first_one_report_nothing_and_say_so_once(channel, capsys):
-    trial = Trial(7, StudySpace({"lr": 0.1}, []), SilentChannel(channel, 2), ["accuracy"], ["latency_ms"])
+    trial = Trial(7, StudySpace({"lr": 0.1}, []), SilentChannel(channel, "RANK=2"), ["accuracy"], ["latency_ms"])
     trial.report(0.5, 1)
     trial.set_user_attr("a", 1)
     trial.set_constraint("latency_ms", 43)
@@ -306,7 +306,7 @@ def test_pods_beside_the_first_one_report_nothing_and_say_so_once(channel, capsy
     trial.mark_infeasible("OOM")
     assert channel.calls == []
     assert capsys.readouterr().err == (
-        "study-trial: this is pod 2 of the trial: what it reports is not sent, pod 0 reports for all\n"
+        "study-trial: what this process of the trial reports is not sent: it has RANK=2, and 0 reports for all\n"
     )
     channel.pruned = True
     assert trial.should_prune()
