@@ -28,6 +28,7 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 _METHODS: dict[str, Callable[..., Any]] = {
     "size": len,
     "contains": lambda text, part: part in text,
+    "matches": lambda text, pattern: re.search(pattern, text, re.ASCII) is not None,
     "startsWith": str.startswith,
     "endsWith": str.endswith,
     "replace": str.replace,

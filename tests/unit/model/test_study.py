@@ -81,6 +81,7 @@ def test_every_field_of_the_spec_is_taken():
         "failed_jobs_history_limit": 8,
         "gpus_per_trial": 4,
         "gpu_resource_name": "amd.com/gpu",
+        "gpu_names": ("gpu", "mig", "tpu", "gaudi", "neuron", "npu"),
         "deletion_policy": "Delete",
         "job_template": manifest(**spec)["spec"]["jobTemplate"],
         "stored_name": None,

@@ -62,7 +62,7 @@ def test_conditional_parameters_are_taken_where_they_are_active():
     )
     taken, came = take(new(), there)
     assert [t.number for t in taken] == [0]
-    assert came.message == "1 without momentum; 1 with momentum where this Study has it not"
+    assert came.message == "1 without momentum; 1 with momentum where this Study does not have it"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_conditional_parameters_are_taken_where_they_are_active():
         ({**GOOD, "optimizer": "lion"}, "whose optimizer is not possible here"),
         ({"lr": 0.3, "layers": 2}, "without optimizer"),
         ({}, "without lr"),
-        ({**GOOD, "dropout": 0.1}, "with a parameter dropout, which this Study has not"),
+        ({**GOOD, "dropout": 0.1}, "with a parameter dropout, which this Study does not have"),
     ],
 )
 def test_a_trial_whose_parameters_do_not_fit_is_left(params, reason):

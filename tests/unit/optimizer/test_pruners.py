@@ -165,7 +165,7 @@ def test_an_unknown_pruner_is_told_which_there_are():
         (
             "Median",
             {"n_startup_trials": "5"},
-            "option 'n_startup_trials' of pruner Median is '5'; it must be a whole number",
+            "option 'n_startup_trials' of pruner Median is '5'; it must be a whole number: remove the quotes",
         ),
     ],
 )
