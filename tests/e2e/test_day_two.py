@@ -15,16 +15,12 @@ from authority import Authority
 from e2e import Cluster, eventually
 from external_database import PORTS, VALUES, ExternalDatabase
 from held import HeldStudy
-from page import Page
+from page import LOOK_NOW, Page
 from release import own_release, upgrade
 from restored import restore_while_trials_run
 
 pytestmark = pytest.mark.apart
 
-LOOK_NOW = """\
-kubectl annotate pods --all-namespaces -l study-operator.io/study --overwrite \\
-  study-operator.io/rotated="$(date +%s)"
-"""
 SECRETS = "/var/run/secrets/study-operator.io"
 
 
@@ -149,9 +145,9 @@ def test_a_new_authority(server: ExternalDatabase, cluster: Cluster, page: Page,
     for authorities in ([first, second], [second]):
         _trust(cluster, *authorities)
         upgrade(cluster.system)
-        page.run(LOOK_NOW)
         for job in jobs:
-            eventually(lambda: _trusted(cluster, job) == _pem(*authorities), "the kubelet brings it")  # noqa: B023
+            page.run(LOOK_NOW)
+            eventually(lambda: _trusted(cluster, job) == _pem(*authorities), "the kubelet brings it", 200)  # noqa: B023
         server.present(second)
         study.wait_for_reports(0, 1, 2)
     assert not [line for number in range(3) for line in study.log(number).splitlines() if "away" in line]

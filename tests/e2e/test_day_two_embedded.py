@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from e2e import Cluster
 from held import HeldStudy
-from page import Page
+from page import LOOK_NOW, Page
 from release import upgrade
 from restored import restore_while_trials_run
 
@@ -48,7 +48,7 @@ def test_a_new_password_of_the_trials(cluster: Cluster, page: Page):
     upgrade(cluster.system)
     _restart_pgbouncer(cluster)  # so that all pods have to log in again
     study.release(0)  # one ends before the kubelet has brought the password
-    study.wait_for_reports(1, 2)
+    study.wait_for_reports(1, 2, meanwhile=lambda: page.run(LOOK_NOW))
     assert former - set(cluster.sql(stored).splitlines()), "the login has another password"
     study.finish()
     cluster.assert_whole(study.name, 5, None)
@@ -61,7 +61,7 @@ def test_a_new_certificate(cluster: Cluster, page: Page):
     jobs = study.jobs()
     page.run("kubectl -n study-operator delete secret study-operator-database-tls")
     upgrade(cluster.system)
-    study.wait_for_reports(0, 1)
+    study.wait_for_reports(0, 1, meanwhile=lambda: page.run(LOOK_NOW))
     study.finish()
     cluster.assert_whole(study.name, 4, None)
     assert jobs.items() <= study.jobs().items()

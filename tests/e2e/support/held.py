@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 from e2e import KEEP_JOBS, Cluster, eventually
@@ -47,12 +48,16 @@ class HeldStudy:
     def status(self) -> dict[str, Any]:
         return self.cluster.status(self.name)
 
-    def wait_for_reports(self, *numbers: int, more: int = 2) -> None:
-        """Until each of these trials has stored so many further reports."""
+    def wait_for_reports(self, *numbers: int, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Until each of these trials has stored two further reports. `meanwhile` is called again and again."""
         before = self._reports()
-        eventually(
-            lambda: all(self._reports().get(n, 0) >= before.get(n, 0) + more for n in numbers), f"{numbers} report"
-        )
+
+        def reported() -> bool:
+            meanwhile()
+            now = self._reports()
+            return all(now.get(number, 0) >= before.get(number, 0) + 2 for number in numbers)
+
+        eventually(reported, f"{numbers} report", 200)
 
     def release(self, *numbers: int) -> None:
         """Let the running trials of these numbers end; all unless given."""
