@@ -19,7 +19,8 @@ from page import LOOK_NOW, Page
 from release import own_release, upgrade
 from restored import restore_while_trials_run
 
-pytestmark = pytest.mark.apart
+# Each waits for the real kubelet, up to 90 s: minutes in all.
+pytestmark = [pytest.mark.apart, pytest.mark.faults]
 
 SECRETS = "/var/run/secrets/study-operator.io"
 

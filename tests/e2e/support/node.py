@@ -38,17 +38,19 @@ def kill_daemon(name: str) -> None:
 @contextmanager
 def dropped(pod_uid: str, *rules: str) -> Iterator[None]:
     """Drops packets in a pod's network. A rule is as iptables has it: `OUTPUT -p tcp --dport 5432`."""
-    enter = ["nsenter", f"--net=/proc/{processes_of(pod_uid)[0]}/ns/net", "iptables", "--wait"]
-    done: list[list[str]] = []
-    try:
-        for rule in rules:
-            words = [*rule.split(), "-j", "DROP"]
-            subprocess.run([*enter, "--append", *words], check=True)
-            done.append(words)
-        yield
-    finally:
-        for words in done:
-            subprocess.run([*enter, "--delete", *words], check=True)
+    # Held open, because the process may be one of those that compute suggestions and end at any time.
+    with Path(f"/proc/{processes_of(pod_uid)[0]}/ns/net").open() as network:
+        enter = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{network.fileno()}", "iptables", "--wait"]
+        done: list[list[str]] = []
+        try:
+            for rule in rules:
+                words = [*rule.split(), "-j", "DROP"]
+                subprocess.run([*enter, "--append", *words], check=True)
+                done.append(words)
+            yield
+        finally:
+            for words in done:
+                subprocess.run([*enter, "--delete", *words], check=True)
 
 
 def wrong_clock(seconds: float) -> dict[str, str]:
