@@ -118,7 +118,7 @@ def _each_first_has_no_answer() -> Faults:
 
 
 async def test_every_right_is_used_and_none_is_missing(world, operator):
-    for name in ("ends", "claims"):
+    for name in ("ends", "claims", "quota"):
         async with world.another_operator() as other:
             await other.operators_cluster.close()
             other.operators_cluster = FaultyCluster(operator.configuration)
@@ -127,7 +127,7 @@ async def test_every_right_is_used_and_none_is_missing(world, operator):
     theirs = {"metadata": {"name": "study-1"}, "spec": job_template()["spec"]}
     theirs["spec"]["template"]["spec"]["restartPolicy"] = "Never"
     await world.cluster._call("POST", jobs, body=theirs)
-    async with running(world):
+    async with running(world, TRIAL_IMAGE="study-trial:1"):
         await world.apply()
 
         async def in_the_way() -> bool:
@@ -137,6 +137,9 @@ async def test_every_right_is_used_and_none_is_missing(world, operator):
         await world.cluster._call("DELETE", f"{jobs}/study-1", {"propagationPolicy": "Background"})
         status = await run_pods(world, lambda number: number / 10)
         assert status["phase"] == "Succeeded"
+        await world.apply("files", metrics={"from": "File", "path": "/metrics/m.jsonl"})
+        await until(lambda: Right("list", "", "limitranges") in operator.proxy.used | operator.proxy.refused)
+        await world.delete_study("files")
     proxy = operator.proxy
     nowhere = {"DATABASE_URL": "postgresql://optuna@127.0.0.1:1/studies"}
     async with running(world, OPERATOR_SERVICE=f"{world.namespace}/replicas", **nowhere):

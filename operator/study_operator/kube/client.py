@@ -317,7 +317,7 @@ class Cluster:
     async def log_end(self, namespace: str, pod: str, container: str) -> str:
         """Return the last LOG_END bytes of a container's log, at most 200 lines; empty if they cannot be read."""
         text, limit = b"", 4 * LOG_END
-        for lines in ("200", "4"):  # a limit keeps the beginning; a container's runtime breaks lines after 16 KiB
+        for lines in ("200", "3"):  # a limit keeps the beginning; a container's runtime breaks lines after 16 KiB
             query = {"container": container, "tailLines": lines, "limitBytes": str(limit), "timestamps": "true"}
             try:
                 text = await self._send("GET", f"{_core(namespace, 'pods')}/{quote(pod)}/log", query)

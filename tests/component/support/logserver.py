@@ -118,7 +118,9 @@ class LogServer:
         else:
             container, follow = self.pods[pod][-1], query.get("follow") == "true"
         if "tailLines" in query:  # what a failed trial has logged last
-            tail = b"".join(text for _, text in container.lines[-int(query["tailLines"]) :])
+            lines = container.lines[-int(query["tailLines"]) :]
+            timed = query.get("timestamps") == "true"
+            tail = b"".join(as_given_out(lines) if timed else (text for _, text in lines))
             return web.Response(body=tail[: int(query["limitBytes"])])
         assert (query["container"], query["timestamps"]) == ("trial", "true")
         since = int(datetime.fromisoformat(query["sinceTime"]).timestamp()) * SECOND if "sinceTime" in query else 0
