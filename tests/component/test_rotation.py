@@ -91,7 +91,7 @@ class Running:
             return -1
 
 
-def _until(condition, seconds: float = 60.0) -> None:
+def _until(condition, seconds: float = 180.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it does not happen"
