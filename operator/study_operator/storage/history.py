@@ -136,7 +136,7 @@ def study(cursor: cursor, study_id: int) -> StoredStudy:
     """Read a study without its trials.
 
     Raises:
-        KeyError: there is no study with this id.
+        StorageError: there is no study with this id.
     """
     cursor.execute(_STUDY, (study_id,))
     found = cursor.fetchone()

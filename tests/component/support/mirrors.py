@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
-from study_operator.storage.database import Database
+from study_operator.storage.database import Database, StorageError
 
 
 class Mirrors(BaseStorage):
@@ -39,7 +39,10 @@ class Mirrors(BaseStorage):
     def mirror(self, study_id: int) -> Mirror:
         with self._lock:
             if study_id not in self._mirrors:
-                self._mirrors[study_id] = Mirror(self._database, study_id)
+                try:
+                    self._mirrors[study_id] = Mirror(self._database, study_id)
+                except StorageError as error:  # of a study that is not there, for which Optuna's cases want a KeyError
+                    raise KeyError(study_id) from error
             return self._mirrors[study_id]
 
     def _of(self, trial_id: int) -> Mirror:

@@ -43,6 +43,11 @@ Manifest = dict[str, Any]
 GOES_ON = ("Running", "Waiting")
 
 
+def owners(pod: Manifest) -> list[str]:
+    """The UIDs of a pod's owners."""
+    return [owner["uid"] for owner in pod["metadata"].get("ownerReferences") or ()]
+
+
 class World:
     """One namespace, one database, one operator, and a clock that the test can put forward.
 
@@ -344,7 +349,7 @@ class World:
         """The pods of a Job."""
         found = await self.cluster._call("GET", f"/api/v1/namespaces/{self.namespace}/pods")
         owner = job["metadata"]["uid"]
-        return [pod for pod in found["items"] if pod["metadata"]["ownerReferences"][0]["uid"] == owner]
+        return [pod for pod in found["items"] if owner in owners(pod)]
 
     async def end_pod(
         self, number: int, reason: str, exit_code: int, phase: str = "Failed", study: str = "study"
