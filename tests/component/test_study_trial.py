@@ -261,7 +261,7 @@ def test_another_studys_key_is_refused(pod):
 
 def test_what_the_database_refuses_is_said_in_its_words(pod):
     trial = pod.trial()
-    with pytest.raises(study_trial.RefusedError, match=r"1 objective\(s\), but 2 final value\(s\)"):
+    with pytest.raises(study_trial.RefusedError, match=r"objectives: 1, of final values that were sent: 2"):
         trial.finish([0.1, 0.2])
     with pytest.raises(study_trial.RefusedError, match="study_operator:"):
         trial.set_user_attr("study_operator:failure", "none")

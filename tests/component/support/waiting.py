@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def until(condition: Callable[[], T], patience: float = 30.0) -> T:
+async def until(condition: Callable[[], T], patience: float = 60.0) -> T:
     """Waits until a condition, which may be a coroutine function, gives something true; returns that.
 
     Args:
