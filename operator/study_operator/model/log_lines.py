@@ -236,11 +236,12 @@ def _default(names: list[str]) -> Callable[[str], Pairs]:
                 continue
             # The full stop of a sentence is no part of the value.
             yield name, word[:-1] if len(word) > 1 and word[-1] in ".:" else word
-            end = match.end()
-            match = pattern.search(line, end)
+            end, match = match.end(), None
             # Another writer's name may follow without a gap, but only after a number: val_accuracy is not accuracy.
+            # It is tried first, because a search goes through the rest of the line.
             if line[end : end + 1].isalnum() and _is_number(word):
-                match = glued.match(line, end) or match
+                match = glued.match(line, end)
+            match = match or pattern.search(line, end)
 
     return find
 

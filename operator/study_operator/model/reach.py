@@ -15,11 +15,14 @@ _BACK = "study-trial: the database is back"
 _UNDELIVERED = re.compile(r"could not be delivered within \S+ s and is NOT stored; the last attempt: (?P<why>.*)")
 
 
+_LONGEST_LINE = 2000  # characters; `study_trial` writes shorter ones, and the patterns go back and forth in a line
+
+
 def why_unreachable(log: str) -> str | None:
     """Return why a pod cannot reach the database, in its driver's words; None if its log does not say so any more."""
     why = None
     for line in log.splitlines():
-        if found := _AWAY.search(line):
+        if found := _AWAY.search(line[:_LONGEST_LINE]):
             why = found["first"] or found["last"] or "no reason is known"
         elif _BACK in line:
             why = None

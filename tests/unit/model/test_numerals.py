@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -125,3 +126,12 @@ def test_a_step_that_cannot_be_used_is_no_report():
     steps = Steps()
     assert [steps.at(0.5, None, "epoch is x"), steps.at(0.5, 1)] == [None, 1]
     assert steps.warning.startswith("epoch is x: the value counts, but is no report")
+
+
+@pytest.mark.parametrize("text", ["1" * 8000 + "x", "<tf.T " + "numpy=a" * 1150, "(" + ", a" * 2700 + ")"])
+def test_a_text_that_is_nearly_a_number_takes_no_time(text):
+    # Thousands of digits before a letter took four seconds, of the process that serves everybody.
+    begun = time.process_time()
+    with pytest.raises(Unreadable):
+        number(text)
+    assert time.process_time() - begun < 1

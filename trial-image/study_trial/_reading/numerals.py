@@ -11,8 +11,9 @@ import re
 
 HIGHEST_STEP = 2**31 - 1  # of Optuna's column, an integer of 32 bits
 
-# Stricter than float(), which accepts 1_000 and digits of other scripts.
-_PLAIN = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?|[-+]?(?:inf|infinity|nan)", re.I | re.A)
+# Stricter than float(), which accepts 1_000 and digits of other scripts. No digit can belong to two parts of the
+# pattern: thousands of them before a letter would take seconds.
+_PLAIN = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[-+]?[0-9]+)?|[-+]?(?:inf|infinity|nan)", re.I | re.A)
 _DECIMAL_COMMA = re.compile(r"([-+]?[0-9]+),([0-9]+(?:e[-+]?[0-9]+)?)", re.I | re.A)
 _TWO_READINGS = re.compile(r"[-+]?[1-9][0-9]{0,2},[0-9]{3}(?:e[-+]?[0-9]+)?", re.I | re.A)
 _THOUSANDS = re.compile(r"[-+]?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?", re.I | re.A)
@@ -23,7 +24,7 @@ _SHOWN = re.compile(
     r"\((?P<inside>.*)\)",
     re.I | re.A | re.S,
 )
-_SHOWN_BY_TENSORFLOW = re.compile(r"<tf\.[^<>]*\bnumpy=(?P<inside>[^<>,\s]+)[^<>]*>", re.A | re.S)
+_SHOWN_BY_TENSORFLOW = re.compile(r"<tf\.[^<>]*\bnumpy=(?P<inside>[^<>,\s]+)(?:[,\s][^<>]*)?>", re.A | re.S)
 _OPTIONS = re.compile(
     r",\s*[a-z_]\w*=.*", re.I | re.A | re.S
 )  # of a shown number: , device='cuda:0', dtype=torch.float64
