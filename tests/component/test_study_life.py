@@ -47,6 +47,7 @@ async def test_too_many_failures_end_the_study_until_more_are_allowed(world):
 async def test_a_study_of_which_no_trial_succeeds_has_failed(world):
     await world.apply(maxTrials=1, parallelism=1)
     await world.settle()
+    await world.end_pod(0, "Completed", 0, phase="Succeeded")
     await world.end_job(0)
     await world.settle()
     condition = await world.condition("Failed")

@@ -57,7 +57,13 @@ def unexplained(jobs: Iterable[JobState], pods: Iterable[Pod], now: datetime) ->
     return [uid for since, uid in sorted(late) if (now - since).total_seconds() >= PENDING_AFTER_SECONDS]
 
 
-def why(jobs: Iterable[JobState], pods: Iterable[Pod], told: Mapping[str, Told], now: datetime) -> str | None:
+def why(
+    jobs: Iterable[JobState],
+    pods: Iterable[Pod],
+    told: Mapping[str, Told],
+    now: datetime,
+    others_run: bool = False,
+) -> str | None:
     """Return why a trial's pod does not run; None if each Job has a pod and it is just starting.
 
     Args:
@@ -65,10 +71,11 @@ def why(jobs: Iterable[JobState], pods: Iterable[Pod], told: Mapping[str, Told],
         pods: their pods that have not started, or in which a container crashes again and again.
         told: what Events say of the `unexplained`, by UID.
         now: the time of the API server's clock, aware, UTC.
+        others_run: whether other pods of the study run. Then a pod that is merely slow is not worth a word.
     """
     for pod in pods:
         number = (pod["metadata"].get("labels") or {}).get(TRIAL_LABEL)  # a user may have taken it away
-        if number is not None and (found := _why_waits(pod, told, now)):
+        if number is not None and (found := _why_waits(pod, told, now, others_run)):
             reason, message = found
             return f"the pod of trial {one_line(number)} waits: {reason}: {message}"
     for job in jobs:
@@ -88,11 +95,11 @@ def _why_no_pod(job: JobState, told: Mapping[str, Told]) -> str:
     return f"a quota or a policy of the namespace may forbid it; `kubectl describe job {job.name}` says more"
 
 
-def _why_waits(pod: Pod, told: Mapping[str, Told], now: datetime) -> tuple[str, str] | None:
+def _why_waits(pod: Pod, told: Mapping[str, Told], now: datetime, may_be_slow: bool = False) -> tuple[str, str] | None:
     if found := pod_status.waiting_for(pod):
         return found
     said = told.get(str(pod["metadata"]["uid"]))
-    slow = (now - _since_made(pod)).total_seconds() >= _SLOW_SECONDS
+    slow = not may_be_slow and (now - _since_made(pod)).total_seconds() >= _SLOW_SECONDS
     if said is not None and (said.warning or slow):
         return None if said.at_work else (said.reason, said.message)
     if not slow:

@@ -407,7 +407,7 @@ class Reconciler:
         states = (job_state(item, study.is_gpu) for item in listed)
         found = {state.name: state for state in states if state is not None}
         observed = Observed(study, Rows({}, {}), found, self._now(), launching=launching)
-        stuck, waits, unready = await self._ask_pods(live, pending_pods.waiting(observed.active), result)
+        stuck, waits, unready = await self._ask_pods(live, observed.active, result)
         now = self._cluster_now()
         ended, again = await live.ended_programs.look(self._cluster, study, found.values(), unready, now)
         result.sooner(again)
@@ -447,12 +447,12 @@ class Reconciler:
         return observed, waits
 
     async def _ask_pods(
-        self, live: LiveStudy, waiting: list[JobState], result: ReconcileResult
+        self, live: LiveStudy, active: Sequence[JobState], result: ReconcileResult
     ) -> tuple[dict[str, Stuck], str | None, set[str]]:
-        """Return which of some Jobs have waited too long for their pods, why one of them waits, and the UIDs of those
+        """Return which active Jobs have waited too long for their pods, why one of them waits, and the UIDs of those
         that have a pod which is not pending and, for long, not ready.
         """
-        study, now = live.study, self._cluster_now()
+        study, now, waiting = live.study, self._cluster_now(), pending_pods.waiting(active)
         ask, again = pending_pods.ask_again(waiting, now)
         result.sooner(again)
         result.sooner(pending_pods.until_stuck(study, waiting, now))
@@ -469,7 +469,8 @@ class Reconciler:
         stuck = pending_pods.stuck(study, waiting, found, now, told, live.stuck_jobs.pods_until)
         crashing = await self._crashing(study, pending_pods.started(waiting, found))
         unready = pending_pods.unready(study, waiting, found, now)
-        return stuck, pending_pods.why(waiting, [*found, *crashing], told, now), unready
+        others_run = any(job.ready for job in active)
+        return stuck, pending_pods.why(waiting, [*found, *crashing], told, now, others_run), unready
 
     async def _crashing(self, study: Study, jobs: list[JobState]) -> list[decoding.Pod]:
         """Return the pods of some Jobs that run, and in which a container crashes again and again."""

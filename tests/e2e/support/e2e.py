@@ -220,7 +220,7 @@ def kubectl(*arguments: str, stdin: str | None = None) -> str:
     return done.stdout
 
 
-def eventually(check: Callable[[], T], what: str, seconds: float = 120) -> T:
+def eventually(check: Callable[[], T], what: str, seconds: float = 240) -> T:
     """The first true result of a check. Fails with what was last seen when there is none in time."""
     deadline = time.monotonic() + seconds
     while True:

@@ -69,6 +69,12 @@ def test_a_pod_without_a_condition_is_explained_by_its_events(told, seconds, wor
     assert said == (words and f"the pod of trial 3 waits: {words}")
 
 
+@pytest.mark.parametrize(("told", "words"), [({"pod": MOUNT}, "FailedMount: configmap"), ({}, None)])
+def test_beside_pods_that_run_a_pod_that_is_merely_slow_is_not_worth_a_word(told, words):
+    said = pending_pods.why([_job(pods=1)], [_pod(**CREATING)], told, after(60), others_run=True)
+    assert said is None if words is None else said and words in said
+
+
 def test_events_are_asked_for_what_is_mute_only():
     unschedulable = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}
     assert pending_pods.unexplained([_job(pods=1)], [_pod(conditions=[unschedulable])], after(60)) == []
