@@ -6,6 +6,7 @@ import json
 
 import pytest
 from e2e import TRAIN, Cluster, eventually, kill, processes_of
+from held import HeldStudy
 from release import upgrade
 
 OPERATORS = "app.kubernetes.io/component=operator"
@@ -70,10 +71,12 @@ def test_a_study_goes_on_when_the_pod_that_serves_it_is_killed(cluster: Cluster)
 
 def test_a_rolling_update_during_a_study(cluster: Cluster):
     before = eventually(lambda: pods if len(pods := operators(cluster)) == 2 else None, "both are ready")
-    start(cluster, "updated")
+    study = HeldStudy(cluster, trials=4, parallelism=2, held=2)
+    study.wait_for_reports(0, 1)
     upgrade(cluster.system, f"operator.podAnnotations.updated={cluster.namespace}")
     assert not set(before) & set(operators(cluster)), "all pods are new"
-    assert_whole(cluster, "updated")
+    assert study.finish()["progress"] == "4/4"
+    cluster.assert_whole(study.name, 4, steps=None)
     logs = cluster.kubectl("logs", f"--selector={OPERATORS}", "-c", "operator", "--tail=-1", namespace=cluster.system)
     lines = [line for line in logs.splitlines() if f'"namespace": "{cluster.namespace}"' in line]
     assert lines

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from study_operator.kube.client import ApiError, Cluster
@@ -13,7 +15,7 @@ from study_operator.model.mistakes import mistakes
 from study_operator.model.namespaces import Reserved
 from study_operator.model.search_space import example_params, longest_params
 from study_operator.model.status import Condition, accepted, refused
-from study_operator.model.study import Refused, StudyKey
+from study_operator.model.study import Refused, Study, StudyKey, parse
 from study_operator.pool import BlockingPool
 from study_operator.processes.client import Optimizers
 from study_operator.processes.errors import OptimizerUnavailable, SamplerFailed
@@ -25,6 +27,8 @@ from study_operator.settings import Settings
 # A Job that the API server refused is shown to it again after this time, because quotas and policies change.
 REFUSED_AGAIN_SECONDS = 60.0
 _REFUSALS = (400, 403, 422)  # HTTP statuses that say something about the object that was sent
+
+log = logging.getLogger(__name__)
 
 
 class Judgement(NamedTuple):
@@ -130,3 +134,30 @@ def reserved(settings: Settings) -> Reserved:
     own, name = settings.service or (None, "")
     test = StudyKey(own, f"{name}-test") if own else None  # helm/study-operator/templates/tests has the other end
     return Reserved(own, test, {*settings.allowed_namespaces, *settings.watch_namespaces})
+
+
+def parsed(manifest: dict[str, Any], settings: Settings) -> Study:
+    """Read a Study. This installation says how many trials it may start at most, and what counts as a GPU.
+
+    Raises:
+        Refused: it cannot be run as it is written; or it cannot be read, which the schema should have prevented.
+    """
+    try:
+        study = parse(manifest)
+    except Refused:
+        raise
+    except Exception as error:
+        log.exception("the Study cannot be read")
+        words = f"the operator cannot read the Study: {type(error).__name__}: {error}"
+        raise Refused("Unreadable", words) from None
+    most = min(study.max_trials, settings.limits.trials_per_study)
+    return replace(study, max_trials=most, gpu_names=settings.gpu_names or study.gpu_names)
+
+
+def with_limit(condition: Condition, manifest: dict[str, Any], settings: Settings) -> Condition:
+    """Say in the condition Accepted that the study may have fewer trials than it asks for."""
+    asked, most = manifest["spec"]["maxTrials"], settings.limits.trials_per_study
+    if condition.status is not True or asked <= most:
+        return condition
+    words = f"the Study can be run; of maxTrials {asked}, this installation starts {most} (limits.trialsPerStudy)"
+    return replace(condition, message=words)

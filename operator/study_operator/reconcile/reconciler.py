@@ -10,19 +10,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from study_operator import metrics
-from study_operator.kube import decoding
-from study_operator.kube.client import Cluster, owner_uid
+from study_operator.kube.client import Cluster
 from study_operator.manifests.job import Reporting
-from study_operator.model import pending_pods, pod_status
 from study_operator.model.intake import Unreadable
-from study_operator.model.job_state import JobState, job_state
 from study_operator.model.mark import Standing, continued
-from study_operator.model.observed import Observed, Stuck
+from study_operator.model.observed import Observed
 from study_operator.model.plan import plan
 from study_operator.model.status import (
     Condition,
@@ -32,21 +29,31 @@ from study_operator.model.status import (
     storage_down,
     storage_ready,
 )
-from study_operator.model.study import JOB_LABEL, STUDY_LABEL, Refused, Study, StudyKey, parse
+from study_operator.model.study import Refused, Study, StudyKey
 from study_operator.model.study_outcome import Outcome, outcome
-from study_operator.model.trial import Failure, Rows, TrialRow
+from study_operator.model.trial import Failure, TrialRow
 from study_operator.podlogs.follower import Follower
 from study_operator.pool import BlockingPool
 from study_operator.processes.client import Optimizers
 from study_operator.processes.errors import OptimizerUnavailable, SamplerFailed
 from study_operator.reconcile import dependents
-from study_operator.reconcile.acceptance import REFUSED_AGAIN_SECONDS, Acceptance, accepted_before, reserved
+from study_operator.reconcile.acceptance import (
+    REFUSED_AGAIN_SECONDS,
+    Acceptance,
+    accepted_before,
+    parsed,
+    reserved,
+    with_limit,
+)
 from study_operator.reconcile.actor import CALLS_AT_ONCE, Actor
+from study_operator.reconcile.continued_rows import go_on
 from study_operator.reconcile.deleted_studies import DeletedStudies
 from study_operator.reconcile.intake import Intake
 from study_operator.reconcile.live_study import LiveStudy
 from study_operator.reconcile.marks import AGAIN_SECONDS, Marks
+from study_operator.reconcile.observer import Observer
 from study_operator.reconcile.publisher import Publisher
+from study_operator.reconcile.result import ReconcileResult
 from study_operator.reconcile.study_secret import ensure_secret
 from study_operator.reconcile.study_trials import StudyTrials
 from study_operator.settings import TRIAL_STORAGE_DIRECTORY, Settings
@@ -58,36 +65,9 @@ from study_operator.storage.studies import KnownStudy, Studies
 from study_operator.storage.trials import Trials
 from study_operator.storage.whereabouts import Whereabouts
 
-PENDING_PODS = 500  # how many pods that have not started are asked for at most
-STARTED_ASKED = 20  # of how many Jobs the pods that have started, and are not ready, are asked for
-
 Manifest = dict[str, Any]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class ReconcileResult:
-    """What came of one reconciliation.
-
-    Attributes:
-        again: in how many seconds to reconcile again though nothing happens; None: when something happens.
-        failed: whether to reconcile again soon because something went wrong.
-        gone: whether the Study is gone, and its rows have been ended.
-        troubles: what went wrong, in sentences for people.
-        acted: for how many seconds this has acted; the rest of the time it has read.
-    """
-
-    again: float | None = None
-    failed: bool = False
-    gone: bool = False
-    troubles: list[str] = field(default_factory=list)
-    acted: float = 0.0
-
-    def sooner(self, seconds: float | None) -> None:
-        """Reconcile again in `seconds` at the latest."""
-        if seconds is not None:
-            self.again = seconds if self.again is None else min(self.again, seconds)
 
 
 class Reconciler:
@@ -129,6 +109,7 @@ class Reconciler:
         self._acceptance = Acceptance(cluster, pool, optimizers, self.intake, reserved(settings))
         self._continuing = Continuing(database, cluster_id)
         self._marks = Marks(cluster, pool, Whereabouts(database, cluster_id), settings.installation)
+        self._observer = Observer(cluster, pool, follower, now, cluster_now)
         self._publisher = Publisher(cluster)
         self._gate = asyncio.Semaphore(CALLS_AT_ONCE)
         self._live: dict[StudyKey, LiveStudy] = {}
@@ -216,7 +197,7 @@ class Reconciler:
             await self._marks.say(manifest, compared.words, self._now())
             return ReconcileResult(again=AGAIN_SECONDS)
         try:
-            study = self._parsed(manifest)
+            study = parsed(manifest, self._settings)
         except Refused as refusal:
             await self._publish(manifest, None, result, Situation(refused(refusal.reason, refusal.message)))
             return result
@@ -233,7 +214,7 @@ class Reconciler:
         except OptimizerUnavailable as error:
             result.sooner(error.again)
             return result
-        condition = self._with_limit(judgement.condition, manifest)
+        condition = with_limit(judgement.condition, manifest, self._settings)
         result.sooner(judgement.again)
         if compared.standing is Standing.LOST:
             await self._publish(manifest, study, result, Situation(condition, rows_missing(compared.words)))
@@ -244,7 +225,7 @@ class Reconciler:
             # Rows, then the mark, then Jobs: a mark says that there are rows, and a Job that there is a mark.
             claims = compared.standing is Standing.CLAIM
             if claims and found.stored is None and (name := continued(manifest)) is not None:
-                study = await self._continue(name, live)
+                study = await go_on(self._cluster, self._pool, self._continuing, name, live)
             await self._pool.run(live.trials.ensure, found.place, claims)
             if claims:
                 manifest = await self._marks.claim(manifest, found.place)
@@ -260,31 +241,6 @@ class Reconciler:
             await self._publish(manifest, study, result, Situation(refused(refusal.reason, refusal.message)))
             result.sooner(REFUSED_AGAIN_SECONDS)
         return result
-
-    async def _continue(self, name: str, live: LiveStudy) -> Study:
-        """Let a new Study go on with the rows of an earlier one.
-
-        Raises:
-            Refused: there are no such rows, they are of another kind of study, or their own Study still exists.
-            ApiError: the API server does not say whether that exists.
-            StorageUnavailable: the database does not answer.
-            StorageError: the database refuses it.
-        """
-        study = live.study
-        earlier = await self._pool.run(self._continuing.find, name, study.namespace)
-        if earlier is None:
-            raise Refused("ContinueRefused", f"there is no stored study {name!r} of namespace {study.namespace}")
-        if earlier.directions != study.directions:
-            raise Refused("ContinueRefused", f"study {name!r} has other objectives than this Study")
-        owner = await self._cluster.identify_study(study.namespace, earlier.name)
-        if owner is not None and owner.uid == earlier.uid:
-            raise Refused("ContinueRefused", f"study {name!r} is that of Study {earlier.name}, which still exists")
-        if not await self._pool.run(self._continuing.bind, study, earlier, live.reporting.key_hash):
-            raise Refused("ContinueRefused", f"study {name!r} has just been taken by another Study")
-        log.info("goes on with the rows of study %s", name)
-        study = replace(study, stored_name=name)
-        live.update(study)
-        return study
 
     async def _without_storage(
         self, key: StudyKey, manifest: Manifest, error: StorageUnavailable | StorageError
@@ -326,7 +282,7 @@ class Reconciler:
             ApiError: the API server did not answer as it must.
         """
         try:
-            study = self._parsed(manifest)
+            study = parsed(manifest, self._settings)
         except Refused as refusal:
             return None, refused(refusal.reason, refusal.message)
         if (before := accepted_before(manifest)) is not None:
@@ -346,12 +302,18 @@ class Reconciler:
         result: ReconcileResult,
         throttled: bool,
     ) -> None:
+        reported = self._reported.pop(key, None)
         try:
-            observed, waits = await self._observe(key, live, manifest, result, launching=condition.status is True)
+            observed, waits = await self._observer.observe(
+                key, live, manifest, result, launching=condition.status is True
+            )
         except Refused as refusal:  # what only the database could tell
             condition = refused(refusal.reason, refusal.message)
             result.sooner(REFUSED_AGAIN_SECONDS)
-            observed, waits = await self._observe(key, live, manifest, result, launching=False)
+            observed, waits = await self._observer.observe(key, live, manifest, result, launching=False)
+        if reported is not None:
+            metrics.REPORT_TO_DECISION.observe(time.perf_counter() - reported)
+        self._keys[live.trials.study_id] = key
         todo = plan(observed)
         result.sooner(todo.reconcile_after.total_seconds() if todo.reconcile_after else None)
         actor = Actor(self._cluster, self._pool, live, self._cluster_now, self._gate)
@@ -393,95 +355,6 @@ class Reconciler:
             situation = replace(situation, sampler_failed=str(unavailable))
         await self._publish(manifest, live.study, result, situation, done.failures)
 
-    async def _observe(
-        self, key: StudyKey, live: LiveStudy, manifest: Manifest, result: ReconcileResult, launching: bool
-    ) -> tuple[Observed, str | None]:
-        """Read Jobs first, rows second: a pod stores its values before it ends, so the rows have the last word of every
-        Job that was seen finished.
-
-        Returns:
-            What there is, and why a trial's pod does not run, in the scheduler's or the kubelet's own words.
-        """
-        study = live.study
-        listed = await self._cluster.list_jobs(key.namespace, f"{STUDY_LABEL}={key.name}", study.uid)
-        states = (job_state(item, study.is_gpu) for item in listed)
-        found = {state.name: state for state in states if state is not None}
-        observed = Observed(study, Rows({}, {}), found, self._now(), launching=launching)
-        stuck, waits, unready = await self._ask_pods(live, observed.active, result)
-        now = self._cluster_now()
-        ended, again = await live.ended_programs.look(self._cluster, study, found.values(), unready, now)
-        result.sooner(again)
-        found |= ended  # which is what `observed` has
-        to_try, again = live.stuck_jobs.to_try(observed.active, now)
-        await live.stuck_jobs.try_again(self._cluster, study.namespace, to_try, now)
-        result.sooner(again)
-        drained = self._follower.drained(key, found.values())
-        reported = self._reported.pop(key, None)
-        rows, outlook = await self._pool.run(
-            live.trials.observe,
-            list({job.number for job in observed.active}),
-            launching=launching,
-            end=_end_before(manifest),
-        )
-        if live.trials.behind:
-            result.sooner(0.0)
-        if reported is not None:
-            metrics.REPORT_TO_DECISION.observe(time.perf_counter() - reported)
-        self._keys[live.trials.study_id] = key
-        self._follower.sync(key, study, found.values(), rows.open)
-        live.known.launched.update(name for name, job in found.items() if job.is_of(rows.open.get(job.number)))
-        observed = replace(
-            observed,
-            rows=rows,
-            launched=frozenset(live.known.launched),
-            prune=frozenset(live.trials.prune),
-            behind=live.trials.behind,
-            exhausted=outlook.exhausted,
-            converged=outlook.converged,
-            impossible=outlook.impossible,
-            stuck=stuck,
-            drained=drained,
-            incarnation=live.incarnation,
-            restored_at=live.restored_at,
-        )
-        return observed, waits
-
-    async def _ask_pods(
-        self, live: LiveStudy, active: Sequence[JobState], result: ReconcileResult
-    ) -> tuple[dict[str, Stuck], str | None, set[str]]:
-        """Return which active Jobs have waited too long for their pods, why one of them waits, and the UIDs of those
-        that have a pod which is not pending and, for long, not ready.
-        """
-        study, now, waiting = live.study, self._cluster_now(), pending_pods.waiting(active)
-        ask, again = pending_pods.ask_again(waiting, now)
-        result.sooner(again)
-        result.sooner(pending_pods.until_stuck(study, waiting, now))
-        if not ask:
-            return {}, None, set()
-        found = await self._cluster.list_pods(
-            study.namespace, f"{STUDY_LABEL}={study.name}", phase="Pending", limit=PENDING_PODS
-        )
-        # Anybody in the namespace may give a pod the study's labels.
-        jobs = {job.uid for job in waiting}
-        found = [pod for pod in found if owner_uid(pod) in jobs]
-        mute = pending_pods.unexplained(waiting, found, now)
-        told = await live.stuck_jobs.ask(self._cluster, study.namespace, mute, now)
-        stuck = pending_pods.stuck(study, waiting, found, now, told, live.stuck_jobs.pods_until)
-        crashing = await self._crashing(study, pending_pods.started(waiting, found))
-        unready = pending_pods.unready(study, waiting, found, now)
-        others_run = any(job.ready for job in active)
-        return stuck, pending_pods.why(waiting, [*found, *crashing], told, now, others_run), unready
-
-    async def _crashing(self, study: Study, jobs: list[JobState]) -> list[decoding.Pod]:
-        """Return the pods of some Jobs that run, and in which a container crashes again and again."""
-        if not jobs:
-            return []
-        names = ",".join(job.name for job in jobs[:STARTED_ASKED])
-        selector = f"{STUDY_LABEL}={study.name},{JOB_LABEL} in ({names})"
-        found = await self._cluster.list_pods(study.namespace, selector, limit=PENDING_PODS)
-        uids = {job.uid for job in jobs}
-        return [pod for pod in found if owner_uid(pod) in uids and pod_status.crashes(pod)]
-
     async def _reported_trials(self, trial_ids: list[int]) -> set[int]:
         """Return which of some trials have stored a report."""
         return {report.trial_id for report in await self._pool.run(self._trials.last_reports, trial_ids)}
@@ -508,31 +381,6 @@ class Reconciler:
         elif trouble is None:
             result.sooner(0.0)
         return trouble
-
-    def _parsed(self, manifest: Manifest) -> Study:
-        """Read a Study. This installation says how many trials it may start at most, and what counts as a GPU.
-
-        Raises:
-            Refused: it cannot be run as it is written; or it cannot be read, which the schema should have prevented.
-        """
-        try:
-            study = parse(manifest)
-        except Refused:
-            raise
-        except Exception as error:
-            log.exception("the Study cannot be read")
-            words = f"the operator cannot read the Study: {type(error).__name__}: {error}"
-            raise Refused("Unreadable", words) from None
-        most = min(study.max_trials, self._settings.limits.trials_per_study)
-        return replace(study, max_trials=most, gpu_names=self._settings.gpu_names or study.gpu_names)
-
-    def _with_limit(self, condition: Condition, manifest: Manifest) -> Condition:
-        """Say in the condition Accepted that the study may have fewer trials than it asks for."""
-        asked, most = manifest["spec"]["maxTrials"], self._settings.limits.trials_per_study
-        if condition.status is not True or asked <= most:
-            return condition
-        words = f"the Study can be run; of maxTrials {asked}, this installation starts {most} (limits.trialsPerStudy)"
-        return replace(condition, message=words)
 
     def _live_study(self, key: StudyKey, study: Study) -> LiveStudy:
         live = self._live.get(key)
@@ -601,11 +449,3 @@ class Reconciler:
             log.warning("what the deleted Study left is removed by a later sweep: %s", error)
             return ReconcileResult()
         return ReconcileResult(gone=True)
-
-
-def _end_before(manifest: Manifest) -> str | None:
-    """Return the reason with which the study has ended, according to the status."""
-    conditions = (manifest.get("status") or {}).get("conditions") or ()
-    return next(
-        (c["reason"] for c in conditions if c["type"] in ("Complete", "Failed") and c["status"] == "True"), None
-    )

@@ -197,10 +197,37 @@ def settings_for(database: TestDatabase, **more: str) -> Settings:
     )
 
 
+class KeptConnection:
+    """Queries of a superuser over a connection that stays open: to open one takes longer than most queries."""
+
+    def __init__(self) -> None:
+        self._url, self._opened = "", None
+
+    def query(self, url: str, text: str, *values: Any) -> list[tuple]:
+        """Rows of one statement that changes nothing: if the server has ended the connection, it is run again."""
+        if self._opened is not None and not self._opened.closed and url == self._url:
+            try:
+                return _rows(self._opened, text, values)
+            except psycopg2.Error:
+                if not self._opened.closed:
+                    raise
+        self.close()
+        self._url, self._opened = url, psycopg2.connect(url)
+        return _rows(self._opened, text, values)
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+
+
 def _query(opened: connection, text: str, values: tuple) -> list[tuple]:
     try:
-        with opened, opened.cursor() as cursor:
-            cursor.execute(text, values or None)
-            return cursor.fetchall() if cursor.description else []
+        return _rows(opened, text, values)
     finally:
         opened.close()
+
+
+def _rows(opened: connection, text: str, values: tuple) -> list[tuple]:
+    with opened, opened.cursor() as cursor:
+        cursor.execute(text, values or None)
+        return cursor.fetchall() if cursor.description else []

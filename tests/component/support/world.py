@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from database import TestDatabase, TrialPod, settings_for
+from database import KeptConnection, TestDatabase, TrialPod, settings_for
 from faults import FaultyCluster, FaultyDatabase
 from kubernetes.aio import client, config
 from optimizer_server import remembered, shared_socket
@@ -30,7 +30,8 @@ from study_operator.podlogs.stream import PodLogs
 from study_operator.podlogs.tail import Tails
 from study_operator.pool import BlockingPool
 from study_operator.processes.client import Limits, Optimizers
-from study_operator.reconcile.reconciler import Reconciler, ReconcileResult
+from study_operator.reconcile.reconciler import Reconciler
+from study_operator.reconcile.result import ReconcileResult
 from study_operator.storage.printed_output import Output
 from study_operator.storage.studies import Studies
 
@@ -69,6 +70,7 @@ class World:
         self.operators_cluster = FaultyCluster(configuration)
         self.operators_database = FaultyDatabase(self.settings.dsn)
         self.ahead = timedelta(0)
+        self._kept = KeptConnection()
         self.logs_from = ""
         self.woken: list[tuple[str, str]] = []
         self._followers: list[Follower] = []
@@ -98,6 +100,7 @@ class World:
             await world.close()
 
     async def close(self) -> None:
+        self._kept.close()
         await self.cluster.close()
         await self.operators_cluster.close()
         for follower in self._followers:
@@ -179,12 +182,14 @@ class World:
 
     async def settle(self, name: str = "study", most: int = 20) -> ReconcileResult:
         """Looks until a look changes nothing any more; the clock passes over waits for a later status write."""
+        before = await self.everything(name)
         for _ in range(most):
-            before = await self.everything(name)
             self.reconciler._publisher._written.clear()
             look = await self.look(name)
-            if await self.everything(name) == before:
+            after = await self.everything(name)
+            if after == before:
                 return look
+            before = after
         raise AssertionError(f"not settled after {most} looks")
 
     async def logs_are_read(self, name: str = "study") -> None:
@@ -214,7 +219,8 @@ class World:
 
     def rows(self, study: str = "study") -> list[tuple[int, str]]:
         """Number and state of every trial of the Studies that have or had this name."""
-        return self.database.query(
+        return self._kept.query(
+            self.database.url,
             "SELECT number, state::text FROM trials JOIN studies USING (study_id) WHERE study_name LIKE %s"
             " ORDER BY study_id, number",
             f"{self.namespace}/{study}-{'_' * 8}",
