@@ -21,7 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from study_operator import httpd, metrics, probes
 from study_operator.probes import LOOP_LIMIT_SECONDS, WATCH_LIMIT_SECONDS, Health, serve
 
-OBSERVABILITY = Path(__file__).resolve().parents[2] / "docs/observability.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+OBSERVABILITY = DOCS / "observability.md"
 
 
 class Process:
@@ -126,8 +127,30 @@ def test_metrics_over_http(port):
     }
     rows = re.findall(r"^\| `(study_operator_\w+)[^`]*` \| (\w+) \|", OBSERVABILITY.read_text(), re.MULTILINE)
     assert served == dict(rows), "docs/observability.md says what there is"
+    assert len(rows) == len(served), "once"
     counts = [s.value for s in families["study_operator_reconcile_seconds"].samples if s.name.endswith("_count")]
     assert counts[0] >= 1
+
+
+@pytest.mark.parametrize("page", [page.name for page in DOCS.glob("*.md") if "```promql" in page.read_text()])
+def test_queries_of_the_pages_name_metrics_and_labels_that_there_are(page):
+    rows = re.findall(r"^\| `(study_operator_\w+)(?:\{(.*?)\})?` \|", OBSERVABILITY.read_text(), re.MULTILINE)
+    documented = {name: set(labels.split(",")) - {""} for name, labels in rows}
+    for name, labels in documented.items():
+        known = getattr(metrics.REGISTRY._names_to_collectors[name], "_labelnames", None)
+        assert known is None or set(known) == labels, name
+    for block in re.findall(r"```promql\n(.*?)```", (DOCS / page).read_text(), re.DOTALL):
+        for query in re.split(r"\n\n", re.sub(r"^#.*$", "", block, flags=re.MULTILINE)):
+            named = re.findall(r"(study_operator_\w+)(\{.*?\})?", query)
+            assert named, query
+            allowed = {"le"}
+            for name, selectors in named:
+                metric = re.sub("_(bucket|sum|count)$", "", name)
+                assert metric in documented, query
+                allowed |= documented[metric]
+                assert set(re.findall(r"(\w+)\s*(?:=~?|!~|!=)", selectors)) <= documented[metric], query
+            for labels in re.findall(r"\b(?:by|without|ignoring|on) ?\((.*?)\)", query):
+                assert set(labels.split(", ")) <= allowed, query
 
 
 def test_metrics_in_the_format_that_is_asked_for(port):

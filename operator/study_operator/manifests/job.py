@@ -154,6 +154,8 @@ def job_manifest(
     pod_meta = pod_template.get("metadata") or {}
     # kubectl logs shows the program's container, unless the template names another one for it.
     shown, theirs = {_DEFAULT_CONTAINER: study.program}, pod_meta.get("annotations") or {}
+    # As Kubernetes does with a Job that has no labels; this one always has some.
+    job_labels = given.get("labels") or pod_meta.get("labels") or {}
     pod_template["metadata"] = {
         **pod_meta,
         "labels": {**(pod_meta.get("labels") or {}), **labels},
@@ -186,7 +188,7 @@ def job_manifest(
         "metadata": {
             "name": name,
             "namespace": study.namespace,
-            "labels": {**(given.get("labels") or {}), **labels},
+            "labels": {**job_labels, **labels},
             "annotations": {**(given.get("annotations") or {}), **annotations, **(origin or {})},
             "ownerReferences": [owner_reference(study)],
         },

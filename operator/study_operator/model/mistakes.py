@@ -30,7 +30,7 @@ def mistakes(study: Study) -> list[str]:
     """
     option_bounds.check_least(study)
     _check_steps(study)
-    found = [*_similar_choices(study.space), *_no_choice(study)]
+    found = [*option_bounds.without_effect(study), *_similar_choices(study.space), *_no_choice(study)]
     for objective in study.objectives:
         found.extend(_goal(objective))
     return found

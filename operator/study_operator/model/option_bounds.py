@@ -23,6 +23,8 @@ _REFERENCE_POINTS = 100_000
 # What Optuna takes and then fails by, in the middle of a study; of options that have an upper bound below, 0.
 _LEAST = {"n_ei_candidates": 1, "popsize": 2, "inc_popsize": 1, "dividing_parameter": 1, "reduction_factor": 2}
 _ABOVE_ZERO = ("sigma0", "prior_weight")
+# What Optuna takes and leaves out.
+_WITHOUT_EFFECT = {"CmaES": ("restart_strategy", "inc_popsize")}
 _BOUNDS: dict[str, dict[str, dict[str, int]]] = {
     "sampler": {
         "TPE": {"n_startup_trials": _TRIALS, "n_ei_candidates": 10_000},
@@ -90,6 +92,17 @@ def check_least(study: Study) -> None:
                 raise _refused(of, option, f"it must be at least {least}")
             if option in _ABOVE_ZERO and value <= 0:
                 raise _refused(of, option, "it must be greater than 0")
+
+
+def without_effect(study: Study) -> Iterator[str]:
+    """Yield a sentence for each option that Optuna no longer looks at."""
+    for of in _all(study):
+        for option in _WITHOUT_EFFECT.get(of.name, ()):
+            if of.options.get(option) is not None:
+                yield (
+                    f"{of.where}: option {option!r} of {of.kind} {of.name} has no effect, because Optuna no longer "
+                    "restarts it: leave it out"
+                )
 
 
 def _all(study: Study) -> Iterator[_Options]:

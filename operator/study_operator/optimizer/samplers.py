@@ -88,6 +88,8 @@ def build_sampler(study: Study, started: int, allowed: Collection[str] = ()) -> 
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
+        # Of Optuna's options, for who writes Python; model/mistakes.py tells the user which ones have no effect.
+        warnings.simplefilter("ignore", FutureWarning)
         if study.sampler.cls is not None:
             seed = study.sampler.seed
             again = seed if seed is None or started == 0 else derive(f"{seed}/{started}")

@@ -79,6 +79,21 @@ def test_a_job_is_the_template_and_what_makes_it_a_trial():
     assert set(spec) == {"template", "backoffLimit", "podFailurePolicy"}
 
 
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [({}, {"team": "vision"}), (None, {"team": "vision"}), ({"queue": "a"}, {"queue": "a"})],
+)
+def test_labels_that_are_written_once_in_the_pods_template_are_the_jobs_as_well(labels, shown):
+    template = {"metadata": {"labels": labels}, **pod_template({})}
+    template["spec"]["template"]["metadata"] = {"labels": {"team": "vision", "study-operator.io/trial": "mine"}}
+    before = copy.deepcopy(template)
+    made = job_of(template)
+    ours = {"study-operator.io/study": "digits", "study-operator.io/trial": "31"}
+    assert made["metadata"]["labels"] == {**shown, **ours}
+    assert made["spec"]["template"]["metadata"]["labels"] == {"team": "vision", **ours}
+    assert template == before
+
+
 def test_the_owner_is_the_study_and_asks_for_no_right_to_its_finalizers():
     assert owner_reference(study()) == {
         "apiVersion": "study-operator.io/v1alpha1",

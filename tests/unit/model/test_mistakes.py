@@ -67,6 +67,20 @@ def test_an_option_below_its_bound_is_refused(spec, words):
     assert words in refused.value.message
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"restart_strategy": "ipop"}, "spec.sampler: option 'restart_strategy' of sampler CmaES has no effect"),
+        ({"inc_popsize": 2}, "spec.sampler: option 'inc_popsize' of sampler CmaES has no effect"),
+        ({"restart_strategy": None, "popsize": 8}, None),
+    ],
+)
+def test_an_option_that_optuna_leaves_out_is_told(options, words):
+    found = mistakes(study(sampler={"name": "CmaES", "options": options}, parameters=[X, {**X, "name": "y"}]))
+    assert len(found) == (words is not None)
+    assert words is None or found[0].startswith(words)
+
+
 def test_a_threshold_may_be_negative():
     assert mistakes(study(pruner={"name": "Threshold", "options": {"lower": -3}})) == []
 

@@ -95,6 +95,11 @@ OPTIONS: dict[str, dict[str, list[dict[str, Any]]]] = {
 }
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_what_optuna_says_to_programmers_is_not_said():
+    build_sampler(with_sampler("CmaES", {"restart_strategy": "ipop", "sigma0": 0.3}), 0)
+
+
 def with_sampler(name: str, options: dict[str, Any] | None = None, seed: int | None = None, uid: str = "1b9d") -> Study:
     sampler = {"name": name, **({"options": options} if options else {}), **({} if seed is None else {"seed": seed})}
     return study(uid=uid, sampler=sampler, parameters=FINITE)
