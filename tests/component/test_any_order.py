@@ -370,7 +370,7 @@ def lives(kubeconfig_of_studies, database, monkeypatch):
 
 def test_any_order(lives, record_property):
     """With FAULTS=all for longer, and other lives each time; a failure prints the steps that led to it."""
-    examples = int(os.environ.get("EXAMPLES") or (300 if ALL else 20))
+    examples = int(os.environ.get("EXAMPLES") or (300 if ALL else 12))
     run_state_machine_as_test(
         lives,
         settings=settings(

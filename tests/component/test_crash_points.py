@@ -32,7 +32,7 @@ WANTED = os.environ.get("FAULTS", "")
 ALL = WANTED == "all"
 SEED = int(os.environ.get("SEED") or 0)
 SHARDS = range(4 if ALL else 1)
-FEW = 3  # writes of one kind in one scenario
+FEW = 2  # writes of one kind in one scenario
 CALLS_AT_ONCE = 6  # studies that know nothing of each other
 WAYS = list(Wrong)
 _names = count()

@@ -29,7 +29,7 @@ from crd_rules import (
     spec,
     without,
 )
-from kubectl_cli import Kubectl
+from kubectl_cli import DryRuns, Kubectl
 
 REPOSITORY = Path(__file__).parents[2]
 CRD_FILE = REPOSITORY / "crds" / "study.yaml"
@@ -76,25 +76,37 @@ def wait_until_served(kubectl: Kubectl, crd: dict[str, Any]) -> None:
         time.sleep(0.1)
 
 
-def try_create(kubectl: Kubectl, study: Study) -> Study:
-    """All of creating a Study but the writing; the Study as it would be stored."""
-    return json.loads(kubectl.ok("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(study)))
+@pytest.fixture(scope="module")
+def dry_runs(shared: Kubectl) -> Iterator[DryRuns]:
+    """All of creating and replacing but the writing, in the namespace `shared`."""
+    opened = DryRuns(shared.kubeconfig, shared.namespace)
+    yield opened
+    opened.close()
 
 
-def refuse_create(kubectl: Kubectl, study: Study) -> str:
+def accepted(answer: tuple[bool, dict[str, Any]]) -> Study:
+    """The Study as it would be stored."""
+    done, found = answer
+    assert done, found["message"]
+    return found
+
+
+def refused(answer: tuple[bool, dict[str, Any]]) -> str:
     """What the API server says to a Study that it must refuse."""
-    return kubectl.refused("create", "--dry-run=server", "-f", "-", stdin=json.dumps(study))
+    done, found = answer
+    assert not done, found
+    return found["message"]
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_rule_accepts(shared: Kubectl, rule: str) -> None:
-    try_create(shared, changed(RULES[rule][0]))
+def test_rule_accepts(dry_runs: DryRuns, rule: str) -> None:
+    accepted(dry_runs.create(changed(RULES[rule][0])))
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_rule_refuses_and_says_what_to_write_instead(shared: Kubectl, rule: str) -> None:
+def test_rule_refuses_and_says_what_to_write_instead(dry_runs: DryRuns, rule: str) -> None:
     _, change, message = RULES[rule]
-    assert message in refuse_create(shared, changed(change))
+    assert message in refused(dry_runs.create(changed(change)))
 
 
 def walk(schema: dict[str, Any], path: str = "study") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -127,13 +139,13 @@ def test_every_rule_is_tried() -> None:
         ),
     ],
 )
-def test_unknown_fields_are_refused(shared: Kubectl, change: Change, field: str) -> None:
-    assert f'unknown field "{field}"' in refuse_create(shared, changed(change))
+def test_unknown_fields_are_refused(dry_runs: DryRuns, change: Change, field: str) -> None:
+    assert f'unknown field "{field}"' in refused(dry_runs.create(changed(change)))
 
 
-def test_several_mistakes_are_named_at_once(shared: Kubectl) -> None:
+def test_several_mistakes_are_named_at_once(dry_runs: DryRuns) -> None:
     study = changed(parameters({"float": {"low": 2, "high": 1}}, {"int": {"low": 1}}, parallelism=-1, maxTrials=0))
-    answer = refuse_create(shared, study)
+    answer = refused(dry_runs.create(study))
     for field in ("spec.maxTrials", "spec.parallelism", "spec.parameters[1].int.high"):
         assert field in answer
 
@@ -170,8 +182,8 @@ def least() -> Study:
     return study
 
 
-def test_the_least_that_is_a_study_gets_every_default(shared: Kubectl) -> None:
-    given, stored = least()["spec"], try_create(shared, least())["spec"]
+def test_the_least_that_is_a_study_gets_every_default(dry_runs: DryRuns) -> None:
+    given, stored = least()["spec"], accepted(dry_runs.create(least()))["spec"]
     assert {name: stored[name] for name in stored if name not in given} == DEFAULTS
     assert set(SCHEMA["properties"]["spec"]["properties"]) == {*given, *DEFAULTS, *OPTIONAL}
     assert stored["jobTemplate"]["spec"] == {
@@ -185,10 +197,9 @@ def test_the_least_that_is_a_study_gets_every_default(shared: Kubectl) -> None:
     }
 
 
-def test_defaults_of_what_is_given(shared: Kubectl) -> None:
-    stored = try_create(
-        shared, changed(spec(convergence={}, checkpoints={"claimName": "c"}, metrics={}, sampler={"class": "a:B"}))
-    )["spec"]
+def test_defaults_of_what_is_given(dry_runs: DryRuns) -> None:
+    study = changed(spec(convergence={}, checkpoints={"claimName": "c"}, metrics={}, sampler={"class": "a:B"}))
+    stored = accepted(dry_runs.create(study))["spec"]
     assert stored["convergence"] == {"evaluator": "BestValueStagnation", "minTrials": 20}
     assert stored["checkpoints"] == {"claimName": "c", "mountPath": "/checkpoints", "keep": "All"}
     assert stored["metrics"] == DEFAULTS["metrics"]
@@ -253,7 +264,8 @@ def existing(shared: Kubectl) -> Study:
         ),
     ):
         change(study)
-    shared.ok("create", "-f", "-", stdin=json.dumps(study))
+    stored = json.loads(shared.ok("create", "-o", "json", "-f", "-", stdin=json.dumps(study)))
+    study["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"]
     return study
 
 
@@ -358,11 +370,11 @@ MUTABLE: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("what", FIXED)
-def test_fixed_once_the_study_exists(shared: Kubectl, existing: Study, what: str) -> None:
+def test_fixed_once_the_study_exists(dry_runs: DryRuns, existing: Study, what: str) -> None:
     change, message = FIXED[what]
     study = copy.deepcopy(existing)
     change(study)
-    answer = shared.refused("replace", "--dry-run=server", "-f", "-", stdin=json.dumps(study))
+    answer = refused(dry_runs.replace(study))
     assert re.search(
         re.escape(message)
         + "(, but for keep)?: create a Study under another name, or (delete this one first|use study)",
@@ -371,10 +383,10 @@ def test_fixed_once_the_study_exists(shared: Kubectl, existing: Study, what: str
 
 
 @pytest.mark.parametrize("what", MUTABLE)
-def test_mutable_while_the_study_exists(shared: Kubectl, existing: Study, what: str) -> None:
+def test_mutable_while_the_study_exists(dry_runs: DryRuns, existing: Study, what: str) -> None:
     study = copy.deepcopy(existing)
     MUTABLE[what](study)
-    shared.ok("replace", "--dry-run=server", "-f", "-", stdin=json.dumps(study))
+    accepted(dry_runs.replace(study))
 
 
 def test_applying_a_study_again_changes_nothing(kubectl: Kubectl) -> None:

@@ -1,11 +1,17 @@
-"""kubectl, run as a user would, for tests about what a user sees."""
+"""kubectl, run as a user would, for tests about what a user sees, and what kubectl sends, for very many of them."""
 
+import http.client
+import json
+import ssl
 import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from chart import program
+from kubernetes import client, config
 
 
 class Kubectl:
@@ -40,3 +46,37 @@ class Kubectl:
         yield own
         own.ok("delete", "studies", "--all")
         self.ok("delete", "namespace", namespace, "--wait=false")
+
+
+class DryRuns:
+    """What `kubectl create` and `kubectl replace` send with --dry-run=server, without a process for each.
+
+    Args:
+        kubeconfig: path of a kubeconfig with a client certificate.
+        namespace: where Studies would be.
+    """
+
+    def __init__(self, kubeconfig: str, namespace: str) -> None:
+        found = client.Configuration()
+        config.load_kube_config(config_file=kubeconfig, client_configuration=found)
+        tls = ssl.create_default_context(cafile=found.ssl_ca_cert)
+        tls.load_cert_chain(found.cert_file, found.key_file)
+        self._connection = http.client.HTTPSConnection(urlsplit(found.host).netloc, context=tls, timeout=60)
+        self._path = f"/apis/study-operator.io/v1alpha1/namespaces/{namespace}/studies"
+
+    def create(self, study: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
+        """Whether the API server would create a Study, and its answer: the Study, or a Status with a message."""
+        return self._send("POST", self._path, study)
+
+    def replace(self, study: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
+        """The same for a Study that exists."""
+        return self._send("PUT", f"{self._path}/{study['metadata']['name']}", study)
+
+    def _send(self, method: str, path: str, study: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
+        query = "?dryRun=All&fieldValidation=Strict"
+        self._connection.request(method, path + query, json.dumps(study), {"Content-Type": "application/json"})
+        answer = self._connection.getresponse()
+        return answer.status < 300, json.loads(answer.read())
+
+    def close(self) -> None:
+        self._connection.close()
