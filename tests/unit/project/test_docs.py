@@ -75,3 +75,19 @@ def test_modules_that_pages_name_exist(page):
     rooms = "controller|reconcile|podlogs|kube|storage|optimizer|manifests|model"
     for name in re.findall(rf"`((?:{rooms})/\w+\.(?:py|sql))`", (ROOT / page).read_text()):
         assert (ROOT / "operator/study_operator" / name).exists(), f"{page}: {name}"
+
+
+def test_every_reason_of_a_condition_is_on_the_page_of_the_study():
+    page = (ROOT / "docs/study.md").read_text()
+    known: set[str] = set()
+    for path in (ROOT / "operator/study_operator").rglob("*.py"):
+        source = path.read_text()
+        known |= set(re.findall(r'(?:Refused|Unreadable)\(\s*"([A-Z]\w+)"', source))
+        known |= set(re.findall(r'Condition\(\s*"\w+", (?:True|False|None), "([A-Z]\w+)"', source))
+    assert len(known) > 35
+    assert [reason for reason in sorted(known) if f"`{reason}`" not in page] == []
+    _, table = (ROOT / "README.md").read_text().split("\n## When it does not do what you want\n")
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| ")]
+    named = {reason for row in rows[2:] for reason in re.findall(r"`(\w+)`", row[2])}
+    assert len(named) > 20
+    assert [reason for reason in sorted(named) if f"`{reason}`" not in page] == []
