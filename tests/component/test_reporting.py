@@ -172,6 +172,26 @@ def test_a_trial_that_has_ended_takes_no_candidate(database, way):
     assert [result(pod) is None for pod in (pruned, failed, told)] == [True, True, False]
 
 
+def test_a_pruned_trial_is_told_to_stop_and_that_is_noted(pod):
+    def noted() -> list[tuple]:
+        return pod.database.query("SELECT goes_on FROM study_operator.stops WHERE trial_id = %s", pod.trial_id)
+
+    assert (pod.call("report", 1, 0.5), pod.call("should_stop"), noted()) == (False, False, [])
+    end(pod, TrialState.PRUNED)
+    assert (pod.call("should_stop"), noted()) == (True, [(False,)])
+    assert (pod.call("report", 2, 0.5), pod.call("finish", [0.9]), noted()) == (True, True, [(False,)])
+    pod.database.query("UPDATE study_operator.stops SET told_at = told_at - interval '2 seconds'")
+    assert (pod.call("should_stop"), noted()) == (True, [(False,)])
+    assert (pod.call("report", 3, 0.5), noted()) == (True, [(True,)]), "it goes on"
+
+
+@pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.FAIL])
+def test_a_trial_that_has_ended_otherwise_is_not_told_to_stop(pod, state):
+    end(pod, state)
+    assert (pod.call("should_stop"), pod.refusal("report", 1, 0.5)) == (False, "SO002")
+    assert pod.database.query("SELECT * FROM study_operator.stops WHERE trial_id = %s", pod.trial_id) == []
+
+
 def test_bad_reports_are_counted(pod):
     def counted() -> list[tuple]:
         return pod.database.query("SELECT study_id, count, last FROM study_operator.bad_reports")

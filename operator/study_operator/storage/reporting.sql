@@ -218,6 +218,26 @@ END $$;
 
 -- Part 2. The work, for a caller who has been identified.
 
+-- Returns whether the trial has been pruned and should stop. If so, notes that its program has been told, so that it ends by itself and
+-- gets its template's time for that. A report that comes more than a second later takes this back for good: the program goes on,
+-- whatever it is told. Reports that have waited for the database come together, within that second.
+CREATE OR REPLACE FUNCTION study_operator.told_to_stop(caller study_operator.caller, by_report boolean)
+RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF caller.state <> 'PRUNED' THEN
+        RETURN false;
+    END IF;
+    INSERT INTO study_operator.stops (trial_id) VALUES (caller.trial_id) ON CONFLICT DO NOTHING;
+    IF NOT FOUND AND by_report THEN
+        UPDATE study_operator.stops s SET goes_on = true
+        WHERE s.trial_id = caller.trial_id AND NOT s.goes_on AND s.told_at < clock_timestamp() - interval '1 second';
+        IF FOUND THEN
+            PERFORM pg_notify(i.channel, caller.study_id::text) FROM study_operator.installation i;
+        END IF;
+    END IF;
+    RETURN true;
+END $$;
+
 -- Stores one intermediate value. The first value of a step stands, as in Optuna.
 -- Returns true when the trial has been pruned and should stop.
 --
@@ -237,7 +257,7 @@ BEGIN
         PERFORM study_operator.refuse('SO004', format('the study has %s objectives, and Optuna has no pruning with several: there'
             ' is nothing that could be done with values reported during a trial; report the final ones, by finish()',
             caller.objectives));
-    ELSIF caller.state = 'PRUNED' THEN
+    ELSIF study_operator.told_to_stop(caller, true) THEN
         RETURN true;
     ELSIF caller.state <> 'RUNNING' THEN
         PERFORM study_operator.refuse('SO002', format('the trial is not running: it is %s', caller.state));
@@ -448,7 +468,7 @@ BEGIN
         WHEN 'report' THEN
             RETURN study_operator.store_report(caller, step, value);
         WHEN 'should_stop' THEN
-            NULL;
+            RETURN study_operator.told_to_stop(caller, false);
         WHEN 'finish' THEN
             RETURN study_operator.store_result(
                 caller, vals, pruned, given -> 'constraints', given ->> 'infeasible', false);
@@ -510,7 +530,7 @@ END $$;
 CREATE OR REPLACE FUNCTION study_operator.should_stop(trial_id integer)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN (study_operator.by_setting(trial_id)).state = 'PRUNED';
+    RETURN study_operator.told_to_stop(study_operator.by_setting(trial_id), false);
 END $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA study_operator FROM PUBLIC;
