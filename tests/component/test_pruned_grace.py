@@ -20,9 +20,9 @@ def template(grace: int) -> dict:
     return made
 
 
-async def prune(world: World, **spec) -> None:
+async def prune(world: World) -> None:
     """A study with a pruned trial whose Job runs; its program does not know yet."""
-    await world.apply(**{**PRUNES_ALL, "jobTemplate": template(120), **spec})
+    await world.apply(jobTemplate=template(120), **PRUNES_ALL)
     await world.settle()
     assert (await world.pod(0)).call("report", 0, 1.0) is False
     await world.look()
@@ -82,10 +82,4 @@ async def test_a_program_that_goes_on_has_four_seconds(world):
     assert pod.call("should_stop") is True
     assert await goes_on(world, PRUNED_GRACE), "a question is no report"
     assert pod.call("report", 4, 1.0) is True
-    assert not await goes_on(world, PRUNED_GRACE)
-
-
-async def test_a_sidecar_that_was_told_is_not_the_program(world):
-    await prune(world, metrics={"from": "File", "path": "/metrics/log.jsonl"})
-    assert (await world.pod(0)).call("report", 1, 1.0) is True
     assert not await goes_on(world, PRUNED_GRACE)

@@ -38,8 +38,8 @@ def check_contradictions(study: Study) -> None:
         )
     if ignored := sorted(code for code in study.infeasible_exit_codes if _ignores(policy, code)):
         raise _invalid(
-            f"{WHERE}.podFailurePolicy ignores the exit code {ignored[0]}, which is one of spec.infeasibleExitCodes, so "
-            "that the program would be run again and again: write the action FailJob, or take it out of one of them"
+            f"{WHERE}.podFailurePolicy ignores the exit code {ignored[0]}, which is one of spec.infeasibleExitCodes, "
+            "so that the program would be run again and again: write the action FailJob, or take it out of one of them"
         )
 
 

@@ -28,7 +28,7 @@ from study_operator.model.observed import Observed
 from study_operator.model.study import Study
 from study_operator.model.study_outcome import is_goal, over, too_many_failed
 from study_operator.model.trial import Failure, Rows, TrialRow, TrialState
-from study_operator.model.trial_rules import Case, decide
+from study_operator.model.trial_rules import CLOCKS_DIFFER, Case, decide
 
 # How long a pruned trial may go on: long enough to see the answer to its next report and to end by itself. A pod that
 # is left then has PRUNED_KILL_SECONDS to end after SIGTERM. With the time that it takes to notice, its GPU is free
@@ -188,6 +188,8 @@ def _time_left(job: JobState, observed: Observed) -> timedelta | None:
     if row.state is TrialState.FAIL:
         return timedelta(0)
     assert row.completed_at is not None
+    if row.completed_at > observed.now + CLOCKS_DIFFER:  # Optuna in a notebook stores its local time
+        return timedelta(0)
     return row.completed_at + _pruned_grace(row, observed.study) - observed.now
 
 

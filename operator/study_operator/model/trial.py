@@ -14,6 +14,9 @@ from study_operator.texts import one_line
 # Attributes of trials in Optuna's tables: the name of the Job that runs the trial, and why it failed.
 JOB_ATTR = "study_operator:job"
 FAILURE_ATTR = "study_operator:failure"
+# The reasons of incidents that the database stores itself when it is told: a trial was ended twice, differently; or a
+# notebook has failed a trial.
+FOREIGN_REASONS = ("SeveralFinalValues", "ToldElsewhere")
 
 
 class TrialState(IntEnum):

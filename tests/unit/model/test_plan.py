@@ -206,6 +206,11 @@ def test_a_program_that_is_ending_by_itself_has_the_time_of_its_template(asked, 
     assert after(grace) == Plan(stops=(StopJob(job, PRUNED_KILL_SECONDS),))
 
 
+def test_the_clock_of_a_notebook_in_another_time_zone_keeps_no_job():
+    row, job = trial_row(0, PRUNED, completed_at=NOW + timedelta(hours=8)), job_state(0)
+    assert plan(observe(row, jobs=[job], spec={"maxTrials": 1})) == Plan(stops=(StopJob(job, PRUNED_KILL_SECONDS),))
+
+
 def test_grace_and_kill_leave_time_to_notice_within_ten_seconds():
     assert PRUNED_GRACE.total_seconds() + PRUNED_KILL_SECONDS <= 8
 
