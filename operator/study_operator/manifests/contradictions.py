@@ -51,8 +51,9 @@ def _ignores(policy: Any, code: int) -> bool:
     rules = policy.get("rules") if isinstance(policy, Mapping) else None
     for rule in rules if isinstance(rules, list) else ():
         codes = rule.get("onExitCodes") if isinstance(rule, Mapping) else None
-        values = codes.get("values") if isinstance(codes, Mapping) else None
-        if isinstance(values, list) and (code in values) is (codes.get("operator") == "In"):
+        if not isinstance(codes, Mapping) or not isinstance(codes.get("values"), list):
+            continue
+        if (code in codes["values"]) is (codes.get("operator") == "In"):
             return bool(rule.get("action") == "Ignore")
     return False
 
