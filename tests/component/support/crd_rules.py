@@ -935,8 +935,8 @@ RULES: dict[str, tuple[Change, Change, str]] = {
     "pod-restarted-in-place": (
         pod(restartPolicy="OnFailure"),
         lambda study: (pod(restartPolicy="OnFailure")(study), spec(infeasibleExitCodes=[42])(study)),
-        "infeasibleExitCodes end no trial with restartPolicy OnFailure, because the kubelet restarts the program whatever"
-        " its exit code is: write Never in the jobTemplate",
+        "infeasibleExitCodes end no trial with restartPolicy OnFailure, because the kubelet restarts the program "
+        "whatever its exit code is: write Never in the jobTemplate",
     ),
     "job-labels": (
         lambda study: study["spec"]["jobTemplate"].update(
