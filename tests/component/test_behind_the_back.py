@@ -91,15 +91,23 @@ async def test_a_trial_that_a_notebook_tells(world, state, values, ended):
     await world.settle()
     with world.database.optuna_study((await world.study())["status"]["studyName"]) as notebook:
         notebook.tell(0, values, state=state)
+    # A notebook stores its local time, here that of another time zone.
+    world.database.query("UPDATE trials SET datetime_complete = now() + interval '8 hours' WHERE number = 0")
     await world.settle()
     status = (await world.study())["status"]
     assert counted(status)[ended] == 1
+    assert world.remembered() == world.rows(), "the sampler knows"
     if state is TrialState.COMPLETE:
         assert status["bestTrial"]["number"] == 0
         assert 0 in await world.active(), "it may be saving its model"
         await world.end_job(0, "BackoffLimitExceeded")  # its own final value was refused
-    elif state is TrialState.FAIL:
+    else:
         assert "deletionTimestamp" in (await world.job(0))["metadata"], "nobody waits for its program"
+    if state is TrialState.FAIL:
+        assert [(one["trial"], one["reason"]) for one in status["recentFailures"]] == [(0, "ToldElsewhere")]
+        assert status["failures"]["program"] == 1
+        message = (await world.events())["TrialToldElsewhere"]["message"]
+        assert message == "trial 0: another program, such as a notebook, has told that the trial has failed"
     await world.remove_finalizers()
     await world.run_trials(lambda number: number / 10)
     status = (await world.study())["status"]

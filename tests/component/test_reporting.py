@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 from database import ANOTHER_KEY, KEY, TestDatabase, TrialPod, settings_for
+from world import counted
 
 from study_operator.model.trial import TrialState
 from study_operator.storage.migrate import REPORTING_SCHEMA, migrate
@@ -53,6 +54,46 @@ def test_a_result_has_values_and_constraints(pod):
     assert pod.call("finish", [0.9], False, '{"memory/gb": -0.0015, "latency_ms": 43.0}') is False, "the same again"
     for other in ([0.8], False, latency), ([0.9], False, '{"latency_ms": 44}'), ([0.9], False), ([], True, latency):
         assert pod.refusal("finish", *other) == "SO002"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        (([0.1],), ([0.3],), "a second end, 0.3, came after the first one, 0.1, which counts"),
+        (([0.1],), ([], True), "a second end, pruned, came after the first one, 0.1"),
+        (([], False, None, "OOM"), ([math.nan],), "a second end, NaN, came after the first one, infeasible"),
+    ],
+)
+@pytest.mark.parametrize("told", [False, True])
+def test_a_second_end_of_a_trial_is_an_incident(database, first, second, words, told):
+    """Once, whether the first one has been told or not. It is the first one that counts."""
+    pod = trial(database, "message")
+    pod.call("finish", *first)
+    before = result(pod)
+    if told:
+        end(pod, TrialState.COMPLETE)
+
+    def incidents() -> list[tuple]:
+        return database.query(
+            "SELECT kind, reason, message FROM study_operator.incidents WHERE trial_id = %s", pod.trial_id
+        )
+
+    pod.call("other_end", *first)
+    assert incidents() == [], "it is the same"
+    for _ in range(2):
+        assert pod.refusal("finish", *second) == "SO002"
+        pod.call("other_end", *second)
+    ((kind, reason, message),) = incidents()
+    assert (kind, reason) == ("Program", "SeveralFinalValues")
+    assert message.startswith(words)
+    assert result(pod) == before
+
+
+def test_a_first_end_is_no_second_one(database):
+    pod = trial(database, "message")
+    pod.call("candidate", [0.1])
+    pod.call("other_end", [0.3])
+    assert database.query("SELECT * FROM study_operator.incidents WHERE trial_id = %s", pod.trial_id) == []
 
 
 def test_an_infeasible_trial_says_why(pod):
@@ -172,6 +213,26 @@ def test_a_trial_that_has_ended_takes_no_candidate(database, way):
     assert [result(pod) is None for pod in (pruned, failed, told)] == [True, True, False]
 
 
+def test_a_pruned_trial_is_told_to_stop_and_that_is_noted(pod):
+    def noted() -> list[tuple]:
+        return pod.database.query("SELECT goes_on FROM study_operator.stops WHERE trial_id = %s", pod.trial_id)
+
+    assert (pod.call("report", 1, 0.5), pod.call("should_stop"), noted()) == (False, False, [])
+    end(pod, TrialState.PRUNED)
+    assert (pod.call("should_stop"), noted()) == (True, [(False,)])
+    assert (pod.call("report", 2, 0.5), pod.call("finish", [0.9]), noted()) == (True, True, [(False,)])
+    pod.database.query("UPDATE study_operator.stops SET told_at = told_at - interval '2 seconds'")
+    assert (pod.call("should_stop"), noted()) == (True, [(False,)])
+    assert (pod.call("report", 3, 0.5), noted()) == (True, [(True,)]), "it goes on"
+
+
+@pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.FAIL])
+def test_a_trial_that_has_ended_otherwise_is_not_told_to_stop(pod, state):
+    end(pod, state)
+    assert (pod.call("should_stop"), pod.refusal("report", 1, 0.5)) == (False, "SO002")
+    assert pod.database.query("SELECT * FROM study_operator.stops WHERE trial_id = %s", pod.trial_id) == []
+
+
 def test_bad_reports_are_counted(pod):
     def counted() -> list[tuple]:
         return pod.database.query("SELECT study_id, count, last FROM study_operator.bad_reports")
@@ -256,6 +317,27 @@ async def test_a_candidate_counts_once_the_job_is_complete(world):
     assert world.rows() == [(0, "COMPLETE"), (1, "FAIL")]
     with world.database.optuna_study((await world.study())["status"]["studyName"]) as study:
         assert [trial.values for trial in study.trials] == [[0.5], None]
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_second_end_of_a_trial_is_told(world, told):
+    """In the status and by an Event. The trial has not failed."""
+    await world.apply(maxTrials=1, parallelism=1)
+    await world.settle()
+    pod = await world.pod(0)
+    pod.call("finish", [0.1])
+    if told:
+        await world.settle()
+    pod.call("other_end", [0.3])
+    await world.end_job(0)
+    await world.settle()
+    status = (await world.study())["status"]
+    assert (status["phase"], counted(status)) == ("Succeeded", {"total": 1, "complete": 1})
+    (failure,) = status["recentFailures"]
+    assert (failure["trial"], failure["reason"], failure["class"]) == (0, "SeveralFinalValues", "Program")
+    assert status["failures"]["program"] == 1
+    event = (await world.events())["TrialSeveralFinalValues"]
+    assert (event["type"], event["message"]) == ("Warning", f"trial 0: {failure['message']}")
 
 
 async def test_bad_reports_show_in_the_status(world):

@@ -482,3 +482,49 @@ def test_a_single_report_that_is_lost_does_not_end_the_training(own_pod, server)
     done = own_pod.command("report", "--step", "0", "0.5", "--exit-code", STUDY_REPORT_TIMEOUT="0.5")
     assert (done.returncode, done.stdout) == (0, "continue\n")
     assert "the report 0.5 of step 0 is NOT stored" in done.stderr
+
+
+def test_all_ranks_of_a_pod_hear_at_the_same_step_that_the_trial_is_pruned(pod, tmp_path):
+    """Each at its own pace. One that is killed leaves the others to themselves: see tests/unit/study_trial."""
+    script = write_script(
+        tmp_path,
+        """
+        import os, random, sys, time
+
+        def objective(trial):
+            for epoch in range(100_000):
+                trial.report(0.5, epoch)
+                if trial.should_prune():
+                    print(f"stopped at {epoch}", flush=True)
+                    raise study_trial.TrialPruned
+                if epoch == 20:
+                    print("trains", flush=True)
+                time.sleep(random.random() * 0.01)
+            raise AssertionError("it was not pruned")
+        """,
+    )
+    command = [sys.executable, "-m", "study_trial", "run", script]
+    ranks = [
+        subprocess.Popen(command, env=pod.env | {"RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
+        for rank in range(3)
+    ]
+    for rank in ranks:
+        assert rank.stdout.readline() == "trains\n"
+    pod.end(TrialState.PRUNED)
+    said = [rank.communicate(timeout=60)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0, 0]
+    assert len(set(said)) == 1, said
+    assert "stopped at" in said[0]
+
+
+def test_two_processes_without_ranks_that_end_a_trial_with_different_values(pod, tmp_path):
+    """The second is refused, and what it has tried is an incident of the study."""
+    script = write_script(tmp_path, "def objective(trial):\n    import os\n    return float(os.environ['VALUE'])\n")
+    assert pod.command("run", script, VALUE="0.1").returncode == 0
+    refused = pod.command("run", script, VALUE="0.3")
+    assert refused.returncode == 1
+    assert "set RANK in each of them, or let one of them report" in refused.stderr
+    assert pod.result() == ([0.1], False)
+    query = "SELECT reason FROM study_operator.incidents WHERE trial_id = %s"
+    assert pod.database.query(query, pod.trial_id) == [("SeveralFinalValues",)]
+    assert pod.command("run", script, VALUE="0.1").returncode == 0, "the same again is no other value"

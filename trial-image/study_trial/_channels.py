@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from typing import Any, Protocol
 from study_trial._connection import Call, Connection
 from study_trial._delivery import Delivery
 from study_trial._environment import PodEnvironment
-from study_trial._errors import TrialFinishedError
+from study_trial._errors import RefusedError, TrialFinishedError
 from study_trial._output import say
+from study_trial._together import Answers, Listener, answers_path
 
 _ASK_SECONDS = 1.0  # least time between two questions to the database whether to stop
 
@@ -90,6 +92,7 @@ class PodChannel:
         number: the trial's number in its study.
         job: the name of this pod's Job; None when an older operator started the pod.
         clock: monotonic time in seconds.
+        answers: where the trial's other processes find what this one hears; None if there are none.
     """
 
     def __init__(
@@ -99,11 +102,13 @@ class PodChannel:
         number: int,
         job: str | None = None,
         clock: Callable[[], float] = time.monotonic,
+        answers: Answers | None = None,
     ) -> None:
         self._delivery = delivery
         self._trial = {"trial": trial_id} | ({"job": job} if job else {})
         self._number = number
         self._clock = clock
+        self._answers = answers
         self._stop = False
         self._answered = float("-inf")  # when the database was last asked whether to stop
 
@@ -115,6 +120,8 @@ class PodChannel:
         # A report's answer says so, too. The question is for scripts that want to know between two reports.
         if not self._stop and self._clock() - self._answered >= _ASK_SECONDS:
             self._heard(self._delivery.ask(self._call("the question whether to stop", "should_stop")))
+        if self._answers is not None:
+            self._answers.note(self._stop)
         return self._stop
 
     def set_user_attr(self, name: str, text: str) -> None:
@@ -128,16 +135,22 @@ class PodChannel:
             say(f"the trial has been pruned; {call.what} is not stored")
 
     def finish(self, final: Final) -> bool:
+        if self._answers is not None:
+            self._answers.end()
         what = f"the final value {_text(final)}" if final.values else "the end"
-        call = self._call(
-            f"{what} of trial {self._number}",
-            "finish",
-            values=[_json(value) for value in final.values],
-            pruned=final.pruned,
-            constraints=final.constraints,
-            infeasible=final.infeasible,
-        )
-        return bool(self._delivery.send_final(call))
+        content = {
+            "values": [_json(value) for value in final.values],
+            "pruned": final.pruned,
+            "constraints": final.constraints,
+            "infeasible": final.infeasible,
+        }
+        try:
+            return bool(self._delivery.send_final(self._call(f"{what} of trial {self._number}", "finish", **content)))
+        except TrialFinishedError:
+            # The refusal has stored nothing. If another end is stored, the study is to say so.
+            with contextlib.suppress(RefusedError):  # a database of an earlier version
+                self._delivery.send(self._call(f"that {what} is another one", "other_end", **content))
+            raise
 
     def candidate(self, values: list[float], constraints: dict[str, float]) -> None:
         what = f"the final value {_text(Final(values))} of trial {self._number}"
@@ -208,10 +221,11 @@ class SilentChannel:
     Args:
         channel: the channel for the questions.
         why: in words, such as RANK=3.
+        listener: what rank 0 has heard; None if its process is elsewhere.
     """
 
-    def __init__(self, channel: Channel, why: str) -> None:
-        self._channel = channel
+    def __init__(self, channel: Channel, why: str, listener: Listener | None = None) -> None:
+        self._channel, self._listener = channel, listener
         self._why = why
         self._said = False
 
@@ -219,7 +233,8 @@ class SilentChannel:
         self._say_once()
 
     def should_stop(self) -> bool:
-        return self._channel.should_stop()
+        answer = self._listener.answer() if self._listener is not None else None
+        return self._channel.should_stop() if answer is None else answer
 
     def set_user_attr(self, name: str, text: str) -> None:
         self._say_once()
@@ -249,8 +264,12 @@ class SilentChannel:
         self._said = True
 
 
-def open_channel(pod: PodEnvironment | None) -> Channel:
+def open_channel(pod: PodEnvironment | None, together: bool = False) -> Channel:
     """Return the channel of a pod, or for None that of a local run.
+
+    Args:
+        pod: the pod's environment.
+        together: whether the trial's other processes in the pod call `should_stop` as often as this one.
 
     Raises:
         SetupError: the database's address or the key cannot be read.
@@ -259,8 +278,11 @@ def open_channel(pod: PodEnvironment | None) -> Channel:
         say("local run (this is no trial's pod): parameters are given or defaults, reports are printed")
         return LocalChannel()
     delivery = Delivery(Connection(pod.url, pod.key, pod.storage_directory), pod.report_timeout, pod.finish_timeout)
-    channel = PodChannel(delivery, pod.trial_id, pod.number, pod.job)
-    return SilentChannel(channel, pod.silent_because) if pod.silent_because is not None else channel
+    path = answers_path(f"{pod.optuna_name}/{pod.job}/{pod.trial_id}") if together and pod.one_of_several else None
+    if pod.silent_because is not None:
+        channel = PodChannel(delivery, pod.trial_id, pod.number, pod.job)
+        return SilentChannel(channel, pod.silent_because, Listener(path) if path else None)
+    return PodChannel(delivery, pod.trial_id, pod.number, pod.job, answers=Answers(path) if path else None)
 
 
 def _text(final: Final) -> str:

@@ -24,7 +24,7 @@ from study_trial._reading import numerals
 from study_trial._reading.entry import Names, Source
 from study_trial._reading.jsonlines import JsonLines
 from study_trial._reading.tensorboard import TensorBoard
-from study_trial._trial import Trial, current, flush_at_exit, run
+from study_trial._trial import Trial, current, current_of_command, flush_at_exit, run
 
 _DESCRIPTION = """\
 Lets a program in any language be a trial of a Study.
@@ -205,7 +205,7 @@ def _number(text: str, what: str) -> float:
 
 def _report(arguments: argparse.Namespace) -> int:
     value = _number(arguments.value, "the reported value")
-    trial = current()
+    trial = current_of_command()
     trial.report(value, arguments.step)
     _warn_of_losses(trial)
     stop = trial.should_prune()
@@ -223,7 +223,7 @@ def _finish(arguments: argparse.Namespace) -> int:
                 f"--constraint takes NAME=VALUE, for example latency_ms=43, not {text!r}; nothing was sent"
             )
         constraints[name] = _number(value, f"constraint {name!r}")
-    trial = current()
+    trial = current_of_command()
     for name, value in constraints.items():
         trial.set_constraint(name, value)
     trial.finish(values, pruned=arguments.pruned)
@@ -231,7 +231,7 @@ def _finish(arguments: argparse.Namespace) -> int:
 
 
 def _infeasible(arguments: argparse.Namespace) -> int:
-    current().mark_infeasible(arguments.reason)
+    current_of_command().mark_infeasible(arguments.reason)
     return 0
 
 
@@ -240,14 +240,14 @@ def _attr(arguments: argparse.Namespace) -> int:
         value = json.loads(arguments.value)
     except json.JSONDecodeError:
         value = arguments.value
-    trial = current()
+    trial = current_of_command()
     trial.set_user_attr(arguments.name, value)
     _warn_of_losses(trial)
     return 0
 
 
 def _params(arguments: argparse.Namespace) -> int:
-    params = current().params
+    params = current_of_command().params
     if arguments.name is None:
         print(json.dumps(params))
     else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from study_trial._errors import SetupError
-from study_trial._ranks import silent_because
+from study_trial._ranks import is_one_of_several, silent_because
 from study_trial._study import DIRECTIONS
 
 # The operator sets all of these in every container of a trial. STUDY_PARAMS alone means a local run with given
@@ -49,6 +49,7 @@ class PodEnvironment:
         objectives: the objectives' names, in order; empty when an older operator started the pod.
         constraints: the constraints' names, in order.
         silent_because: why another process of the trial reports, in words; None if this one does.
+        one_of_several: whether this process is one of several of the trial's, all of them in this pod.
         job: the Job's name; None when an older operator started the pod.
         called: what the program calls those objectives and constraints that it does not call by their name.
         directions: "minimize" or "maximize" for each objective; empty when an older operator started the pod.
@@ -68,6 +69,7 @@ class PodEnvironment:
     objectives: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
     silent_because: str | None = None
+    one_of_several: bool = False
     job: str | None = None
     directions: tuple[str, ...] = ()
     optuna_name: str | None = None
@@ -104,6 +106,7 @@ def read_pod_environment(env: Mapping[str, str]) -> PodEnvironment | None:
         constraints=read_names(env, "STUDY_CONSTRAINTS"),
         called=read_called(env),
         silent_because=silent_because(env),
+        one_of_several=is_one_of_several(env),
         job=env.get("STUDY_TRIAL_JOB") or None,
         directions=read_directions(env),
         optuna_name=env.get("STUDY_OPTUNA_NAME") or None,

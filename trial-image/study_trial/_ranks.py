@@ -28,6 +28,17 @@ def silent_because(env: Mapping[str, str]) -> str | None:
     return next((f"{name}={env[name].strip()}" for name in names if _number(env, name)), None)
 
 
+def is_one_of_several(env: Mapping[str, str]) -> bool:
+    """Return whether this process is one of several of a trial's, all of which are in the pod of rank 0.
+
+    Args:
+        env: the process's environment.
+    """
+    ranked = any(_number(env, name) is not None for name in (*_OF_ALL, _OF_POD))
+    alone = any(_number(env, whole) == 1 for whole, _ in _SIZES)
+    return ranked and not (alone or _number(env, _POD) or _over_pods(env))
+
+
 def _over_pods(env: Mapping[str, str]) -> bool:
     """Return whether the processes that are ranked are in several pods."""
     return any((_number(env, whole) or 0) > (_number(env, local) or 2**31) for whole, local in _SIZES)

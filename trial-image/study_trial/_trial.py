@@ -384,9 +384,18 @@ def current() -> Trial:
     Raises:
         SetupError: a variable that the operator sets is missing or cannot be read.
     """
+    return _get(together=True)
+
+
+def current_of_command() -> Trial:
+    """Do the same as `current`, in a process that calls one method and ends. It has no counterparts in other ranks."""
+    return _get(together=False)
+
+
+def _get(together: bool) -> Trial:
     global _current
     if _current is None:
-        _current = _open()
+        _current = _open(together)
         atexit.register(flush_at_exit, _current, os.getpid())
     if os.environ.get("STUDY_TRIAL_ID"):
         _terminating.install()
@@ -445,9 +454,9 @@ def run(objective: Callable[[Trial], float | Sequence[float] | None]) -> None:
     trial.finish(value)
 
 
-def _open() -> Trial:
+def _open(together: bool) -> Trial:
     pod = read_pod_environment(os.environ)
-    channel = open_channel(pod)
+    channel = open_channel(pod, together)
     if pod is None:
         objectives, constraints = (read_names(os.environ, f"STUDY_{what}") for what in ("OBJECTIVES", "CONSTRAINTS"))
         name = os.environ.get("STUDY_OPTUNA_NAME") or "local"

@@ -28,12 +28,14 @@ from study_operator.model.observed import Observed
 from study_operator.model.study import Study
 from study_operator.model.study_outcome import is_goal, over, too_many_failed
 from study_operator.model.trial import Failure, Rows, TrialRow, TrialState
-from study_operator.model.trial_rules import Case, decide
+from study_operator.model.trial_rules import CLOCKS_DIFFER, Case, decide
 
 # How long a pruned trial may go on: long enough to see the answer to its next report and to end by itself. A pod that
 # is left then has PRUNED_KILL_SECONDS to end after SIGTERM. With the time that it takes to notice, its GPU is free
 # within 10 seconds.
 PRUNED_GRACE, PRUNED_KILL_SECONDS = timedelta(seconds=4), 3
+# The same for a program that has been told to stop, and is ending by itself, at most: as its template asks.
+MOST_STOPPING_GRACE = timedelta(seconds=300)
 # Finished Jobs that are removed in one reconciliation. To remove a Job costs the control plane as much as to start one.
 # So of the Jobs that are not to be kept, the latest ones, as many as may run at once, stay for FINISHED_JOB_LINGER: the
 # slots that they have freed are filled first.
@@ -186,7 +188,16 @@ def _time_left(job: JobState, observed: Observed) -> timedelta | None:
     if row.state is TrialState.FAIL:
         return timedelta(0)
     assert row.completed_at is not None
-    return row.completed_at + PRUNED_GRACE - observed.now
+    if row.completed_at > observed.now + CLOCKS_DIFFER:  # Optuna in a notebook stores its local time
+        return timedelta(0)
+    return row.completed_at + _pruned_grace(row, observed.study) - observed.now
+
+
+def _pruned_grace(row: TrialRow, study: Study) -> timedelta:
+    """Return how long a pruned trial may go on. A program that only prints is told nothing; its sidecar may be."""
+    if not row.stopping or study.metrics.source != "Sdk":
+        return PRUNED_GRACE
+    return max(PRUNED_GRACE, min(study.termination_grace, MOST_STOPPING_GRACE))
 
 
 def _was_pruned(job: JobState, observed: Observed) -> bool:

@@ -255,6 +255,12 @@ class Study:
         return timedelta(seconds=seconds) if isinstance(seconds, int) else None
 
     @property
+    def termination_grace(self) -> timedelta:
+        """The template's terminationGracePeriodSeconds; none if it leaves them to Kubernetes."""
+        seconds = self.job_template["spec"]["template"]["spec"].get("terminationGracePeriodSeconds")
+        return timedelta(seconds=seconds if isinstance(seconds, int) else 0)
+
+    @property
     def optuna_name(self) -> str:
         """The study's name in Optuna. The UID's start keeps a Study apart from deleted ones of the same name.
 

@@ -14,6 +14,9 @@ from study_operator.texts import one_line
 # Attributes of trials in Optuna's tables: the name of the Job that runs the trial, and why it failed.
 JOB_ATTR = "study_operator:job"
 FAILURE_ATTR = "study_operator:failure"
+# The reasons of incidents that the database stores itself when it is told: a trial was ended twice, differently; or a
+# notebook has failed a trial.
+FOREIGN_REASONS = ("SeveralFinalValues", "ToldElsewhere")
 
 
 class TrialState(IntEnum):
@@ -65,6 +68,8 @@ class TrialRow:
         retries: how often it has run again because the infrastructure failed.
         started_at: when it was started, aware, UTC, to the microsecond; None if that was not read.
         last_bad_report: the last thing that its program has written and that could not be read as a value; or "".
+        stopping: whether its program has been told to stop, because the trial has been pruned, and has not reported
+            again since.
     """
 
     trial_id: int
@@ -78,6 +83,7 @@ class TrialRow:
     retries: int = 0
     started_at: datetime | None = None
     last_bad_report: str = ""
+    stopping: bool = False
 
     @property
     def token(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from study_operator.kube.client import ApiError, Cluster
+from study_operator.manifests.contradictions import check_contradictions
 from study_operator.manifests.job import check_environment, check_variables, job_manifest
 from study_operator.manifests.metrics_directory import check_directory
 from study_operator.model import log_lines, option_bounds
@@ -83,6 +84,8 @@ class Acceptance:
             log_lines.build(study)
             initial_trials(study)
             # A Study that an earlier version has accepted goes on, and its condition keeps its words.
+            if before is None:
+                check_contradictions(study)
             condition = before or accepted([*mistakes(study), *check_variables(study, live.reporting)])
             example = job_manifest(study, live.reporting, 0, 0, example_params(study.space))
         except Refused as refusal:

@@ -13,7 +13,7 @@ from study_operator.kube.client import ApiError, Cluster
 from study_operator.model import status
 from study_operator.model.status import Situation
 from study_operator.model.study import Study, StudyKey
-from study_operator.model.trial import Failure, FailureClass, TrialRow
+from study_operator.model.trial import FOREIGN_REASONS, Failure, FailureClass, TrialRow
 from study_operator.reconcile.event_recorder import EventRecorder
 
 # The shortest time between two writes of a status that only update counts, in seconds, while at most so many studies
@@ -128,6 +128,10 @@ class Publisher:
         shown = f"trial {best['number']} is the best: {', '.join(best['values'])}" if best else ""
         if best and best["number"] != before.get("number") and not ended:
             await self._events.record(manifest, "NewBest", f"so far {shown}", now)
+        for failure in new.get("recentFailures") or ():
+            if failure["reason"] in FOREIGN_REASONS and failure not in (old.get("recentFailures") or ()):
+                message = f"trial {failure['trial']}: {failure['message']}"
+                await self._events.record(manifest, f"Trial{failure['reason']}", message, now, warning=True)
         before_conditions = {(c["type"], c["status"]) for c in old.get("conditions") or ()}
         for condition in new["conditions"]:
             state = (condition["type"], condition["status"])

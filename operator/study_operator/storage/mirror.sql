@@ -35,6 +35,15 @@ BEGIN
         IF FOUND THEN
             PERFORM pg_notify(i.channel, study::text) FROM study_operator.installation i;
         END IF;
+        IF TG_TABLE_NAME = 'trials' AND TG_OP = 'UPDATE' THEN
+            IF NEW.state = 'FAIL' AND OLD.state = 'RUNNING' THEN  -- a trial of the operator's fails for a reason
+                INSERT INTO study_operator.incidents (study_id, trial_id, source, kind, reason, message, last_log_line)
+                SELECT study, trial, a.value_json::jsonb #>> '{}', 'Program', 'ToldElsewhere',
+                       'another program, such as a notebook, has told that the trial has failed', ''
+                FROM public.trial_system_attributes a WHERE a.trial_id = trial AND a.key = 'study_operator:job'
+                ON CONFLICT DO NOTHING;
+            END IF;
+        END IF;
     END IF;
     RETURN NULL;
 END $$;

@@ -218,6 +218,26 @@ END $$;
 
 -- Part 2. The work, for a caller who has been identified.
 
+-- Returns whether the trial has been pruned and should stop. If so, notes that its program has been told, so that it ends by itself and
+-- gets its template's time for that. A report that comes more than a second later takes this back for good: the program goes on,
+-- whatever it is told. Reports that have waited for the database come together, within that second.
+CREATE OR REPLACE FUNCTION study_operator.told_to_stop(caller study_operator.caller, by_report boolean)
+RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF caller.state <> 'PRUNED' THEN
+        RETURN false;
+    END IF;
+    INSERT INTO study_operator.stops (trial_id) VALUES (caller.trial_id) ON CONFLICT DO NOTHING;
+    IF NOT FOUND AND by_report THEN
+        UPDATE study_operator.stops s SET goes_on = true
+        WHERE s.trial_id = caller.trial_id AND NOT s.goes_on AND s.told_at < clock_timestamp() - interval '1 second';
+        IF FOUND THEN
+            PERFORM pg_notify(i.channel, caller.study_id::text) FROM study_operator.installation i;
+        END IF;
+    END IF;
+    RETURN true;
+END $$;
+
 -- Stores one intermediate value. The first value of a step stands, as in Optuna.
 -- Returns true when the trial has been pruned and should stop.
 --
@@ -237,7 +257,7 @@ BEGIN
         PERFORM study_operator.refuse('SO004', format('the study has %s objectives, and Optuna has no pruning with several: there'
             ' is nothing that could be done with values reported during a trial; report the final ones, by finish()',
             caller.objectives));
-    ELSIF caller.state = 'PRUNED' THEN
+    ELSIF study_operator.told_to_stop(caller, true) THEN
         RETURN true;
     ELSIF caller.state <> 'RUNNING' THEN
         PERFORM study_operator.refuse('SO002', format('the trial is not running: it is %s', caller.state));
@@ -316,7 +336,8 @@ BEGIN
         ELSIF FOUND AND NOT stored.provisional AND provisional THEN
             RETURN false;
         ELSIF FOUND AND NOT stored.provisional THEN
-            PERFORM study_operator.refuse('SO002', 'the trial has its final values already, and they are others');
+            PERFORM study_operator.refuse('SO002', 'the trial has its final values already, and they are others: if several of'
+                ' its processes run the script, set RANK in each of them, or let one of them report');
         ELSIF caller.state = 'PRUNED' THEN
             RETURN true;
         ELSIF caller.state <> 'RUNNING' THEN
@@ -334,6 +355,36 @@ BEGIN
     PERFORM pg_notify(i.channel, caller.study_id::text) FROM study_operator.installation i;
     RETURN false;
 END $$;
+
+-- Stores as an incident, once for each trial, that another end was sent than the one that is stored. The call that has sent it was
+-- refused, so that it could store nothing itself. The trial keeps the end that came first.
+CREATE OR REPLACE FUNCTION study_operator.store_other_end(
+    caller study_operator.caller, vals double precision[], pruned boolean, constraint_values jsonb, infeasible text, source text)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    stored study_operator.results;
+BEGIN
+    SELECT r.* INTO stored FROM study_operator.results r WHERE r.trial_id = caller.trial_id AND NOT r.provisional;
+    IF NOT FOUND OR (stored.vals, stored.pruned, stored.constraint_values, stored.infeasible)
+                    IS NOT DISTINCT FROM (vals, pruned, coalesce(constraint_values, '{}'), infeasible) THEN
+        RETURN;
+    END IF;
+    INSERT INTO study_operator.incidents (study_id, trial_id, source, kind, reason, message, last_log_line)
+    VALUES (caller.study_id, caller.trial_id, left(source, 63) || '/end', 'Program', 'SeveralFinalValues',
+            format('a second end, %s, came after the first one, %s, which counts: if several processes run the script, set RANK in'
+                ' each of them, or let one of them report', study_operator.end_in_words(vals, pruned, infeasible),
+                study_operator.end_in_words(stored.vals, stored.pruned, stored.infeasible)), '')
+    ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+        PERFORM pg_notify(i.channel, caller.study_id::text) FROM study_operator.installation i;
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION study_operator.end_in_words(vals double precision[], pruned boolean, infeasible text)
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN infeasible IS NOT NULL THEN 'infeasible' WHEN vals <> '{}' THEN array_to_string(vals, ', ')
+                WHEN pruned THEN 'pruned' ELSE 'none' END
+$$;
 
 -- Stores final values that the sidecar has read from the program's output. The sidecar cannot know how the program ends, so the
 -- result is provisional: it is valid once the trial's Job is Complete, unless the program itself calls finish(). May be called again
@@ -403,6 +454,7 @@ END $$;
 -- and, depending on the call,
 --     report          step, value
 --     finish          values, pruned, constraints, infeasible
+--     other_end       the same: what finish has refused, because another end is stored
 --     candidate       values, constraints
 --     bad_report      message, total
 --     set_user_attr   name, and as `json` a text
@@ -448,10 +500,13 @@ BEGIN
         WHEN 'report' THEN
             RETURN study_operator.store_report(caller, step, value);
         WHEN 'should_stop' THEN
-            NULL;
+            RETURN study_operator.told_to_stop(caller, false);
         WHEN 'finish' THEN
             RETURN study_operator.store_result(
                 caller, vals, pruned, given -> 'constraints', given ->> 'infeasible', false);
+        WHEN 'other_end' THEN
+            PERFORM study_operator.store_other_end(
+                caller, vals, pruned, given -> 'constraints', given ->> 'infeasible', coalesce(given ->> 'job', ''));
         WHEN 'candidate' THEN
             PERFORM study_operator.come_after(trial_id, number);
             RETURN study_operator.store_candidate(caller, vals, given -> 'constraints');
@@ -510,7 +565,7 @@ END $$;
 CREATE OR REPLACE FUNCTION study_operator.should_stop(trial_id integer)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN (study_operator.by_setting(trial_id)).state = 'PRUNED';
+    RETURN study_operator.told_to_stop(study_operator.by_setting(trial_id), false);
 END $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA study_operator FROM PUBLIC;

@@ -58,6 +58,13 @@ ALTER TABLE study_operator.results
     ADD COLUMN IF NOT EXISTS infeasible        text,                                -- why; NULL: the parameters are feasible
     ADD COLUMN IF NOT EXISTS provisional       boolean NOT NULL DEFAULT false;      -- valid once the Job is Complete
 
+-- Pruned trials whose programs have been told to stop, so that they end by themselves.
+CREATE TABLE IF NOT EXISTS study_operator.stops (
+    trial_id integer PRIMARY KEY REFERENCES public.trials (trial_id) ON DELETE CASCADE,
+    told_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    goes_on  boolean     NOT NULL DEFAULT false         -- the program has reported again, long after that
+);
+
 -- Lines of files and logs that looked like a report and could not be read. Reading again counts nothing twice: for a file the count
 -- is that of one reading from the start, and for a log log_positions remembers what has been counted.
 CREATE TABLE IF NOT EXISTS study_operator.bad_reports (

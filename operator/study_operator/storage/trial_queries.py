@@ -51,9 +51,9 @@ def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dic
         "SELECT t.trial_id, t.number, t.state::text, t.datetime_start, t.datetime_complete, a.value_json,"
         " (SELECT count(*) FROM study_operator.incidents i"
         " WHERE i.trial_id = t.trial_id AND i.kind = 'Infrastructure'),"
-        " b.last, r.vals, r.pruned, r.constraint_values, r.infeasible, r.provisional"
+        " b.last, coalesce(NOT s.goes_on, false), r.vals, r.pruned, r.constraint_values, r.infeasible, r.provisional"
         " FROM trials t LEFT JOIN study_operator.results r USING (trial_id)"
-        " LEFT JOIN study_operator.bad_reports b USING (trial_id)"
+        " LEFT JOIN study_operator.bad_reports b USING (trial_id) LEFT JOIN study_operator.stops s USING (trial_id)"
         " LEFT JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND a.key = %s"
         " WHERE t.study_id = %s AND (t.state = 'RUNNING' OR t.number = ANY(%s)) ORDER BY t.number",
         (JOB_ATTR, study_id, list(with_jobs)),
@@ -82,8 +82,9 @@ def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dic
             result=None if values is None else Result(tuple(values), *rest),
             reports=trial_id in reported,
             retries=retries,
+            stopping=stopping,
         )
-        for trial_id, number, state, started, completed, job, retries, last_bad, values, *rest in found
+        for trial_id, number, state, started, completed, job, retries, last_bad, stopping, values, *rest in found
     }
 
 

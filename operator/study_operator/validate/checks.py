@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from study_operator import optimizer
+from study_operator.manifests.contradictions import check_contradictions
 from study_operator.manifests.job import Reporting, check_environment, check_variables, job_manifest
 from study_operator.model import intake, log_lines, mistakes, option_bounds
 from study_operator.model.initial_trials import initial_trials
@@ -95,6 +96,7 @@ def _operators(study: Study, unchecked: list[str]) -> Iterator[Finding]:
     def template() -> None:
         params = example_params(study.space)
         check_environment(study, _REPORTING, params)
+        check_contradictions(study)
         job_manifest(study, _REPORTING, 0, 0, params)
 
     def sampler() -> None:

@@ -82,7 +82,7 @@ def rules(value: Any, schema: Schema, path: str = "") -> Iterator[Finding]:
     """
     for rule in schema.get("x-kubernetes-validations", ()):
         if "oldSelf" not in rule["rule"] and not cel.holds(rule["rule"], value):
-            yield Finding(path + rule.get("fieldPath", "") if path else path, rule["message"])
+            yield Finding((path + rule.get("fieldPath", "")).removeprefix("."), rule["message"])
     if isinstance(value, list) and "items" in schema:
         for place, item in enumerate(value):
             yield from rules(item, schema["items"], f"{path}[{place}]")

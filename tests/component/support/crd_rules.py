@@ -932,6 +932,12 @@ RULES: dict[str, tuple[Change, Change, str]] = {
         pod(restartPolicy="Always"),
         'restartPolicy: Unsupported value: "Always": supported values: "Never", "OnFailure"',
     ),
+    "pod-restarted-in-place": (
+        pod(restartPolicy="OnFailure"),
+        lambda study: (pod(restartPolicy="OnFailure")(study), spec(infeasibleExitCodes=[42])(study)),
+        "infeasibleExitCodes end no trial with restartPolicy OnFailure, because the kubelet restarts the program "
+        "whatever its exit code is: write Never in the jobTemplate",
+    ),
     "job-labels": (
         lambda study: study["spec"]["jobTemplate"].update(
             metadata={"labels": {"a": "b"}, "annotations": {"c": "d"}},

@@ -113,6 +113,7 @@ class TestDatabase:
 _FIELDS = {
     "report": ("step", "value"),
     "finish": ("values", "pruned", "constraints", "infeasible"),
+    "other_end": ("values", "pruned", "constraints", "infeasible"),
     "candidate": ("values", "constraints"),
     "bad_report": ("message", "total"),
     "set_user_attr": ("name", "json"),
@@ -145,7 +146,7 @@ class TrialPod:
     def message(self, function: str, *arguments: Any) -> str:
         """The message for such a call. Constraints are JSON text, and go into it as they are."""
         given = dict(zip(_FIELDS[function], arguments, strict=False))
-        if function == "finish":
+        if function in ("finish", "other_end"):
             given.setdefault("pruned", False)
         constraints = given.pop("constraints", None)
         message = {"call": function, "trial": self.trial_id, "number": next(_numbers), **_plain(given)}

@@ -113,6 +113,7 @@ def left_overs(opened: connection) -> dict[str, int]:
                     "study_operator.incidents",
                     "study_operator.log_positions",
                     "study_operator.bad_reports",
+                    "study_operator.stops",
                 )
             ),
         ):

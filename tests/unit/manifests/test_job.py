@@ -13,6 +13,7 @@ from building import PARAMETERS, job_template, study
 from hypothesis import given
 from hypothesis import strategies as st
 
+from study_operator.manifests.contradictions import check_contradictions
 from study_operator.manifests.job import Reporting, job_manifest, secret, secret_name
 from study_operator.manifests.variables import variable_name
 from study_operator.model.search_space import as_text
@@ -456,6 +457,36 @@ def refusal(template: dict[str, Any]) -> str:
 )
 def test_a_template_that_contradicts_what_a_trial_is(template, words):
     assert words in refusal(template)
+
+
+IGNORES = {"rules": [{"action": "Ignore", "onExitCodes": {"operator": "In", "values": [41, 42]}}]}
+KEEPS = {"rules": [{"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [1]}}, *IGNORES["rules"]]}
+IN_PLACE = {"restartPolicy": "OnFailure"}
+
+
+@pytest.mark.parametrize(
+    ("template", "codes", "words"),
+    [
+        (pod_template(IN_PLACE), [42], "spec.infeasibleExitCodes ends no trial with spec.jobTemplate.spec.template"),
+        (pod_template(IN_PLACE, podFailurePolicy=KEEPS), [], "podFailurePolicy needs spec.jobTemplate.spec.template"),
+        (pod_template({}, podReplacementPolicy="TerminatingOrFailed"), [], "write Failed, or leave it out"),
+        (pod_template({}, podFailurePolicy=IGNORES), [3, 42], "podFailurePolicy ignores the exit code 42"),
+        (pod_template(IN_PLACE), [], None),
+        (pod_template(IN_PLACE, podReplacementPolicy="TerminatingOrFailed"), [], None),
+        (pod_template({}, podReplacementPolicy="Failed", podFailurePolicy=KEEPS), [42], None),
+        (pod_template({}, podFailurePolicy=IGNORES), [3], None),
+        (pod_template({}, podFailurePolicy={"rules": "none"}), [3], None),
+    ],
+)
+def test_fields_that_exclude_each_other(template, codes, words):
+    written = study(jobTemplate=template, infeasibleExitCodes=codes)
+    if words is None:
+        check_contradictions(written)
+        return
+    with pytest.raises(Refused) as refused:
+        check_contradictions(written)
+    assert refused.value.reason == "JobTemplateInvalid"
+    assert words in refused.value.message
 
 
 @pytest.mark.parametrize("where", ["containers", "initContainers"])

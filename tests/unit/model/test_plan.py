@@ -177,6 +177,40 @@ def test_the_job_of_a_pruned_trial_is_deleted_after_a_grace_period_and_its_pod_s
     assert found == Plan(stops=(StopJob(job, PRUNED_KILL_SECONDS),) if ended else (), reconcile_after=reconcile_after)
 
 
+@pytest.mark.parametrize(
+    ("asked", "source", "stopping", "grace"),
+    [
+        (120, "Sdk", True, timedelta(seconds=120)),
+        (120, "Sdk", False, PRUNED_GRACE),
+        (120, "File", True, PRUNED_GRACE),
+        (120, "Stdout", True, PRUNED_GRACE),
+        (5, "Sdk", True, timedelta(seconds=5)),
+        (0, "Sdk", True, PRUNED_GRACE),
+        (None, "Sdk", True, PRUNED_GRACE),
+        (3600, "Sdk", True, timedelta(seconds=300)),
+        ("120", "Sdk", True, PRUNED_GRACE),
+    ],
+)
+def test_a_program_that_is_ending_by_itself_has_the_time_of_its_template(asked, source, stopping, grace):
+    template = job_template()
+    if asked is not None:
+        template["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = asked
+    metrics = {"from": source, **({"path": "/m/log"} if source == "File" else {})}
+    spec, job = {"maxTrials": 1, "jobTemplate": template, "metrics": metrics}, job_state(0)
+
+    def after(passed: timedelta) -> Plan:
+        row = trial_row(0, PRUNED, completed_at=NOW - passed, stopping=stopping)
+        return plan(observe(row, jobs=[job], spec=spec))
+
+    assert after(timedelta(0)) == Plan(reconcile_after=grace)
+    assert after(grace) == Plan(stops=(StopJob(job, PRUNED_KILL_SECONDS),))
+
+
+def test_the_clock_of_a_notebook_in_another_time_zone_keeps_no_job():
+    row, job = trial_row(0, PRUNED, completed_at=NOW + timedelta(hours=8)), job_state(0)
+    assert plan(observe(row, jobs=[job], spec={"maxTrials": 1})) == Plan(stops=(StopJob(job, PRUNED_KILL_SECONDS),))
+
+
 def test_grace_and_kill_leave_time_to_notice_within_ten_seconds():
     assert PRUNED_GRACE.total_seconds() + PRUNED_KILL_SECONDS <= 8
 

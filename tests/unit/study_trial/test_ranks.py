@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from study_trial._ranks import silent_because
+from study_trial._ranks import is_one_of_several, silent_because
 
 OVER_PODS = {"WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8"}
 
@@ -37,3 +37,22 @@ OVER_PODS = {"WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8"}
 )
 def test_the_process_of_rank_0_reports(env, why):
     assert silent_because(env) == why
+
+
+@pytest.mark.parametrize(
+    ("env", "several"),
+    [
+        ({}, False),
+        ({"RANK": "0"}, True),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, True),
+        ({"LOCAL_RANK": "0"}, True),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"JOB_COMPLETION_INDEX": "0", "RANK": "1"}, True),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, False),
+        ({"JOB_COMPLETION_INDEX": "1", "RANK": "1"}, False),
+        ({"JOB_COMPLETION_INDEX": "0"}, False),
+        ({"RANK": "8", **OVER_PODS}, False),
+    ],
+)
+def test_processes_of_one_pod_know_of_each_other(env, several):
+    assert is_one_of_several(env) is several
