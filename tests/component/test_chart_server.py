@@ -34,7 +34,7 @@ class Release:
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Standard output of a kubectl command that must succeed."""
         command = [program("kubectl"), f"--kubeconfig={self.kubeconfig}", f"--namespace={self.namespace}"]
-        done = subprocess.run([*command, *arguments], input=stdin, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*command, *arguments], input=stdin, capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -335,7 +335,7 @@ class TestKubeconform:
             location,
         ]
         text = yaml.safe_dump_all(objects)
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=180)
         answer = json.loads(done.stdout)
         print(answer["resources"])
         return answer["summary"]

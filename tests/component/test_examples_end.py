@@ -43,7 +43,7 @@ async def _run_program(world: World, number: int) -> tuple[int, int]:
     paths = os.pathsep.join([str(ROOT / "trial-image"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, **await world.environment(number), "PYTHONPATH": paths}
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment)
-    return number, await asyncio.wait_for(process.wait(), 60)
+    return number, await asyncio.wait_for(process.wait(), 180)
 
 
 def _reason(status: dict[str, Any]) -> tuple[str, str]:

@@ -209,7 +209,7 @@ def test_a_pod_that_holds_a_lock_for_ever_does_not_hold_up_a_migration(fresh):
         cursor.execute("SET idle_in_transaction_session_timeout = 0")
         cursor.execute("SELECT study_operator.submit(%s, %s)", (message, prove(KEY, message)))
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(migrate, settings).result(timeout=60)
+            thread.submit(migrate, settings).result(timeout=180)
         with pytest.raises(psycopg2.OperationalError):
             cursor.execute("SELECT 1")
 

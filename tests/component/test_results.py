@@ -46,7 +46,7 @@ def run(world: World, api_server: Any, tmp_path: Path) -> Run:
     def in_shell(command: str) -> str:
         environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
         shell = ["bash", "-euo", "pipefail", "-c", command]
-        done = subprocess.run(shell, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(shell, env=environment, capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

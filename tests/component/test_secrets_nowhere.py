@@ -97,7 +97,7 @@ async def test_no_key_and_no_password_is_anywhere(world, kubeconfig, server, tmp
         async def launched() -> bool:
             return await world.active() == [0, 1]
 
-        await until(launched, 60)
+        await until(launched, 180)
         study = await world.study()
         reporter = world.database.connect_as_reporter(key := world.reporting(study).key)
         reporter.autocommit = True
@@ -117,14 +117,14 @@ async def test_no_key_and_no_password_is_anywhere(world, kubeconfig, server, tmp
             await world.edit(maxFailedTrials=next(edits))  # a reason to look
             return (await world.condition("StorageReady")).get("status") == "False"
 
-        await until(outage, 60)
+        await until(outage, 180)
         texts["a Study without a database"] = json.dumps(await world.study())
         server.start()
         # And a Study that is refused, in the API server's own words.
         await world.apply("refused", jobTemplate=job_template(image=""))
         status = await run_pods(world, lambda number: number / 10)
         assert status["phase"] == "Succeeded"
-        await until(lambda: _refused(world), 60)
+        await until(lambda: _refused(world), 180)
         texts["queries"] = queries(world)
     finally:
         texts["log"] = process.end()

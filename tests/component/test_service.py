@@ -52,7 +52,7 @@ async def test_sigterm_ends_what_waits_for_a_server(world, tmp_path, command):
     try:
         await until(lambda: "waiting for the" in started.log())
         started.process.terminate()
-        assert await asyncio.to_thread(started.process.wait, 60) == 143
+        assert await asyncio.to_thread(started.process.wait, 180) == 143
     finally:
         started.process.kill()
     assert "Traceback" not in started.log()
@@ -183,7 +183,7 @@ async def test_a_password_that_the_database_refuses_is_not_shown(world, kubeconf
 async def test_a_database_of_another_version_ends_the_process_with_a_sentence(world, kubeconfig, tmp_path):
     world.database.query("UPDATE alembic_version SET version_num = 'v9.0.0'")
     async with process(world, tmp_path / "log", kubeconfig) as operator:
-        assert await asyncio.to_thread(operator.process.wait, 60) == 1
+        assert await asyncio.to_thread(operator.process.wait, 180) == 1
         last = json.loads(operator.log().splitlines()[-1])
         assert last["level"] == "error"
         assert last["message"].startswith(

@@ -40,7 +40,7 @@ class Sidecar:
     def end(self) -> str:
         """Ends it as the kubelet does once the program has ended. Returns what it has said."""
         self.process.terminate()
-        _, errors = self.process.communicate(timeout=60)
+        _, errors = self.process.communicate(timeout=180)
         assert self.process.returncode == 0, errors
         return errors
 
@@ -227,7 +227,7 @@ def test_a_local_run_prints_what_would_be_sent(tmp_path):
     write(tmp_path / "m", {"epoch": 1, "accuracy": 0.5}, "bad")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("STUDY_")}
     command = [sys.executable, "-m", "study_trial", "follow", "--path", str(tmp_path / "m")]
-    done = subprocess.run(command, env=clean, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=clean, capture_output=True, text=True, timeout=180)
     assert (done.returncode, "STUDY_OBJECTIVES is not set" in done.stderr) == (2, True)
     process = subprocess.Popen(
         command, env=clean | {"STUDY_OBJECTIVES": '["accuracy"]'}, stderr=subprocess.PIPE, text=True

@@ -48,7 +48,7 @@ def start(pod: Pod, script: str, *more: str, **env: str) -> subprocess.Popen[str
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """The exit code and what it wrote after `started`, to stdout and stderr."""
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=180)
     return process.returncode, stdout, stderr
 
 

@@ -511,7 +511,7 @@ def test_all_ranks_of_a_pod_hear_at_the_same_step_that_the_trial_is_pruned(pod, 
     for rank in ranks:
         assert rank.stdout.readline() == "trains\n"
     pod.end(TrialState.PRUNED)
-    said = [rank.communicate(timeout=60)[0] for rank in ranks]
+    said = [rank.communicate(timeout=180)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0, 0]
     assert len(set(said)) == 1, said
     assert "stopped at" in said[0]

@@ -56,7 +56,7 @@ async def test_a_server_whose_cache_is_behind(world, tmp_path, monkeypatch, capl
         selecting = {"WATCH_NAMESPACES": "", "WATCH_NAMESPACE_SELECTOR": "studies=yes"}
         before = broken_off()
         async with running(world, **selecting):
-            await until(lambda: len(proxy.watches) == 3 and min(proxy.watches.values()) >= 2, 90)
+            await until(lambda: len(proxy.watches) == 3 and min(proxy.watches.values()) >= 2)
             assert all(broken_off()[watch] > before[watch] for watch in before)
             await world.apply()
             status = await run_pods(world, float)

@@ -165,7 +165,7 @@ class Replica:
     async def end(self) -> int:
         """Lets it end as a rolling update does. Returns its exit code."""
         self.signal(signal.SIGTERM)
-        return await asyncio.to_thread(self.process.process.wait, 60)
+        return await asyncio.to_thread(self.process.process.wait, 180)
 
     def sample(self, name: str) -> float:
         """One of its metrics, without labels."""

@@ -72,7 +72,7 @@ class Pod:
     def command(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Runs study-trial."""
         command = [sys.executable, "-m", "study_trial", *arguments]
-        return subprocess.run(command, env=self.env | env, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, env=self.env | env, capture_output=True, text=True, timeout=180)
 
     def stored(self) -> FrozenTrial:
         with self._study() as study:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def until(condition: Callable[[], T], patience: float = 60.0) -> T:
+async def until(condition: Callable[[], T], patience: float = 180.0) -> T:
     """Waits until a condition, which may be a coroutine function, gives something true; returns that.
 
     Args:
@@ -28,7 +28,7 @@ async def until(condition: Callable[[], T], patience: float = 60.0) -> T:
         await asyncio.sleep(0.02)
 
 
-def wait_until(condition: Callable[[], object], patience: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], patience: float = 180.0) -> None:
     """Waits, in a test that is no coroutine, until a condition is true; `patience` as above."""
     deadline = time.monotonic() + patience
     while not condition():
