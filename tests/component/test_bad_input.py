@@ -28,8 +28,7 @@ REFUSED = {
     "option of the operator's own": (
         {"sampler": {"name": "QMC", "options": {"seed": 1}}},
         "InvalidSamplerOptions",
-        "spec.sampler: sampler QMC has no option 'seed'; its options are qmc_type, scramble, "
-        "warn_asynchronous_seeding, warn_independent_sampling",
+        "spec.sampler: sampler QMC has no option 'seed': write seed beside name and options",
     ),
     "text for a number": (
         {"sampler": {"name": "TPE", "options": {"n_startup_trials": "ten"}}},

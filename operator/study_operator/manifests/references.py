@@ -71,11 +71,10 @@ def check_references(study: Study, own: Collection[str]) -> list[str]:
         if match := _UNCLOSED.search(text.text):
             _refuse(text, f"begins $({match[1]} and has no closing parenthesis: write $({match[1]})")
         if match := _KATIB.search(text.text):
-            _refuse(
-                text,
-                f"has {match[0]}, which is Katib's: write $(PARAM_<name>), such as {_names(own)}, or "
-                "$(STUDY_TRIAL_NUMBER)",
-            )
+            write = f"$(PARAM_<name>), such as {_names(own)}, or $(STUDY_TRIAL_NUMBER)"
+            if "trialSpec" in match[0]:
+                write = "$(STUDY_TRIAL_JOB) for the Job's name, and for the rest a variable in env with a fieldRef"
+            _refuse(text, f"has {match[0]}, which is Katib's: write {write}")
         warnings |= dict.fromkeys(_check_words(own, text))
     template = study.job_template["spec"]["template"]
     _check_elsewhere(template["spec"], _WHERE)

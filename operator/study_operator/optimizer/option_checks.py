@@ -80,6 +80,8 @@ def check_options(
     for name, value in options.items():
         if name in also:
             continue
+        if name in ("seed", "random_state") and "seed" in reserved:
+            raise ValueError(f"{kind} has no option {name!r}: write seed beside name and options")
         if name not in valid:
             words = ", ".join(sorted((*valid, *also))) or "none"
             raise ValueError(f"{kind} has no option {name!r}; its options are {words}")

@@ -38,13 +38,16 @@ def validate(files: Sequence[str]) -> int:
     for file in files:
         try:
             text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-            studies = [document for document in read(text) if _is_ours(document.value)]
+            documents = list(read(text))
         except (OSError, ValueError) as error:
             print(f"{file}: cannot be read: {one_line(str(error))}")
             code = UNREADABLE
             continue
+        studies = [document for document in documents if _is_ours(document.value)]
         if not studies:
-            print(f"{file}: has no Study (apiVersion: {GROUP}/{VERSION}, kind: {KIND})")
+            katib = any(_is_katib(document.value) for document in documents)
+            words = ", but an Experiment of Katib: docs/coming-from-katib.md has it field by field" if katib else ""
+            print(f"{file}: has no Study (apiVersion: {GROUP}/{VERSION}, kind: {KIND}){words}")
             code = UNREADABLE
         for document in studies:
             found = list(_study(file, document, schema, unchecked))
@@ -60,6 +63,14 @@ def validate(files: Sequence[str]) -> int:
 def _is_ours(value: Any) -> bool:
     return isinstance(value, dict) and (
         value.get("kind") == KIND or str(value.get("apiVersion")).split("/")[0] == GROUP
+    )
+
+
+def _is_katib(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("kind") == "Experiment"
+        and str(value.get("apiVersion")).startswith("kubeflow.org/")
     )
 
 

@@ -63,7 +63,8 @@ def args_of(params: dict[str, Any], **container: Any) -> list[str]:
             "--lr=${trialParameters.learningRate}",
             "has ${trialParameters.learningRate}, which is Katib's: write $(",
         ),
-        ("--name=${trialSpec.Name}", "which is Katib's"),
+        ("--name=${trialSpec.Name}", "which is Katib's: write $(STUDY_TRIAL_JOB) for the Job's name"),
+        ("--team=${trialSpec.Labels[team]}", "and for the rest a variable in env with a fieldRef"),
         ("--use-bn=$(PARAM_bn_FLAG)", "which is an option by itself, or nothing: write $(PARAM_bn_FLAG) alone"),
     ],
 )

@@ -95,12 +95,17 @@ def test_an_option_of_the_wrong_type_is_told_what_it_must_be(options, must_be):
     assert refusal(**options) == f"option {name!r} of sampler Tuned is {value!r}; it must be {must_be}{quotes}"
 
 
-@pytest.mark.parametrize("name", ["n_startup", "seed", "callback", "array", "mapping", "rest", "others", "self", ""])
+@pytest.mark.parametrize("name", ["n_startup", "callback", "array", "mapping", "rest", "others", "self", ""])
 def test_an_unknown_option_is_told_which_there_are(name):
     assert refusal(**{name: 1}) == (
         f"sampler Tuned has no option {name!r}; its options are "
         "either, flag, maybe, mode, number, old_style, positional, text, whole"
     )
+
+
+@pytest.mark.parametrize("name", ["seed", "random_state"])
+def test_a_seed_is_told_its_place(name):
+    assert refusal(**{name: 1}) == f"sampler Tuned has no option {name!r}: write seed beside name and options"
 
 
 def test_a_class_without_options_says_so():

@@ -159,7 +159,11 @@ def test_an_unknown_sampler_is_told_which_there_are():
         ),
         ("TPE", {"seed": 3}, "spec.sampler: sampler TPE has no option 'seed'"),
         ("TPE", {"gamma": 3}, "spec.sampler: sampler TPE has no option 'gamma'"),  # a function
-        ("Random", {"seed": 3}, "spec.sampler: sampler Random has no option 'seed'; its options are none"),
+        (
+            "Random",
+            {"seed": 3},
+            "spec.sampler: sampler Random has no option 'seed': write seed beside name and options",
+        ),
         ("Grid", {"search_space": {"n": [1]}}, "spec.sampler: sampler Grid has no option 'search_space'"),
         ("QMC", {"qmc_type": 3}, "spec.sampler: option 'qmc_type' of sampler QMC is 3; it must be text"),
         ("QMC", {"qmc_type": "lattice"}, "Choose either `halton` or `sobol`"),

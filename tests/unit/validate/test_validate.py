@@ -265,7 +265,16 @@ def test_several_documents_are_several_studies(said):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("kind: Pod\n", "has no Study"), ("a: [", "cannot be read"), ("", "has no Study"), ("a: .inf\n", "no number")],
+    [
+        ("kind: Pod\n", "has no Study"),
+        (
+            "kind: Experiment\napiVersion: kubeflow.org/v1beta1\n",
+            "but an Experiment of Katib: docs/coming-from-katib.md",
+        ),
+        ("a: [", "cannot be read"),
+        ("", "has no Study"),
+        ("a: .inf\n", "no number"),
+    ],
 )
 def test_a_file_without_a_study_is_another_exit_code(said, text, words):
     code, output = said(text)
