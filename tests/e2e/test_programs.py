@@ -200,3 +200,26 @@ def test_trials_beyond_a_quota_wait_their_turn_and_the_status_quotes_it(cluster)
     assert cluster.status("beyond")["phase"] == "Waiting"
     status = cluster.wait("beyond")
     assert (status["trials"]["complete"], status["failures"]["infrastructure"]) == (3, 0)
+
+
+def test_a_pruned_trial_that_has_been_told_may_upload_as_long_as_its_template_says(cluster):
+    """Longer than the ten seconds that a pruned trial has otherwise."""
+    script = (
+        "import itertools, time\n"
+        "import study_trial\n"
+        "trial = study_trial.current()\n"
+        "for step in itertools.count():\n"
+        "    trial.report(0.0, step)\n"
+        "    if trial.should_prune():\n"
+        "        break\n"
+        "    time.sleep(0.2)\n"
+        "time.sleep(15)\n"
+        "print('uploaded')\n"
+    )
+    pruner = {"name": "Threshold", "options": {"lower": 0.5}}
+    manifest = cluster.manifest("uploads", script, pruner=pruner, **ONE)
+    manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 120
+    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+    cluster.wait("uploads", "Finished")
+    assert cluster.rows("uploads") == [(0, "PRUNED")]
+    assert "uploaded" in cluster.kubectl("logs", "job/uploads-0")
