@@ -11,10 +11,10 @@ from typing import Any
 
 from study_operator.kube.client import ApiError, Cluster
 from study_operator.model.final_values import joined, keyed
-from study_operator.model.log_lines import LONGEST_LINE, Lines
 from study_operator.model.log_position import Place, Position, split
 from study_operator.model.numerals import Steps
 from study_operator.model.pod_status import program_of
+from study_operator.model.printed_lines import LONGEST_LINE, Lines, shortened
 from study_operator.model.study import Study, StudyKey
 from study_operator.podlogs.flow import Flows
 from study_operator.podlogs.stream import PodLogs
@@ -274,18 +274,7 @@ class _Waiting:
         return self._shortened(self.rest)
 
     def _shortened(self, rest: bytes) -> bytes:
-        """Return what of the beginning of a line counts, however long the line gets.
-
-        A progress bar writes over its line, for hours perhaps, and never ends it. So the time in front is kept, the
-        last state that says something, and the state that is being written.
-        """
-        *states, state = rest.split(b"\r")
-        if not states:
-            return rest[:_LINE_BYTES_KEPT]
-        time_end = states[0].find(b" ", 0, _TIME_BYTES) + 1
-        front, states[0] = states[0][:time_end], states[0][time_end:]
-        counts = next((old for old in reversed(states) if self._says(old[:_LINE_BYTES_KEPT])), b"")
-        return front + counts[:_LINE_BYTES_KEPT] + b"\r" + state[:_LINE_BYTES_KEPT]
+        return shortened(rest, self._says, _LINE_BYTES_KEPT, _TIME_BYTES)
 
     def due(self) -> bool:
         """Return whether the lines are many enough, or old enough, to be stored."""

@@ -12,8 +12,9 @@ from building import study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_operator.model.log_lines import LONGEST_LINE, Line, Lines, build
+from study_operator.model.log_lines import build
 from study_operator.model.numerals import HIGHEST_STEP
+from study_operator.model.printed_lines import LONGEST_LINE, Line, Lines
 from study_operator.model.study import Refused
 
 CONSTRAINTS = [{"name": "latency_ms", "max": 50}]
@@ -263,6 +264,33 @@ def test_a_pattern_that_cannot_be_used(pattern, words):
         lines_of(pattern)
     assert refused.value.reason == "InvalidMetricsPattern"
     assert words in refused.value.message
+
+
+TEXT = {"from": "File", "path": "/out/log.txt", "format": "Text"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("(", "is not a regular expression of RE2: missing ): ("),
+        ("(?P<name>a)", "no group named value"),
+        (r"(?P<name>\pL+) (?P<value>.*)", "is not a regular expression of Python's re"),
+        ("(?P<name>a)(?i)(?P<value>b)", "is not a regular expression of Python's re"),
+        ("(?P<name>[[:alpha:]]+) (?P<value>.*)", "has [:alpha:], which RE2 and Python's re read differently"),
+        ("(?P<name>a{,3}) (?P<value>.*)", "has {,3}, which RE2 and Python's re read differently"),
+    ],
+)
+def test_a_pattern_for_a_file_means_the_same_to_both_engines(pattern, words):
+    with pytest.raises(Refused, match=r"spec\.metrics\.pattern") as refused:
+        build(study(metrics={**TEXT, "pattern": pattern}))
+    assert refused.value.reason == "InvalidMetricsPattern"
+    assert words in refused.value.message
+
+
+def test_a_file_of_text_is_the_sidecars_to_read():
+    assert build(study(metrics={**TEXT, "pattern": PATTERN})) is None
+    with pytest.raises(Refused, match="which is what an objective or constraint is called"):
+        build(study(metrics={**TEXT, "stepName": "accuracy"}))
 
 
 def test_a_name_cannot_be_step_and_objective():
