@@ -176,7 +176,7 @@ def test_anchors_merges_and_lists_are_read():
             10,
             'spec.sampler: is the text "TPE" and must be an object: write {name: TPE}',
         ),
-        ("  jobT", "  maxTrial: 3\n  jobT", 10, "spec.maxTrial: is no field: maxTrials is meant, perhaps"),
+        ("  jobT", "  maxTrial: 3\n  jobT", 10, "spec.maxTrial: is no field: write maxTrials instead"),
         (
             "  jobT",
             "  maxTrials: '3'\n  jobT",
@@ -188,7 +188,7 @@ def test_anchors_merges_and_lists_are_read():
             "Maximize",
             "maximise",
             6,
-            'direction: is "maximise": write Maximize is meant, perhaps; one of Minimize, Maximize',
+            'direction: is "maximise": write Maximize instead',
         ),
         ("name: digits", "name: Digits", 3, "metadata.name: is 'Digits': write lower-case letters"),
         ("low: 1e-5", "low: 1", 9, "spec.parameters[0].float: low must not be greater than high: swap them"),
