@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import re2
 
-from study_operator.model.pairs import Pairs, finder
+from study_operator.model.pairs import Pairs
 from study_operator.model.printed_lines import Lines
 from study_operator.model.study import Refused, Study
 
@@ -39,13 +39,12 @@ def build(study: Study) -> Lines | None:
             f"spec.metrics.stepName is {step_name!r}, which is what an objective or constraint is called as well: "
             "write the name under which the program prints the step",
         )
-    names = [*objectives, *constraints, *metrics.additional, step_name]
-    find = finder(names) if metrics.pattern is None else _given(metrics.pattern)
+    find = _given(metrics.pattern) if metrics.pattern is not None else None
     if metrics.source == "File":
         if metrics.pattern is not None:
             _check_for_python(metrics.pattern)
         return None
-    return Lines(find, objectives, constraints, step_name, metrics.additional)
+    return Lines(objectives, constraints, step_name, metrics.additional, find)
 
 
 def _given(pattern: str) -> Callable[[str], Pairs]:

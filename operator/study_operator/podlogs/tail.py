@@ -14,7 +14,7 @@ from study_operator.model.final_values import joined, keyed
 from study_operator.model.log_position import Place, Position, split
 from study_operator.model.numerals import Steps
 from study_operator.model.pod_status import program_of
-from study_operator.model.printed_lines import LONGEST_LINE, Lines, shortened
+from study_operator.model.printed_lines import LONGEST_LINE, Known, Lines, shortened
 from study_operator.model.study import Study, StudyKey
 from study_operator.podlogs.flow import Flows
 from study_operator.podlogs.stream import PodLogs
@@ -113,7 +113,7 @@ class Tail:
         self._trial_id, self._uid = trial_id, uid
         self._stored: Position | None = None  # as the database has it
         self._place: Place | None = None  # None before the first reading
-        self._steps = Steps()
+        self._steps, self._known = Steps(), Known()
         self._warned = False  # of what the steps lose
         self.kubelets_word = ""
 
@@ -166,7 +166,7 @@ class Tail:
         since, self.kubelets_word = self._place.position.since, ""
         self._place = Place(self._place.position)
         patience = SILENCE_SECONDS if follow else _READ_TIMEOUT_SECONDS
-        count, waiting = 0, _Waiting(lambda state: self._lines.read(state) is not None)
+        count, waiting = 0, _Waiting(self._lines.says)
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(patience):
@@ -220,14 +220,13 @@ class Tail:
             said = self._lines.read(text)
             if said is None:
                 continue
-            if said.bad is not None:
-                bad, last_bad = bad + 1, said.bad
-            values = joined(values, keyed(said.values, self._study.objectives))
-            additional.update(
-                {name: said.values[name] for name in self._study.metrics.additional if name in said.values}
-            )
-            if self._objective is not None and self._objective in said.values:
-                value = said.values[self._objective]
+            counting = self._known.values(said)
+            if (told := self._known.bad(said)) is not None:
+                bad, last_bad = bad + 1, told
+            values = joined(values, keyed(counting, self._study.objectives, said.unmarked))
+            additional.update({name: counting[name] for name in self._study.metrics.additional if name in counting})
+            if self._objective is not None and self._objective in counting:
+                value = counting[self._objective]
                 step = self._steps.at(value, said.step, said.lost)
                 if step is not None:
                     reports.append((step, value))

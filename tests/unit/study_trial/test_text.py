@@ -107,7 +107,21 @@ def test_a_line_that_is_too_long_is_bad_if_it_names_a_metric(path):
     st.lists(
         st.one_of(
             st.sampled_from(
-                ["accuracy", "latency_ms", "epoch", "=", ": ", " is ", "0.91", "91%", "1,234", "\r", "\x1b[1m"]
+                [
+                    "accuracy",
+                    "latency_ms",
+                    "epoch",
+                    "=",
+                    ": ",
+                    " is ",
+                    " ",
+                    " to ",
+                    "0.91",
+                    "91%",
+                    "1,234",
+                    "\r",
+                    "\x1b[1m",
+                ]
             ),
             st.text(max_size=5).filter(lambda piece: "\n" not in piece),
             st.floats().map(str),

@@ -12,7 +12,7 @@ from study_trial._reading.numerals import Unreadable, number
 from study_trial._reading.terminal import unescaped
 
 _WORD = r"\w./-"
-_GOES_ON = re.compile(r"[0-9.]+[\"']?[ \t]*[:=][ \t]*[-+.0-9]")  # of a name that only began like another one
+GOES_ON = re.compile(r"[0-9.]+[\"']?[ \t]*[:=][ \t]*[-+.0-9]")  # of a name that only began like another one
 
 # A value is one word, or what a library shows for a number, which has brackets around more than a word. A word ends
 # only at a character that separates values. So 0.91s or 0,91 is read as a whole, instead of being read as 0.91 or 0.
@@ -43,7 +43,7 @@ def finder(names: list[str]) -> Callable[[str], Pairs]:
         match = pattern.search(line)
         while match is not None:
             name, word = match.groups()
-            if line[match.end(1) : match.start(2)] == ":" and _GOES_ON.match(line, match.start(2)):
+            if line[match.end(1) : match.start(2)] == ":" and GOES_ON.match(line, match.start(2)):
                 match = pattern.search(line, match.end())  # mAP@0.5:0.95 = 0.41 is no value of mAP@0.5
                 continue
             # The full stop of a sentence is no part of the value.

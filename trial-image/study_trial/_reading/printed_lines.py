@@ -6,17 +6,19 @@ The operator and the trials' library have the same file, as `numerals`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
 from study_trial._reading.numerals import Unreadable, number, step
-from study_trial._reading.pairs import Pairs
-from study_trial._reading.terminal import SEQUENCES, shown
+from study_trial._reading.pairs import Pairs, finder
+from study_trial._reading.terminal import SEQUENCES, shown, unescaped
+from study_trial._reading.unmarked import Unmarked, step_of, unmarked
 
 LONGEST_LINE = 8192  # bytes; longer lines are not read, because a value at the cut would be another value
 _MOST_MATCHES = 200  # in a line; more would only keep the reader busy
 _MOST_SHOWN = 200  # characters of a bad line that users see
+_NOTHING = Unmarked()
 
 
 @dataclass(frozen=True)
@@ -28,37 +30,49 @@ class Line:
         step: None if the line has none that can be used.
         lost: why the step in the line cannot be used, in words; "" without such a step.
         bad: what names an objective or constraint and cannot be read, in words. The values beside it count.
+        unmarked: the names whose values have neither `=` nor `:` before them.
+        unclear: the names that `bad` is about, if it may be about prose: they have no mark either.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
     step: int | None = None
     lost: str = ""
     bad: str | None = None
+    unmarked: frozenset[str] = frozenset()
+    unclear: frozenset[str] = frozenset()
 
 
 class Lines:
     """Reads the lines of one study's trials. Any bytes are allowed; the time for a line is linear in its length.
 
     Args:
-        find: finds the names and texts of values in a line, in their order.
         objectives: what the program calls the objectives, whose values may be infinite or NaN.
         constraints: what it calls the constraints, whose values are finite.
         step: the name under which the program prints the step.
         additional: what it calls further values, which may be infinite or NaN.
+        find: finds the names and texts of values in a line, in their order, as a user's pattern has it; None for
+            `name=value`, `name: value` and what `unmarked` finds.
     """
 
     def __init__(
         self,
-        find: Callable[[str], Pairs],
-        objectives: Iterable[str],
-        constraints: Iterable[str],
+        objectives: Collection[str],
+        constraints: Collection[str],
         step: str,
-        additional: Iterable[str] = (),
+        additional: Collection[str] = (),
+        find: Callable[[str], Pairs] | None = None,
     ) -> None:
-        self._find, self._step = find, step
+        names = [*objectives, *constraints, *additional]
+        self._step = step
         self._objectives, self._constraints = frozenset(objectives), frozenset(constraints)
-        self._wanted = self._objectives | self._constraints | frozenset(additional)
-        self._marks = tuple(name.encode() for name in self._wanted)
+        self._wanted = frozenset(names)
+        self._find = find or finder([*names, step])
+        self._find_unmarked = unmarked(names, step) if find is None else None
+        self._lowered = {name: name.lower() for name in self._wanted}
+        self._find_step = step_of(step)
+        # Without a pattern also a name in other letters is looked for, to say that it is another one.
+        self._cased: Callable[[bytes], bytes] = bytes if find is not None else bytes.lower
+        self._marks = tuple(self._cased(name.encode()) for name in self._wanted)
 
     def read(self, line: bytes) -> Line | None:
         """Return what a line says; None if it names no objective and no constraint, as most lines do.
@@ -67,31 +81,44 @@ class Lines:
         """
         if not self._mentions(line):
             return None
+        prose: Line | None = None
         for state in reversed(line.split(b"\r")):  # a progress bar writes over what was there before
             if self._mentions(state) and (said := self._read_state(state)) is not None:
-                return said
-        return None
+                if not said.unclear or said.values:
+                    return said
+                prose = prose or said
+        return prose
+
+    def says(self, state: bytes) -> bool:
+        """Return whether a state of a progress bar has something for the study: more than what may be prose."""
+        said = self.read(state)
+        return said is not None and (not said.unclear or bool(said.values))
 
     def _mentions(self, line: bytes) -> bool:
         """Return whether a name of the study may stand in a line, perhaps as escapes, or with colours in it.
 
         Most lines say nothing, and this is all that is done with them.
         """
-        if any(mark in line for mark in self._marks):
+        cased = self._cased(line)
+        if any(mark in cased for mark in self._marks):
             return True
         if b"\\" in line and (b"\\u" in line or b"\\/" in line):
             return True
-        return b"\x1b" in line and any(mark in SEQUENCES.sub(b"", line) for mark in self._marks)
+        return b"\x1b" in line and any(mark in SEQUENCES.sub(b"", cased) for mark in self._marks)
 
     def _read_state(self, state: bytes) -> Line | None:
         if len(state) > LONGEST_LINE:
-            named = any(mark in state for mark in self._marks)
+            cased = self._cased(state)
+            named = any(mark in cased for mark in self._marks)
             text = shown(state[:LONGEST_LINE].decode("utf-8", "replace"))
             return _bad(f"a line has more than {LONGEST_LINE} bytes", text) if named else None
+        prose: Line | None = None
         for text in reversed(shown(state.decode("utf-8", "replace")).split("\r")):
             if (said := self._read(text.strip("\n"))) is not None:
-                return said
-        return None
+                if not said.unclear or said.values:
+                    return said
+                prose = prose or said
+        return prose
 
     def _read(self, text: str) -> Line | None:
         matches = list(islice(self._find(text), _MOST_MATCHES + 1))
@@ -99,27 +126,80 @@ class Lines:
             return _bad(f"a line has more than {_MOST_MATCHES} values", text)
         found = dict(matches)
         named = {name: value for name, value in found.items() if name in self._wanted}
-        if not named:
+        beside = self._beside(text, self._wanted.difference(named))
+        if not named and not beside.values and not beside.unclear:
             return None
         values: dict[str, float] = {}
         bad: str | None = None
-        for name, word in named.items():
+        words: dict[str, str | float] = {**named, **beside.values}
+        for name, word in words.items():
             try:
-                value = number(word)
+                value = number(word) if isinstance(word, str) else word
             except Unreadable as error:
                 bad = f"{name} is {error.word}, which {error.why}"
                 continue
             if name in self._constraints and not math.isfinite(value):
-                bad = f"constraint {name} is {word[:_MOST_SHOWN]!r}; it must be a finite number"
+                bad = f"constraint {name} is {str(word)[:_MOST_SHOWN]!r}; it must be a finite number"
                 continue
             values[name] = value
         used, lost = None, ""
-        if self._step in found and not self._objectives.isdisjoint(values):
+        if not self._objectives.isdisjoint(values) and (written := self._written_step(found, beside, text)) is not None:
             try:
-                used = step(found[self._step])
+                used = step(written)
             except Unreadable as error:
                 lost = f"{self._step} is {error.word}, which {error.why}"
-        return Line(values, used, lost, None if bad is None else _with_line(bad, text))
+        unclear = frozenset(beside.unclear) if bad is None else frozenset[str]()
+        if unclear:
+            bad = next(iter(beside.unclear.values()))
+        bad = None if bad is None else _with_line(bad, text)
+        return Line(values, used, lost, bad, frozenset(beside.values).intersection(values), unclear)
+
+    def _beside(self, text: str, wanted: frozenset[str]) -> Unmarked:
+        """Return what a line says of names without a mark, but for additional values that are not clear."""
+        if self._find_unmarked is None or not wanted:
+            return _NOTHING
+        text = unescaped(text) if "\\" in text else text
+        lowered = text.lower()
+        if not any(self._lowered[name] in lowered for name in wanted):
+            return _NOTHING
+        found = self._find_unmarked(text, wanted)
+        told = {name: why for name, why in found.unclear.items() if name in self._objectives | self._constraints}
+        return Unmarked(found.values, told)
+
+    def _written_step(self, found: Mapping[str, str], beside: Unmarked, text: str) -> str | None:
+        """Return the step in a line as it is written, also without a mark if an objective has none."""
+        if self._step in found:
+            return found[self._step]
+        return None if self._objectives.isdisjoint(beside.values) else self._find_step(text)
+
+
+class Known:
+    """Remembers which names one log has had values of, to judge what has no mark.
+
+    A value without a mark counts only while its name has had none with one. So a program that prints `accuracy=0.91`
+    may end with "best accuracy 0.95". A line that is not clear is told only while its name has had no value, and of
+    many such lines the first, the second, the fourth, the eighth and so on.
+    """
+
+    def __init__(self) -> None:
+        self._marked, self._named = set[str](), set[str]()
+        self._unclear = 0
+
+    def values(self, said: Line) -> dict[str, float]:
+        """Return the values in a line that count."""
+        counts = {name: v for name, v in said.values.items() if name not in said.unmarked or name not in self._marked}
+        self._marked.update(said.values.keys() - said.unmarked)
+        self._named.update(counts)
+        return counts
+
+    def bad(self, said: Line) -> str | None:
+        """Return what of a line cannot be read and is to be told; None if nothing is."""
+        if said.bad is None or not said.unclear:
+            return said.bad
+        if said.unclear <= self._named:
+            return None
+        self._unclear += 1
+        return said.bad if self._unclear.bit_count() == 1 else None
 
 
 def shortened(rest: bytes, says: Callable[[bytes], bool], kept: int, front: int = 0) -> bytes:

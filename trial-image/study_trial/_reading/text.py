@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from study_trial._reading.entry import Entry, Names
-from study_trial._reading.pairs import Pairs, finder
-from study_trial._reading.printed_lines import LONGEST_LINE, Line, Lines, shortened
+from study_trial._reading.pairs import Pairs
+from study_trial._reading.printed_lines import LONGEST_LINE, Known, Line, Lines, shortened
 from study_trial._reading.seen_names import LINES_READ, names_in
 from study_trial._reading.tail import Event, Tail
 
@@ -29,8 +29,9 @@ class Text:
 
     def __init__(self, path: str, names: Names, step_name: str, pattern: str | None = None) -> None:
         objectives, constraints = (list(map(names.metric, of)) for of in (names.objectives, names.constraints))
-        find = finder([*objectives, *constraints, *names.additional, step_name]) if pattern is None else _given(pattern)
-        self._lines = Lines(find, objectives, constraints, step_name, names.additional)
+        find = _given(pattern) if pattern is not None else None
+        self._lines = Lines(objectives, constraints, step_name, names.additional, find)
+        self._known = Known()
         self._tail = Tail(path, self._shortened)
         self._names = names
         self._number = 0  # of the current line, from 1
@@ -40,13 +41,13 @@ class Text:
         """Yield the entries of new lines. See `Source.read`."""
         for line in self._tail.read(last):
             if isinstance(line, Event):  # no line is too long for the tail: see _shortened
-                self._number = 0
+                self._number, self._known = 0, Known()
                 yield Entry(anew=True)
                 continue
             self._number += 1
             self._latest.append(line[:LONGEST_LINE])
-            if (said := self._lines.read(line)) is not None:
-                yield self._entry(said)
+            if (said := self._lines.read(line)) is not None and (entry := self._entry(said)) is not None:
+                yield entry
         if last:
             for name in names_in(line.decode(errors="replace") for line in self._latest):
                 self._names.note(name)
@@ -56,12 +57,15 @@ class Text:
         """Why nothing can be read now. See `Source.trouble`."""
         return self._tail.trouble
 
-    def _entry(self, said: Line) -> Entry:
-        bad = None if said.bad is None else f"line {self._number}: {said.bad}"
-        return Entry(said.values, said.step, said.lost, bad)
+    def _entry(self, said: Line) -> Entry | None:
+        values, bad = self._known.values(said), self._known.bad(said)
+        if not values and bad is None:
+            return None
+        told = None if bad is None else f"line {self._number}: {bad}"
+        return Entry(values, said.step, said.lost, told, unmarked=said.unmarked.intersection(values))
 
     def _shortened(self, line: bytes) -> bytes:
-        return shortened(line, lambda state: self._lines.read(state) is not None, LONGEST_LINE + 1)
+        return shortened(line, self._lines.says, LONGEST_LINE + 1)
 
 
 def _given(pattern: str) -> Callable[[str], Pairs]:
