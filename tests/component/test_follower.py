@@ -576,6 +576,26 @@ async def test_values_under_whatever_name_the_program_has_for_them(make_scene):
     assert scene.results() == [([0.4], {"p99": 3.0})]
 
 
+async def test_a_trial_that_runs_out_of_time_says_what_it_has_printed(world, server):
+    world.logs_from = server.url
+    world.start_operator()
+    objectives = [{"name": "map", "direction": "Maximize", "metric": "mAP@0.5", "finalValue": "Best"}]
+    await world.apply(metrics={"from": "Stdout"}, objectives=objectives, maxTrials=1, parallelism=1)
+    await world.settle()
+    pod = await world.start_pod(0, {"phase": "Running", "containerStatuses": [container_status({"running": {}})]})
+    server.starts(pod)
+    await server.prints(pod, "mAP@0.5=0.75", "mAP@0.5=0.5")
+    await server.ends(pod)
+    await world.set_pod_status(pod, {"phase": "Failed", "reason": "DeadlineExceeded", "message": "too long"})
+    await world.end_job(0, "BackoffLimitExceeded")
+    await world.look()
+    await until(lambda: world.woken)
+    await world.settle()
+    (failure,) = (await world.study())["status"]["recentFailures"]
+    assert failure["reason"] == "DeadlineExceeded"
+    assert failure["message"].startswith("too long; it had map 0.75 so far, which is not final")
+
+
 async def test_additional_values_are_shown_with_the_best_trial(world, server):
     world.logs_from = server.url
     world.start_operator()

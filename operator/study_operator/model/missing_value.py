@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from study_operator.model import final_values
 from study_operator.model.seen_names import LINES_READ, names_in
 from study_operator.model.study import SIDECAR, Constraint, Study
+from study_operator.model.trial import TrialRow
 from study_operator.texts import one_line
 
 REASONS = ("MetricMissing", "ConstraintMissing")  # of the failures that this is about
@@ -29,6 +31,32 @@ def message(study: Study, missing: Sequence[str], bad: str = "", why: str = "") 
         of = f"each of {', '.join(missing)}" if len(missing) > 1 else missing[0]
         words = f"the program ended without a value of {of} where spec.metrics says that it reports"
     return f"{words}; last bad report: {one_line(bad)[:_LONGEST_BAD]}" if bad else words
+
+
+def at_deadline(study: Study, known: str, row: TrialRow, printed: Mapping[str, float], reported: float | None) -> str:
+    """Add to the message of a trial that has run out of time which values it had: they are not its final ones.
+
+    Args:
+        study: the trial's.
+        known: the message.
+        row: the trial, with a provisional result if its sidecar has stored one.
+        printed: what its program has printed, by key (final_values).
+        reported: what it has reported at its highest step; None if nothing.
+    """
+    objectives = study.objectives
+    if row.result is not None and len(row.result.values) == len(objectives):
+        had = {one.name: value for one, value in zip(objectives, row.result.values, strict=True)}
+    else:
+        had = {one.name: printed[final_values.key(one)] for one in objectives if final_values.key(one) in printed}
+    if not had and reported is not None:
+        had = {objectives[0].name: reported}
+    if not had:
+        return known
+    words = " and ".join(f"{name} {value!r}" for name, value in had.items())
+    return (
+        f"{known}; it had {words} so far, which is not final because the program had not ended: raise "
+        "activeDeadlineSeconds, or let the program end in time"
+    )
 
 
 def of_constraints(missing: Sequence[Constraint], bad: str) -> str:

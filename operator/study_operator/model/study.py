@@ -266,6 +266,12 @@ class Study:
         return timedelta(seconds=seconds if isinstance(seconds, int) else 0)
 
     @property
+    def trial_deadline(self) -> int | None:
+        """For how many seconds the Job of a trial may be active; None without a limit."""
+        seconds = self.job_template["spec"].get("activeDeadlineSeconds")
+        return seconds if isinstance(seconds, int) else None
+
+    @property
     def optuna_name(self) -> str:
         """The study's name in Optuna. The UID's start keeps a Study apart from deleted ones of the same name.
 
