@@ -133,7 +133,7 @@ class Follower:
             if (found := entry.values.get(self._names.metric(name))) is not None:
                 self._extreme[name] = _better(better, self._extreme.get(name, math.nan), found)
         value = entry.values.get(self._names.metric(self._names.objectives[0]))
-        if value is None or len(self._names.objectives) > 1:
+        if value is None or entry.no_report or len(self._names.objectives) > 1:
             return
         step = self._steps.at(value, entry.step, entry.lost)
         self._warn()

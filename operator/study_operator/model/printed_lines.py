@@ -177,13 +177,14 @@ class Known:
     """Remembers which names one log has had values of, to judge what has no mark.
 
     A value without a mark counts only while its name has had none with one. So a program that prints `accuracy=0.91`
-    may end with "best accuracy 0.95". A line that is not clear is told only while its name has had no value, and of
-    many such lines the first, the second, the fourth, the eighth and so on.
+    may end with "best accuracy 0.95". Without a step such values are reports from the second one on: one alone may be a
+    summary, or come before all others, as in "initial accuracy 0.1". A line that is not clear is told only while its
+    name has had no value, and of many such lines the first, the second, the fourth, the eighth and so on.
     """
 
     def __init__(self) -> None:
         self._marked, self._named = set[str](), set[str]()
-        self._unclear = 0
+        self._unclear = self._without_step = 0
 
     def values(self, said: Line) -> dict[str, float]:
         """Return the values in a line that count."""
@@ -191,6 +192,13 @@ class Known:
         self._marked.update(said.values.keys() - said.unmarked)
         self._named.update(counts)
         return counts
+
+    def reports(self, said: Line, name: str) -> bool:
+        """Return whether the value that a line has of a name is a report."""
+        if name not in said.unmarked or said.step is not None or said.lost:
+            return True
+        self._without_step += 1
+        return self._without_step > 1
 
     def bad(self, said: Line) -> str | None:
         """Return what of a line cannot be read and is to be told; None if nothing is."""

@@ -225,8 +225,9 @@ class Tail:
                 bad, last_bad = bad + 1, told
             values = joined(values, keyed(counting, self._study.objectives, said.unmarked))
             additional.update({name: counting[name] for name in self._study.metrics.additional if name in counting})
-            if self._objective is not None and self._objective in counting:
-                value = counting[self._objective]
+            name = self._objective
+            if name is not None and name in counting and self._known.reports(said, name):
+                value = counting[name]
                 step = self._steps.at(value, said.step, said.lost)
                 if step is not None:
                     reports.append((step, value))

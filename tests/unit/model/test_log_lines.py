@@ -257,6 +257,24 @@ def test_what_has_no_mark_counts_while_there_is_nothing_better():
     assert counting("accuracy=oops") == ({}, "told"), "what has a mark is always told"
 
 
+def test_of_values_without_mark_and_step_the_first_is_no_report():
+    lines, known = lines_of(), Known()
+    texts = [
+        "accuracy=0.1",
+        "epoch 1 accuracy 0.2",
+        "initial accuracy 0.3",
+        "accuracy 0.4",
+        "epoch 9 is -1, accuracy 0.5",
+    ]
+    assert [known.reports(lines.read(text.encode()), "accuracy") for text in texts] == [True, True, False, True, True]
+
+
+def test_a_number_that_is_far_away_is_not_cut_off():
+    for far in range(150, 220):
+        line = read("accuracy" + " " * far + "0.9123")
+        assert line is None or line.values in ({}, {"accuracy": 0.9123})
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

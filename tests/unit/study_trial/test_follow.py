@@ -277,15 +277,14 @@ def test_a_value_without_a_mark_gives_way_to_one_that_has_it(tmp_path):
     path.write_text("accuracy improved from 0.1 to 0.2\nbest accuracy 0.9\nlast accuracy 0.8\n")
     follower = Follower(Text(str(path), names, "epoch"), names, channel, lambda: 0.0)
     follower.poll()
-    assert channel.calls[:2] == [("report", 0, 0.9), ("report", 1, 0.8)]
-    ((_, count, words),) = channel.calls[2:]
-    assert count == 1
+    (reported, (_, count, words)) = channel.calls
+    assert (reported, count) == (("report", 0, 0.8), 1), "the first one may be a summary"
     assert words.startswith("line 1: accuracy has two readings, 0.1 and 0.2")
     with path.open("a") as file:
         file.write("accuracy=0.5\nbest accuracy 0.95\naccuracy=0.4\n")
     channel.calls.clear()
     follower.end()
-    assert channel.calls == [("report", 2, 0.5), ("report", 3, 0.4), ("candidate", [0.5], {})]
+    assert channel.calls == [("report", 1, 0.5), ("report", 2, 0.4), ("candidate", [0.5], {})]
 
 
 def test_values_without_a_mark_are_final_if_there_are_no_others(tmp_path):

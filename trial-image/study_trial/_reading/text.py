@@ -62,7 +62,10 @@ class Text:
         if not values and bad is None:
             return None
         told = None if bad is None else f"line {self._number}: {bad}"
-        return Entry(values, said.step, said.lost, told, unmarked=said.unmarked.intersection(values))
+        first = self._names.metric(self._names.objectives[0])
+        no_report = first in values and not self._known.reports(said, first)
+        unmarked = said.unmarked.intersection(values)
+        return Entry(values, said.step, said.lost, told, unmarked=unmarked, no_report=no_report)
 
     def _shortened(self, line: bytes) -> bytes:
         return shortened(line, self._lines.says, LONGEST_LINE + 1)

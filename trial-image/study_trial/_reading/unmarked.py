@@ -97,7 +97,10 @@ def unmarked(names: Collection[str], step: str) -> Callable[[str, Collection[str
         unclear: dict[str, str] = {}
         for found in islice(mention.finditer(line), _MOST_NAMES):
             name = found[0] if found[0] in known else by_spelling.get(found[0].lower(), "")
-            rest = _GAPS.sub("  ", line[found.end() : found.end() + _NEAR])
+            rest = line[found.end() : found.end() + _NEAR]
+            if found.end() + _NEAR < len(line):
+                rest += "\u2026"  # so that a number at the cut is none
+            rest = _GAPS.sub("  ", rest)
             if name not in wanted or (rest[:1] == ":" and GOES_ON.match(rest, 1)):
                 continue
             word = _taken(rest, marked) if name == found[0] else None
