@@ -24,7 +24,8 @@ _NUMBER = r"[-+]?(?:\.?[0-9]|(?:nan|inf(?:inity)?)\b)"  # how one begins
 _WORD = r"(?:[^\s,;|│┃()\[\]{}\"'`]|,(?=[0-9]))+"
 # What may stand between a name and its value.
 _TAKEN = re.compile(
-    rf"(?P<link>[\"'`*]{{0,3}}[ \t]*[|│┃][ \t]*|[ \t]+(?:(?:is|was|are|of|[-=]+>|→)[ \t]+)?)"
+    rf"(?P<link>[\"'`*]{{0,3}}[ \t]*[|│┃][ \t]*|[ \t]+(?:(?:is|was|are|of|[-=]+>|→)[ \t]+)?"
+    rf"|[\"']?[ \t]*,[ \t]*[\"']?(?:metric_?)?value[\"']?[ \t]*[:=][ \t]*[\"']?)"  # Katib's, and that of many loggers
     rf"(?P<word>(?={_NUMBER}){_WORD})(?P<percent>[ \t]%)?",
     re.I,
 )
@@ -51,7 +52,7 @@ _ADJACENT = re.compile(
     rf"[\"'`*)\]]{{0,3}}[ \t]*(?:is|was|are|of|[-,:;|│┃=~≈<>(\[→]{{1,3}})?[ \t]*[\"'`~≈(\[]{{0,2}}{_ANY}", re.I
 )
 _AS_VALUE = re.compile(
-    rf"[\"']?[ \t]*,?[ \t]*[\"']?(?:value|val|score|result)[\"']?[ \t]*[:=]?[ \t]*[\"']?{_ANY}", re.I
+    rf"[\"']?[ \t]*,?[ \t]*[\"']?\w{{0,20}}(?:value|val|score|result)[\"']?[ \t]*[:=]?[ \t]*[\"'\[(]{{0,2}}{_ANY}", re.I
 )
 _NUMBERS = re.compile(
     r"(?<![\w.-])(?<!\w[:=/])[-+]?(?:[0-9]+(?:[.,][0-9]+)*|\.[0-9]+)(?:e[-+]?[0-9]+)?%?(?![\w/:-]|\.[0-9])", re.I
