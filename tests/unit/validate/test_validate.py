@@ -183,6 +183,18 @@ def test_anchors_merges_and_lists_are_read():
             10,
             'spec.maxTrials: is the text "3" and must be a whole number: remove the',
         ),
+        (
+            "  jobT",
+            "  metrics: {from: File, path: /m/log, pattern: x}\n  jobT",
+            10,
+            "spec.metrics: pattern is for lines of text, that is from: Stdout, or from: File with format: Text",
+        ),
+        (
+            "  jobT",
+            "  metrics: {from: File, path: /m/log, format: Text, pattern: '(?P<name>[[:alpha:]])(?P<value>.)'}\n  jobT",
+            10,
+            "spec.metrics.pattern: has [:alpha:], which RE2 and Python's re read differently",
+        ),
         ("  jobT", "  suspend: 'no'\n  jobT", 10, 'spec.suspend: is "no": write true or false, without quotes'),
         (
             "Maximize",
