@@ -233,7 +233,7 @@ async def test_a_job_that_runs_out_of_time(world):
     ("metrics", "call"),
     [
         ({"from": "Sdk"}, ("report", 3, 0.5)),
-        ({"from": "File", "path": "/m/log.txt", "format": "Text"}, ("candidate", [0.5])),
+        ({"from": "File", "path": "/m/metrics.jsonl"}, ("candidate", [0.5])),
     ],
 )
 async def test_a_job_that_runs_out_of_time_says_which_value_it_had(world, metrics, call):
