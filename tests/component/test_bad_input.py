@@ -228,6 +228,40 @@ async def test_a_job_that_runs_out_of_time(world):
     )
 
 
+@pytest.mark.parametrize(
+    ("metrics", "call"),
+    [
+        ({"from": "Sdk"}, ("report", 3, 0.5)),
+        ({"from": "File", "path": "/m/metrics.jsonl"}, ("candidate", [0.5])),
+    ],
+)
+async def test_a_job_that_runs_out_of_time_says_which_value_it_had(world, metrics, call):
+    await world.apply(metrics=metrics)
+    await world.settle()
+    (await world.pod(0)).call(*call)
+    message = "Job was active longer than specified deadline"
+    await world.end_job(0, "DeadlineExceeded", message)
+    had = (
+        f"{message}; it had score 0.5 so far, which is not final because the program had not ended: raise "
+        "activeDeadlineSeconds, or let the program end in time"
+    )
+    await _assert_failed(
+        world,
+        {"reason": "DeadlineExceeded", "message": had},
+        ("TrialDeadlineExceeded", f"trial 0 failed: DeadlineExceeded: {had}"),
+    )
+
+
+async def test_a_final_value_is_not_lost_to_the_jobs_deadline(world):
+    await world.apply()
+    await world.settle()
+    await world.finish(0, 0.5)
+    await world.end_job(0, "DeadlineExceeded", "Job was active longer than specified deadline")
+    await world.settle()
+    assert world.rows()[0] == (0, "COMPLETE")
+    assert "recentFailures" not in (await world.study())["status"]
+
+
 async def test_a_trial_that_never_reports(world):
     await world.apply()
     await world.settle()

@@ -32,7 +32,7 @@ def _ended(world, exit_code: int = 0) -> dict[str, Any]:
     return {"terminated": {"exitCode": exit_code, "reason": "Error" if exit_code else "Completed", "finishedAt": now}}
 
 
-async def _job_status(world, number: int, **status: int) -> None:
+async def _job_status(world, number: int, **status: Any) -> None:
     name = (await world.job(number))["metadata"]["name"]
     await world.cluster._call("PATCH", world._path("jobs", name, "status"), body={"status": status}, content=MERGE)
 
@@ -122,6 +122,20 @@ async def test_a_second_container_that_ends_in_time_leaves_the_end_to_the_job(wo
     status = (await world.study())["status"]
     assert (status["phase"], counted(status)) == ("Succeeded", {"total": 1, "complete": 1})
     assert await _deleted(world) == []
+
+
+async def test_an_end_counts_before_the_jobs_deadline(world):
+    template = _template()
+    template["spec"]["activeDeadlineSeconds"] = 10
+    await world.apply(maxTrials=1, parallelism=1, jobTemplate=template)
+    await world.settle()
+    await _job_status(world, 0, startTime=world.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    await _program_ends(world, 0, exit_code=3)
+    await _look_after(world, 3)
+    assert world.rows() == [(0, "RUNNING")]
+    await _look_after(world, 3)
+    (failure,) = (await world.study())["status"]["recentFailures"]
+    assert (failure["reason"], failure["exitCode"]) == ("Error", 3), "the program's, and not the deadline's"
 
 
 async def test_a_pod_that_is_not_ready_for_another_reason_goes_on(world):

@@ -180,6 +180,25 @@ async def test_a_trial_is_followed_while_it_runs_and_ends_with_its_last_values(s
     assert scene.bad() == [(1, "score is 'oops', which is no number: score: oops")]
 
 
+async def test_what_has_no_mark_counts_only_while_there_is_nothing_better(scene):
+    pod = await scene.pod()
+    scene.look()
+    await scene.server.prints(
+        pod, "score improved from 1 to 2", "epoch 1 score 0.1", "score=0.2 epoch=2", "best score 9"
+    )
+    await scene.has_reported(2)
+    scene.start_operator()  # it has forgotten which values had a mark
+    scene.look()
+    await scene.server.prints(pod, "best score is 8, epoch 8", "ms 3")
+    await scene.has_reported(3)
+    await scene.server.ends(pod)
+    await scene.status(pod, "Succeeded")
+    assert await scene.drained() == ""
+    assert scene.results() == [([0.2], {"ms": 3.0})]
+    ((count, last),) = scene.bad()
+    assert (count, last) == (1, "score has two readings, 1 and 2: print score=VALUE: score improved from 1 to 2")
+
+
 async def test_nothing_is_lost_or_doubled_when_the_operator_is_killed_again_and_again(scene):
     pod = await scene.pod()
     for i in range(12):
@@ -557,6 +576,26 @@ async def test_values_under_whatever_name_the_program_has_for_them(make_scene):
     assert scene.results() == [([0.4], {"p99": 3.0})]
 
 
+async def test_a_trial_that_runs_out_of_time_says_what_it_has_printed(world, server):
+    world.logs_from = server.url
+    world.start_operator()
+    objectives = [{"name": "map", "direction": "Maximize", "metric": "mAP@0.5", "finalValue": "Best"}]
+    await world.apply(metrics={"from": "Stdout"}, objectives=objectives, maxTrials=1, parallelism=1)
+    await world.settle()
+    pod = await world.start_pod(0, {"phase": "Running", "containerStatuses": [container_status({"running": {}})]})
+    server.starts(pod)
+    await server.prints(pod, "mAP@0.5=0.75", "mAP@0.5=0.5")
+    await server.ends(pod)
+    await world.set_pod_status(pod, {"phase": "Failed", "reason": "DeadlineExceeded", "message": "too long"})
+    await world.end_job(0, "BackoffLimitExceeded")
+    await world.look()
+    await until(lambda: world.woken)
+    await world.settle()
+    (failure,) = (await world.study())["status"]["recentFailures"]
+    assert failure["reason"] == "DeadlineExceeded"
+    assert failure["message"].startswith("too long; it had map 0.75 so far, which is not final")
+
+
 async def test_additional_values_are_shown_with_the_best_trial(world, server):
     world.logs_from = server.url
     world.start_operator()
@@ -575,6 +614,23 @@ async def test_additional_values_are_shown_with_the_best_trial(world, server):
     await world.settle()
     best = (await world.study())["status"]["bestTrial"]
     assert best["metrics"] == {"loss": "2.5", "Lr (max)": "0.1"}
+
+
+async def test_a_program_that_prints_without_marks_has_a_best_trial(world, server):
+    world.logs_from = server.url
+    world.start_operator()
+    await world.apply(metrics={"from": "Stdout"}, maxTrials=1, parallelism=1)
+    await world.settle()
+    pod = await world.start_pod(0, {"phase": "Running", "containerStatuses": [container_status({"running": {}})]})
+    server.starts(pod)
+    await server.prints(pod, "epoch 1 score 0.5", "score improved from 0.5 to 0.7", "epoch 2 score is 0.7")
+    await server.ends(pod)
+    await world.set_pod_status(pod, {"phase": "Succeeded"})
+    await world.end_job(0)
+    await world.look()
+    await until(lambda: world.woken)
+    await world.settle()
+    assert (await world.study())["status"]["bestTrial"]["values"] == ["0.7"]
 
 
 async def test_a_study_whose_pattern_cannot_be_used_is_refused(world):

@@ -113,6 +113,43 @@ def test_what_is_there_instead_of_a_missing_value_is_stored(pod, tmp_path):
     assert last.endswith(": oops; it has values of val_acc, loss")
 
 
+@pytest.mark.parametrize(
+    ("lines", "pattern"),
+    [
+        (["2026-11-29T18:36:28Z epoch=1 accuracy=0.5", "epoch=2 accuracy=0.6 loss=0.3", "accuracy=oops"], None),
+        (
+            ["epoch is 1, accuracy is 0.5", "epoch is 2, accuracy is 0.6", "accuracy is oops"],
+            "(?P<name>[a-z]+) is (?P<value>[^ ,]+)",
+        ),
+    ],
+)
+def test_lines_of_text_are_reported_live_and_end_as_a_candidate(pod, tmp_path, lines, pattern):
+    path = tmp_path / "log.txt"
+    arguments = ["--format=Text", *([f"--pattern={pattern}"] if pattern else [])]
+    with following(pod, path, *arguments) as sidecar:
+        write(path, *lines)
+        wait_until(lambda: pod.stored().intermediate_values == {1: 0.5, 2: 0.6})
+        wait_until(lambda: len(bad_reports(pod)) == 1)
+        write(path, lines[1].replace("2", "3").replace("0.6", "0.7"))
+        sidecar.end()
+    assert pod.stored().intermediate_values == {1: 0.5, 2: 0.6, 3: 0.7}
+    assert (pod.result(), pod.extras()) == (([0.7], False), ({}, None, True))
+    assert bad_reports(pod) == [(1, f"line 3: accuracy is 'oops', which is no number: {lines[2]}")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--pattern=x"], "--pattern is for --format Text: remove it"),
+        (["--format=Text", "--pattern=("], "--pattern: missing ), unterminated subpattern at position 0"),
+    ],
+)
+def test_a_pattern_that_cannot_be_used_is_said_at_once(pod, tmp_path, arguments, words):
+    command = [sys.executable, "-m", "study_trial", "follow", "--path", str(tmp_path / "m"), *arguments]
+    done = subprocess.run(command, env=pod.env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+
+
 def test_tensorboards_event_files(pod, tmp_path):
     with following(pod, tmp_path / "logs", "--format", "TensorBoard") as sidecar:
         with SummaryWriter(str(tmp_path / "logs"), flush_secs=1) as writer:

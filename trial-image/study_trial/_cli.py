@@ -24,6 +24,7 @@ from study_trial._reading import numerals
 from study_trial._reading.entry import Names, Source
 from study_trial._reading.jsonlines import JsonLines
 from study_trial._reading.tensorboard import TensorBoard
+from study_trial._reading.text import Text
 from study_trial._trial import Trial, current, current_of_command, flush_at_exit, run
 
 _DESCRIPTION = """\
@@ -160,10 +161,13 @@ def _parser() -> argparse.ArgumentParser:
     params.add_argument("name", nargs="?")
     follow = add("follow", _follow, "report what a program writes to a file", _FOLLOW)
     follow.add_argument(
-        "--format", choices=["JsonLines", "TensorBoard"], default="JsonLines", help="default: JsonLines"
+        "--format", choices=["JsonLines", "Text", "TensorBoard"], default="JsonLines", help="default: JsonLines"
     )
     follow.add_argument("--path", required=True, help="the file; for TensorBoard the directory of its event files")
-    follow.add_argument("--step-name", default="epoch", help="of the step in JSON lines; default: epoch")
+    follow.add_argument("--step-name", default="epoch", help="of the step in a line; default: epoch")
+    follow.add_argument(
+        "--pattern", help="with Text, a regular expression of one value, with the named groups name and value"
+    )
     follow.add_argument(
         "--final",
         action="append",
@@ -263,13 +267,21 @@ def _follow(arguments: argparse.Namespace) -> int:
         raise _UsageError('STUDY_OBJECTIVES is not set: a JSON list of names, for example ["accuracy"]')
     finals = dict(_final(text) for text in arguments.final)
     names = Names(objectives, constraints, read_called(os.environ), finals, arguments.additional)
-    source: Source
-    if arguments.format == "TensorBoard":
-        source = TensorBoard(arguments.path, names)
-    else:
-        source = JsonLines(arguments.path, names, arguments.step_name)
-    Follower(source, names, open_channel(pod)).run()
+    Follower(_source(arguments, names), names, open_channel(pod)).run()
     return 0
+
+
+def _source(arguments: argparse.Namespace, names: Names) -> Source:
+    if arguments.pattern is not None and arguments.format != "Text":
+        raise _UsageError("--pattern is for --format Text: remove it")
+    if arguments.format == "TensorBoard":
+        return TensorBoard(arguments.path, names)
+    if arguments.format == "JsonLines":
+        return JsonLines(arguments.path, names, arguments.step_name)
+    try:
+        return Text(arguments.path, names, arguments.step_name, arguments.pattern)
+    except (re.error, IndexError) as error:
+        raise _UsageError(f"--pattern: {error}") from None
 
 
 def _final(text: str) -> tuple[str, str]:

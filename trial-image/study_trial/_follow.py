@@ -45,6 +45,7 @@ class Follower:
         self._clock = clock
         self._latest: dict[str, float] = {}  # by what the program calls them
         self._extreme: dict[str, float] = {}  # lowest or highest values, by objective
+        self._unmarked: frozenset[str] = frozenset()  # the names of which these values have no mark
         self._kept: dict[str, float] = {}  # additional values as the database has them
         self._kept_at = float("-inf")
         self._steps = Steps()
@@ -117,17 +118,22 @@ class Follower:
         if entry.anew:
             self._latest.clear()
             self._extreme.clear()
+            self._unmarked = frozenset()
             self._steps = Steps()
             return
         if entry.bad is not None:
             self._bad, self._last_bad = self._bad + 1, entry.bad
         self._latest.pop(entry.void, None)
         self._latest.update(entry.values)
+        marked = self._unmarked.intersection(entry.values) - entry.unmarked
+        self._unmarked = (self._unmarked | entry.unmarked) - marked
         for name, better in self._names.finals.items():
+            if self._names.metric(name) in marked:
+                self._extreme.pop(name, None)
             if (found := entry.values.get(self._names.metric(name))) is not None:
                 self._extreme[name] = _better(better, self._extreme.get(name, math.nan), found)
         value = entry.values.get(self._names.metric(self._names.objectives[0]))
-        if value is None or len(self._names.objectives) > 1:
+        if value is None or entry.no_report or len(self._names.objectives) > 1:
             return
         step = self._steps.at(value, entry.step, entry.lost)
         self._warn()

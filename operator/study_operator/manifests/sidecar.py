@@ -92,6 +92,7 @@ def _command(study: Study, path: str) -> list[str]:
     # What an earlier trial image does not know is named only where the Study has it.
     options += [("--final", f"{one.name}={one.final}") for one in study.objectives if one.final != "Last"]
     options += [("--additional", name) for name in metrics.additional]
+    options += [("--pattern", metrics.pattern)] if metrics.pattern is not None else []
     # One argument each, so that a name may begin with a dash. Kubernetes expands $(...) in arguments. A doubled dollar
     # sign stands for itself.
     return [*_COMMAND, *(f"{option}={value}".replace("$", "$$") for option, value in options)]

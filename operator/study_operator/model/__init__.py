@@ -13,9 +13,11 @@ pods that do not start, and `ended_programs` about pods that go on without their
 says which replica is to serve which study, `mark` which installation may, and in which database, and `namespaces` where
 Studies are refused. `intake` has bounds on the size of a Study, `option_bounds` on the options of samplers and pruners,
 and `grid` counts the cells of a finite space. `mistakes` looks for what is most likely one. `initial_trials` and
-`warm_start` are what a study may begin with. `log_lines` reads a printed line, `numerals` the numbers and steps in it,
-and `log_position` is how far a log has been read. `final_values` chooses which value counts, `missing_value` says what
-there is instead of one. `thinning` chooses the reports that a pruner is shown.
+`warm_start` are what a study may begin with. `printed_lines` reads a printed line, and `log_lines` makes its reader
+from the Study: `terminal` takes away what no terminal shows, `pairs` finds `name=value`, `unmarked` names beside
+numbers, and `numerals` reads numbers and steps; the trials' library has the same files. `log_position` is how far a log
+has been read. `final_values` chooses which value counts, and `missing_value` says what there is instead of one, with
+`seen_names`. `thinning` chooses the reports that a pruner is shown.
 
 The time is an argument. This package does no I/O, and imports no other package of the operator, nor Optuna or NumPy: a
 process that serves Studies runs without them.

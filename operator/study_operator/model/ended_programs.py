@@ -19,6 +19,9 @@ from study_operator.model.job_state import JobPhase, JobState
 # For how long other containers may go on: the pod's terminationGracePeriodSeconds, within these bounds. Some look only
 # every few seconds whether the program still runs.
 LEAST_GRACE_SECONDS, MOST_GRACE_SECONDS, USUAL_GRACE_SECONDS = 10, 300, 30
+# How long before the Job's deadline the program's end counts at the latest. The Job would fail, and take the pods and
+# what they have printed with it.
+_BEFORE_DEADLINE = timedelta(seconds=5)
 
 Pod = Mapping[str, Any]
 
@@ -62,6 +65,20 @@ def program_end(job: JobState, pods: Iterable[Pod], program: str) -> ProgramEnd 
     if not ends or len(ends) < max(len(pods), job.active):
         return None
     return max(ends, key=lambda end: end.counts_from)
+
+
+def before_deadline(end: ProgramEnd, job: JobState, seconds: int | None) -> ProgramEnd:
+    """Return the end of a program with less grace, if the Job's deadline would come first.
+
+    Args:
+        end: how the program has ended.
+        job: its Job.
+        seconds: the Job's activeDeadlineSeconds; None if it has none.
+    """
+    if seconds is None or job.started_at is None:
+        return end
+    left = job.started_at + timedelta(seconds=seconds) - _BEFORE_DEADLINE - end.at
+    return replace(end, grace=min(end.grace, max(left, timedelta())))
 
 
 def as_ended(job: JobState, end: ProgramEnd, now: datetime) -> JobState:

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from study_operator.model import final_values
+from study_operator.model.seen_names import LINES_READ, names_in
 from study_operator.model.study import SIDECAR, Constraint, Study
+from study_operator.model.trial import TrialRow
 from study_operator.texts import one_line
 
 REASONS = ("MetricMissing", "ConstraintMissing")  # of the failures that this is about
-_LINES_READ = 100  # of the end of a log, to find names in it
-_MOST_NAMES, _LONGEST_NAME, _LONGEST_LINE, _LONGEST_BAD = 8, 64, 2000, 120
-
-# What stands between a name and its value, and the beginning of that value.
-_VALUE = re.compile(r"[\"']?[ \t]{0,3}[:=][ \t]{0,3}[\"']?(?:[-+]?\.?[0-9]|[-+]?(?:nan|inf)\b)", re.I)
-_WORD = r"[^\W\d_][^\s,;|\[\]{}\"'=:]*"
-# A name in quotes; or one word, with up to two words before it if these begin the line or follow a separator.
-_NAME = re.compile(
-    rf"[\"']([^\"']+)$|(?:^|[,;|()\[\]{{}}>]|\s-|\s\s)\s*((?:{_WORD} ){{1,2}}[^\s,;|\[\]{{}}\"'=:]+)$|({_WORD})$"
-)
-_LEVEL = re.compile(r"^(?:trace|debug|info|notice|warn|warning|error|critical|fatal) ", re.I)
-
-
-def names_in(lines: Iterable[str]) -> list[str]:
-    """Return what lines give numbers to, each name once, in order: loss and lr for `loss=0.3 lr: 1e-3`."""
-    found: dict[str, None] = {}
-    for line in lines:
-        for match in _VALUE.finditer(line[:_LONGEST_LINE]):
-            before = line[max(match.start() - _LONGEST_NAME, 0) : match.start()]
-            if (name := _NAME.search(before)) is not None:
-                found[_LEVEL.sub("", name[1] or name[2] or name[3])] = None
-                if len(found) == _MOST_NAMES:
-                    return list(found)
-    return list(found)
+_LONGEST_BAD = 120
 
 
 def message(study: Study, missing: Sequence[str], bad: str = "", why: str = "") -> str:
@@ -54,6 +33,32 @@ def message(study: Study, missing: Sequence[str], bad: str = "", why: str = "") 
     return f"{words}; last bad report: {one_line(bad)[:_LONGEST_BAD]}" if bad else words
 
 
+def at_deadline(study: Study, known: str, row: TrialRow, printed: Mapping[str, float], reported: float | None) -> str:
+    """Add to the message of a trial that has run out of time which values it had: they are not its final ones.
+
+    Args:
+        study: the trial's.
+        known: the message.
+        row: the trial, with a provisional result if its sidecar has stored one.
+        printed: what its program has printed, by key (final_values).
+        reported: what it has reported at its highest step; None if nothing.
+    """
+    objectives = study.objectives
+    if row.result is not None and len(row.result.values) == len(objectives):
+        had = {one.name: value for one, value in zip(objectives, row.result.values, strict=True)}
+    else:
+        had = {one.name: printed[final_values.key(one)] for one in objectives if final_values.key(one) in printed}
+    if not had and reported is not None:
+        had = {objectives[0].name: reported}
+    if not had:
+        return known
+    words = " and ".join(f"{name} {value!r}" for name, value in had.items())
+    return (
+        f"{known}; it had {words} so far, which is not final because the program had not ended: raise "
+        "activeDeadlineSeconds, or let the program end in time"
+    )
+
+
 def of_constraints(missing: Sequence[Constraint], bad: str) -> str:
     """Return why a trial has failed whose result came without the values of some constraints. `bad`: as `message`."""
     words = ", ".join(one.name if one.called is None else f"{one.name} ({one.metric})" for one in missing)
@@ -70,7 +75,7 @@ def with_output(study: Study, known: str, log: str, pods: Iterable[Mapping[str, 
         log: the last lines that the program has logged.
         pods: the trial's.
     """
-    if study.metrics.source == "Stdout" and (names := names_in(log.splitlines()[-_LINES_READ:])):
+    if study.metrics.source == "Stdout" and (names := names_in(log.splitlines()[-LINES_READ:])):
         return f"{known}; its last lines have values of {', '.join(names)}"
     if study.metrics.source == "File" and (crash := _sidecars_end(pods)):
         return f"{known}; {crash}"

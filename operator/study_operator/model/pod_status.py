@@ -13,6 +13,7 @@ from study_operator.model.study import PROGRAM_ANNOTATION
 from study_operator.model.trial import Failure, FailureClass
 from study_operator.texts import one_line
 
+OUT_OF_TIME = "DeadlineExceeded"  # Kubernetes' reason, of Jobs and of pods
 # With one of these reasons a container is being started, and nothing is wrong.
 _STARTING = ("", "ContainerCreating", "PodInitializing")
 
@@ -140,8 +141,8 @@ def failure(
         last_log_line: the last line that its program has logged.
         infeasible: exit codes by which a program says that its parameters cannot work.
     """
-    if job.reason == "DeadlineExceeded":
-        return Failure("DeadlineExceeded", job.message, last_log_line=last_log_line)
+    if job.reason == OUT_OF_TIME:
+        return Failure(OUT_OF_TIME, job.message, last_log_line=last_log_line)
     if job.reason == "PodFailurePolicy" and _DISRUPTION in job.message:
         reason, message = _disruption(pods) or ("Disrupted", job.message)
         return Failure(reason, message, None, last_log_line, FailureClass.INFRASTRUCTURE)
@@ -154,7 +155,7 @@ def failure(
         status = pod.get("status") or {}
         if status.get("reason") and status.get("phase") == "Failed":  # Evicted, NodeLost, OutOfcpu, ...
             # A pod's deadline is the user's. Everything else that happens to a whole pod is done by the cluster.
-            kind = FailureClass.PROGRAM if status["reason"] == "DeadlineExceeded" else FailureClass.INFRASTRUCTURE
+            kind = FailureClass.PROGRAM if status["reason"] == OUT_OF_TIME else FailureClass.INFRASTRUCTURE
             return Failure(status["reason"], status.get("message", ""), None, last_log_line, kind)
         if disrupted := _disruption([pod]):
             return Failure(*disrupted, None, last_log_line, FailureClass.INFRASTRUCTURE)

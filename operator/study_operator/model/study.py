@@ -142,8 +142,8 @@ class Metrics:
     Attributes:
         source: Sdk, Stdout or File.
         step_name: the name under which the program writes the step.
-        format: of the file: JsonLines or TensorBoard.
-        pattern: a regular expression that finds values in the output; None for `name=value` and `name: value`.
+        format: of the file: JsonLines, Text or TensorBoard.
+        pattern: a regular expression that finds values in lines of text; None for `name=value` and `name: value`.
         path: where the program writes the file, for File.
         additional: what the program calls further values, which become user attributes of the trial.
     """
@@ -154,6 +154,11 @@ class Metrics:
     pattern: str | None = None
     path: str | None = None
     additional: tuple[str, ...] = ()
+
+    @property
+    def of_lines(self) -> bool:
+        """Whether values are read off lines of text: printed ones, or those of a file."""
+        return self.source == "Stdout" or (self.source == "File" and self.format == "Text")
 
 
 @dataclass(frozen=True)
@@ -259,6 +264,12 @@ class Study:
         """The template's terminationGracePeriodSeconds; none if it leaves them to Kubernetes."""
         seconds = self.job_template["spec"]["template"]["spec"].get("terminationGracePeriodSeconds")
         return timedelta(seconds=seconds if isinstance(seconds, int) else 0)
+
+    @property
+    def trial_deadline(self) -> int | None:
+        """For how many seconds the Job of a trial may be active; None without a limit."""
+        seconds = self.job_template["spec"].get("activeDeadlineSeconds")
+        return seconds if isinstance(seconds, int) else None
 
     @property
     def optuna_name(self) -> str:

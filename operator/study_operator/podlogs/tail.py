@@ -11,10 +11,10 @@ from typing import Any
 
 from study_operator.kube.client import ApiError, Cluster
 from study_operator.model.final_values import joined, keyed
-from study_operator.model.log_lines import LONGEST_LINE, Lines
 from study_operator.model.log_position import Place, Position, split
 from study_operator.model.numerals import Steps
 from study_operator.model.pod_status import program_of
+from study_operator.model.printed_lines import LONGEST_LINE, Known, Lines, shortened
 from study_operator.model.study import Study, StudyKey
 from study_operator.podlogs.flow import Flows
 from study_operator.podlogs.stream import PodLogs
@@ -113,7 +113,7 @@ class Tail:
         self._trial_id, self._uid = trial_id, uid
         self._stored: Position | None = None  # as the database has it
         self._place: Place | None = None  # None before the first reading
-        self._steps = Steps()
+        self._steps, self._known = Steps(), Known()
         self._warned = False  # of what the steps lose
         self.kubelets_word = ""
 
@@ -166,7 +166,7 @@ class Tail:
         since, self.kubelets_word = self._place.position.since, ""
         self._place = Place(self._place.position)
         patience = SILENCE_SECONDS if follow else _READ_TIMEOUT_SECONDS
-        count, waiting = 0, _Waiting(lambda state: self._lines.read(state) is not None)
+        count, waiting = 0, _Waiting(self._lines.says)
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(patience):
@@ -220,14 +220,14 @@ class Tail:
             said = self._lines.read(text)
             if said is None:
                 continue
-            if said.bad is not None:
-                bad, last_bad = bad + 1, said.bad
-            values = joined(values, keyed(said.values, self._study.objectives))
-            additional.update(
-                {name: said.values[name] for name in self._study.metrics.additional if name in said.values}
-            )
-            if self._objective is not None and self._objective in said.values:
-                value = said.values[self._objective]
+            counting = self._known.values(said)
+            if (told := self._known.bad(said)) is not None:
+                bad, last_bad = bad + 1, told
+            values = joined(values, keyed(counting, self._study.objectives, said.unmarked))
+            additional.update({name: counting[name] for name in self._study.metrics.additional if name in counting})
+            name = self._objective
+            if name is not None and name in counting and self._known.reports(said, name):
+                value = counting[name]
                 step = self._steps.at(value, said.step, said.lost)
                 if step is not None:
                     reports.append((step, value))
@@ -274,18 +274,7 @@ class _Waiting:
         return self._shortened(self.rest)
 
     def _shortened(self, rest: bytes) -> bytes:
-        """Return what of the beginning of a line counts, however long the line gets.
-
-        A progress bar writes over its line, for hours perhaps, and never ends it. So the time in front is kept, the
-        last state that says something, and the state that is being written.
-        """
-        *states, state = rest.split(b"\r")
-        if not states:
-            return rest[:_LINE_BYTES_KEPT]
-        time_end = states[0].find(b" ", 0, _TIME_BYTES) + 1
-        front, states[0] = states[0][:time_end], states[0][time_end:]
-        counts = next((old for old in reversed(states) if self._says(old[:_LINE_BYTES_KEPT])), b"")
-        return front + counts[:_LINE_BYTES_KEPT] + b"\r" + state[:_LINE_BYTES_KEPT]
+        return shortened(rest, self._says, _LINE_BYTES_KEPT, _TIME_BYTES)
 
     def due(self) -> bool:
         """Return whether the lines are many enough, or old enough, to be stored."""

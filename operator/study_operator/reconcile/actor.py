@@ -20,6 +20,7 @@ from study_operator.model.actions import Ask, CreateJob, FindCause, RemoveFinish
 from study_operator.model.batch import StaleHistory
 from study_operator.model.job_state import JobPhase, JobState, job_state
 from study_operator.model.plan import Plan
+from study_operator.model.pod_status import OUT_OF_TIME
 from study_operator.model.study import (
     INCARNATION_ANNOTATION,
     JOB_LABEL,
@@ -147,7 +148,9 @@ class Actor:
         """Find out why Jobs have failed, many at once, then end their trials or run them again."""
         for some in _in_pieces(causes):
             looks.check("finds out why Jobs have failed")
-            failures = await gather_through(self._calls, (self._explain(cause) for cause in some))
+            failures = await self._with_last_values(
+                some, await gather_through(self._calls, (self._explain(cause) for cause in some))
+            )
             verdicts = [
                 verdict(self._live.study, cause.row, cause.job, blame(cause, failure))
                 for cause, failure in zip(some, failures, strict=True)
@@ -218,6 +221,18 @@ class Actor:
         else:
             log.warning("trial %d failed: %s", row.number, failure.sentence())
         self._done.failures.append((row, replace(failure, log="")))  # thousands may fail in one look
+
+    async def _with_last_values(self, causes: Sequence[FindCause], failures: Sequence[Failure]) -> list[Failure]:
+        """Return failures that say, of trials that have run out of time, which values they had."""
+        late = [c.row.trial_id for c, failure in zip(causes, failures, strict=True) if failure.reason == OUT_OF_TIME]
+        had = await self._pool.run(self._live.trials.last_values, late) if late else {}
+        study, found = self._live.study, list[Failure]()
+        for cause, failure in zip(causes, failures, strict=True):
+            if (values := had.get(cause.row.trial_id)) is not None:
+                words = missing_value.at_deadline(study, failure.message, cause.row, *values)
+                failure = replace(failure, message=words)
+            found.append(failure)
+        return found
 
     async def _explain(self, cause: FindCause) -> Failure:
         """Return why a Job has failed, or has left no value, with the end of what its program has logged."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from study_operator.kube.client import Cluster, owner_uid
-from study_operator.model.ended_programs import ProgramEnd, as_ended, program_end
+from study_operator.model.ended_programs import ProgramEnd, as_ended, before_deadline, program_end
 from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.study import JOB_LABEL, STUDY_LABEL, Study
 
@@ -102,7 +102,9 @@ class EndedPrograms:
                 pods.setdefault(owner_uid(pod), []).append(pod)  # anybody in the namespace may give a pod these labels
         for job in jobs:
             known = self._known[job.uid]
-            known.asked_at, known.end = now, program_end(job, pods.get(job.uid, ()), study.program)
+            end = program_end(job, pods.get(job.uid, ()), study.program)
+            end = before_deadline(end, job, study.trial_deadline) if end is not None else None
+            known.asked_at, known.end = now, end
 
 
 def _may_end(job: JobState) -> bool:

@@ -183,6 +183,12 @@ class StudyTrials:
             return [rows.best.number] if rows.best else []
         return self._best
 
+    def last_values(self, trial_ids: Sequence[int]) -> dict[int, tuple[dict[str, float], float | None]]:
+        """Return of some trials what each has printed last, by key, and what it has reported at its highest step."""
+        printed = self._rows.last_printed(trial_ids)
+        reported = {report.trial_id: report.value for report in self._rows.last_reports(trial_ids)}
+        return {trial_id: (printed.get(trial_id, {}), reported.get(trial_id)) for trial_id in trial_ids}
+
     # Writing
 
     def keep_time(self, idle: bool, now: datetime) -> Clock:

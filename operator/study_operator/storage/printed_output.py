@@ -11,7 +11,7 @@ from enum import Enum
 from psycopg2.extensions import cursor
 from psycopg2.extras import execute_values
 
-from study_operator.model.final_values import has_extreme, joined
+from study_operator.model.final_values import has_extreme, joined, settled
 from study_operator.model.log_position import Position
 from study_operator.storage.database import Database, one_row
 
@@ -178,6 +178,7 @@ class Output:
             for (vals,) in cursor.fetchall():
                 later = {name: float(word) for name, word in vals.items()}
                 kept = joined(kept, later) if resumed else {**kept, **later}
+            kept = settled(kept)
             if missing := tuple(name for name, key in objectives.items() if key not in kept):
                 return missing
             limited = {

@@ -11,6 +11,7 @@ from typing import Any
 from psycopg2.extensions import cursor
 
 from study_operator.model import distributions
+from study_operator.model.final_values import settled
 from study_operator.model.trial import (
     JOB_ATTR,
     BestTrial,
@@ -167,6 +168,17 @@ def last_reports_of(cursor: cursor, ids: list[int]) -> list[Report]:
         Report(report_id, trial_id, step, INFINITIES.get(kind, value))
         for report_id, trial_id, step, value, kind in cursor.fetchall()
     ]
+
+
+def last_printed_of(cursor: cursor, ids: list[int]) -> dict[int, dict[str, float]]:
+    """Return what some trials have printed last, by key, over all pods of each. A trial that has not is missing."""
+    cursor.execute(
+        "SELECT trial_id, vals FROM study_operator.log_positions WHERE trial_id = ANY(%s) ORDER BY updated_at", (ids,)
+    )
+    found: dict[int, dict[str, float]] = {}
+    for trial_id, vals in cursor.fetchall():
+        found.setdefault(trial_id, {}).update((name, float(word)) for name, word in vals.items())
+    return {trial_id: settled(values) for trial_id, values in found.items()}
 
 
 # A trial that ends with values but breaks a constraint has an incident of the kind Infeasible.

@@ -114,6 +114,13 @@ class Trials:
         with self._database.transaction() as cursor:
             return trial_queries.last_reports_of(cursor, list(trial_ids))
 
+    def last_printed(self, trial_ids: Sequence[int]) -> dict[int, dict[str, float]]:
+        """Read what some trials have printed last, by key (model/final_values.py). One that has not is missing."""
+        if not trial_ids:
+            return {}
+        with self._database.transaction() as cursor:
+            return trial_queries.last_printed_of(cursor, list(trial_ids))
+
     def run_again(self, study_id: int, again: RunAgain, job: str) -> bool:
         """Let a running trial run again under another Job.
 

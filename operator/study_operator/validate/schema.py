@@ -7,7 +7,7 @@ import difflib
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -172,7 +172,8 @@ def _example(items: Schema) -> str:
 
 def _text(value: str, schema: Schema, path: str) -> Iterator[Finding]:
     if "enum" in schema and value not in schema["enum"]:
-        yield Finding(path, f"is {_shown(value)}: write {_meant(value, schema['enum'])}{', '.join(schema['enum'])}")
+        write = _similar(value, schema["enum"]) or f"one of {', '.join(schema['enum'])}"
+        yield Finding(path, f"is {_shown(value)}: write {write}")
         return
     if len(value) < schema.get("minLength", 0):
         yield Finding(path, f"is too short: it needs {schema['minLength']} characters")
@@ -233,8 +234,9 @@ def _object(value: dict[str, Any], schema: Schema, path: str) -> Iterator[Findin
         elif others is not None:
             yield from _check(item, others, _join(path, name))
         elif not schema.get("x-kubernetes-preserve-unknown-fields") and "type" in schema:
-            known = _meant(name, properties) or f"there are {', '.join(properties)}"
-            yield Finding(_join(path, name), f"is no field: {known.removesuffix('; one of ')}")
+            known = _similar(name, properties)
+            write = f"write {known}" if known else f"there are {', '.join(properties)}"
+            yield Finding(_join(path, name), f"is no field: {write}")
 
 
 def _open(schema: Schema) -> bool:
@@ -242,10 +244,11 @@ def _open(schema: Schema) -> bool:
     return bool(schema.get("nullable")) or "type" not in schema
 
 
-def _meant(name: Any, known: Any) -> str:
+def _similar(name: Any, known: Iterable[Any]) -> str | None:
+    """Return what to write instead of a word, if one of those that there are is like it."""
     by_spelling = {str(one).lower(): str(one) for one in known}
     similar = difflib.get_close_matches(str(name).lower(), by_spelling, 1)
-    return f"{by_spelling[similar[0]]} is meant, perhaps; one of " if similar else ""
+    return f"{by_spelling[similar[0]]} instead" if similar else None
 
 
 def _first_sentence(schema: Schema) -> str:

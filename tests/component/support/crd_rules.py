@@ -733,7 +733,12 @@ RULES: dict[str, tuple[Change, Change, str]] = {
     "metrics-pattern": (
         metrics(**{"from": "Stdout", "pattern": "(?P<name>loss) is (?P<value>.+)"}),
         metrics(pattern="(?P<name>loss) is (?P<value>.+)"),
-        "pattern is only for from: Stdout: remove it",
+        "pattern is for lines of text, that is from: Stdout, or from: File with format: Text: remove it",
+    ),
+    "metrics-pattern-of-a-file": (
+        metrics(**{"from": "File", "path": "/m/log", "format": "Text", "pattern": "(?P<name>loss) is (?P<value>.+)"}),
+        metrics(**{"from": "File", "path": "/m/log", "pattern": "(?P<name>loss) is (?P<value>.+)"}),
+        "pattern is for lines of text, that is from: Stdout, or from: File with format: Text: remove it",
     ),
     "metrics-pattern-length": (
         metrics(**{"from": "Stdout", "pattern": "a" * 512}),
@@ -748,7 +753,7 @@ RULES: dict[str, tuple[Change, Change, str]] = {
     "metrics-format-name": (
         metrics(**{"from": "File", "path": "/m/log", "format": "TensorBoard"}),
         metrics(**{"from": "File", "path": "/m/log", "format": "Csv"}),
-        'spec.metrics.format: Unsupported value: "Csv": supported values: "JsonLines", "TensorBoard"',
+        'spec.metrics.format: Unsupported value: "Csv": supported values: "JsonLines", "Text", "TensorBoard"',
     ),
     "metrics-path-directory": (
         metrics(**{"from": "File", "path": "/runs", "format": "TensorBoard"}),

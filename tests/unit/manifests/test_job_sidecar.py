@@ -58,6 +58,15 @@ def test_of_tensorboard_the_path_is_the_directory():
     assert sidecar["command"][4:] == ["--format=TensorBoard", "--path=/runs", "--step-name=step"]
 
 
+def test_a_pattern_reaches_the_sidecar_as_it_is():
+    text = {"from": "File", "path": "/out/log.txt", "format": "Text"}
+    (sidecar,) = pod_of(text)["initContainers"]
+    assert sidecar["command"][4:] == ["--format=Text", "--path=/out/log.txt", "--step-name=epoch"]
+    assert sidecar["volumeMounts"][0]["mountPath"] == "/out"
+    (sidecar,) = pod_of({**text, "pattern": "(?P<name>a) (?P<value>.*)$"})["initContainers"]
+    assert sidecar["command"][-1] == "--pattern=(?P<name>a) (?P<value>.*)$$"
+
+
 def test_the_program_and_its_gpus_are_left_alone():
     pod = pod_of(template=job_template(command=["train"]), gpusPerTrial=2)
     assert pod["containers"][0]["command"] == ["train"]

@@ -7,7 +7,7 @@ import math
 import pytest
 from building import study
 
-from study_operator.model.final_values import joined, key, keyed
+from study_operator.model.final_values import has_extreme, joined, key, keyed, settled
 
 
 def objectives(*finals: str | None, direction: str = "Maximize"):
@@ -54,3 +54,13 @@ def test_one_metric_may_be_final_in_several_ways():
     found = joined(keyed({"top-5 %": 2.0}, of), keyed({"top-5 %": 1.0, "loss": 3.0}, of))
     assert [found[key(one)] for one in (lowest, last, highest)] == [1.0, 1.0, 2.0]
     assert found["loss"] == 3.0
+
+
+def test_a_value_without_a_mark_counts_only_if_the_trial_has_none_with_one():
+    last, highest = of = objectives(None, "Max")
+    without = joined(keyed({"top-5 %": 2.0}, of, {"top-5 %"}), keyed({"top-5 %": 1.0}, of, {"top-5 %"}))
+    assert [settled(without)[key(one)] for one in (last, highest)] == [1.0, 2.0]
+    assert has_extreme(without)
+    both = joined(joined(without, keyed({"top-5 %": 0.5}, of)), keyed({"top-5 %": 9.0}, of, {"top-5 %"}))
+    assert [settled(both)[key(one)] for one in (last, highest)] == [0.5, 0.5]
+    assert not has_extreme(keyed({"loss": 1.0}, of, {"loss"}))

@@ -12,8 +12,9 @@ from building import study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study_operator.model.log_lines import LONGEST_LINE, Line, Lines, build
+from study_operator.model.log_lines import build
 from study_operator.model.numerals import HIGHEST_STEP
+from study_operator.model.printed_lines import LONGEST_LINE, Known, Line, Lines
 from study_operator.model.study import Refused
 
 CONSTRAINTS = [{"name": "latency_ms", "max": 50}]
@@ -142,13 +143,139 @@ def test_nan_is_a_value():
         "epoch=3",
         "epoch=oops",
         "epoch=3 val_accuracy=0.91 accuracy_top5=0.99 train.accuracy=1 top-accuracy=2 test/accuracy=3",
-        "the accuracy is 0.91",
-        "accuracy 0.91",
         "accuracy\n=0.5",
+        "Evaluating accuracy",
+        "accuracy was good",
+        "saving accuracy.png",
+        "epoch 3 accuracy improved",
+        "Namespace(metric='accuracy', epochs=5, lr=0.1)",
+        '{"monitor": "accuracy", "patience": 5}',
+        "val_accuracy 0.91",
+        "Acc@1 75.1",
     ],
 )
 def test_a_line_that_says_nothing(text):
     assert read(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "step"),
+    [
+        ("accuracy 0.91", 0.91, None),
+        ("the accuracy is 0.91.", 0.91, None),
+        ("final accuracy of 0.91", 0.91, None),
+        ("accuracy -> 0.91", 0.91, None),
+        ("accuracy\t-1e-3", -0.001, None),
+        ("accuracy is 91 %", 91, None),
+        ("accuracy 91%", 91, None),
+        ("accuracy 0,91", 0.91, None),
+        ("| accuracy | 0.91 |", 0.91, None),
+        ("\u2502 accuracy \u2502 0.91 \u2502", 0.91, None),
+        ("        accuracy            0.8899999856948853", 0.8899999856948853, None),
+        ("epoch 3 loss 0.31 accuracy 0.91", 0.91, 3),
+        ("[epoch 3/10] train loss 0.3 accuracy 0.91 val loss 0.2 lr 0.001", 0.91, 3),
+        ("epoch 3: accuracy is 0.91, loss is 0.2", 0.91, 3),
+        ("accuracy 0.91 epoch: 4", 0.91, 4),
+        ("accuracy 0.91 at epoch 5", 0.91, 5),
+        ("accuracy 0.91 - loss 0.3", 0.91, None),
+        ("accuracy is 0.91 (was 0.80)", 0.91, None),
+        ("accuracy is 0.91. Done after 3 epochs", 0.91, None),
+        ('{"msg": "accuracy 0.91", "epoch": 3}', 0.91, 3),
+        ("{metricName: accuracy, metricValue: 0.91}", 0.91, None),
+        ('{"metric": "accuracy", "value": 0.91, "epoch": 3}', 0.91, 3),
+        ("\x1b[32maccuracy\x1b[0m 0.91", 0.91, None),
+        ("2026-11-29 18:36:28 accuracy 0.91\r", 0.91, None),
+    ],
+)
+def test_a_value_without_a_mark_is_read_where_nothing_else_can_be_meant(text, value, step):
+    line = read(text)
+    assert line == Line({"accuracy": value}, step, unmarked=frozenset({"accuracy"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("accuracy improved from 0.80 to 0.91", "accuracy has two readings, 0.80 and 0.91: print accuracy=VALUE"),
+        ("Epoch 3: accuracy improved from 0.8 to 0.9, saving model to w.h5", "two readings, 0.8 and 0.9"),
+        ("accuracy 0.91 (0.89)", "two readings, 0.91 and 0.89"),
+        ("accuracy 0.80 -> 0.91", "two readings, 0.80 and 0.91"),
+        ("| accuracy | 0.91 | 0.89 |", "two readings, 0.91 and 0.89"),
+        ("    accuracy            0.97       360", "two readings, 0.97 and 360"),
+        ("accuracy 3 of 5 folds done", "two readings, 3 and 5"),
+        ("accuracy is 5 points above 0.86", "two readings, 5 and 0.86"),
+        ("accuracy of the network on the 10000 test images: 54 %", "two readings, 10000 and 54"),
+        ("accuracy on test images: 54 %", "accuracy stands beside 54, which may be no value of it"),
+        ("accuracy (%): 91", "stands beside 91"),
+        ("accuracy - 0.91", "stands beside 0.91"),
+        ("computing accuracy on 100 batches", "stands beside 100"),
+        ("accuracy 10 times", "stands beside 10"),
+        ("accuracy did not improve from 0.91", "stands beside 0.91"),
+        ("('accuracy', 0.91)", "stands beside 0.91"),
+        ("accuracy,0.91", "stands beside 0.91"),
+        ('{"metric": "accuracy", "score": 0.91}', "stands beside 0.91"),
+        ('{"metric": "accuracy", "value": [0.91, 0.92]}', "two readings, 0.91 and 0.92"),
+        ("reached 91% accuracy", "stands beside 91%"),
+        ("accuracy ~0.91", "stands beside 0.91"),
+        ("accuracy 9906/10000", "accuracy is '9906/10000', which is no number"),
+        ("accuracy is 1,234", "which has two readings, 1234 and 1.234: print it without a comma"),
+        ("accuracy 0.91s", "accuracy is '0.91s', which is no number"),
+        ("Accuracy: 0.91", "Accuracy is not accuracy: write metric: Accuracy in the Study"),
+        ("epoch   loss   accuracy", "accuracy heads a column of a table, whose rows are not read"),
+        ("| epoch | accuracy |", "accuracy heads a column"),
+        ("epoch,loss,accuracy", "accuracy heads a column"),
+    ],
+)
+def test_what_names_a_metric_beside_a_number_and_is_not_read_is_told(text, why):
+    line = read(text)
+    assert line is not None
+    assert (line.values, line.unclear) == ({}, {"accuracy"})
+    assert why in line.bad
+    assert line.bad.endswith(text[-20:])
+
+
+def test_a_value_with_a_mark_is_read_beside_prose():
+    assert read("accuracy=0.9\rsaving accuracy plot 5\r") == Line({"accuracy": 0.9})
+    assert read("accuracy=0.9 latency_ms 43") == Line(
+        {"accuracy": 0.9, "latency_ms": 43}, unmarked=frozenset({"latency_ms"})
+    )
+    line = read("accuracy=0.9 latency_ms is 43 of 50")
+    assert (line.values, line.unclear) == ({"accuracy": 0.9}, {"latency_ms"})
+    assert "latency_ms has two readings, 43 and 50" in line.bad
+    assert read("latency_ms inf").bad.startswith("constraint latency_ms is 'inf'; it must be a finite number")
+
+
+def test_what_has_no_mark_counts_while_there_is_nothing_better():
+    lines, known = lines_of(), Known()
+
+    def counting(text: str) -> tuple[dict[str, float], str | None]:
+        said = lines.read(text.encode())
+        return known.values(said), known.bad(said) and "told"
+
+    prose = "accuracy improved from 0.80 to 0.91"
+    assert [counting(prose)[1] for _ in range(9)] == ["told", "told", None, "told", None, None, None, "told", None]
+    assert counting("accuracy 0.5") == ({"accuracy": 0.5}, None)
+    assert counting(prose) == ({}, None)
+    assert counting("accuracy=0.6") == ({"accuracy": 0.6}, None)
+    assert counting("best accuracy 0.9") == ({}, None)
+    assert counting("accuracy=oops") == ({}, "told"), "what has a mark is always told"
+
+
+def test_of_values_without_mark_and_step_the_first_is_no_report():
+    lines, known = lines_of(), Known()
+    texts = [
+        "accuracy=0.1",
+        "epoch 1 accuracy 0.2",
+        "initial accuracy 0.3",
+        "accuracy 0.4",
+        "epoch 9 is -1, accuracy 0.5",
+    ]
+    assert [known.reports(lines.read(text.encode()), "accuracy") for text in texts] == [True, True, False, True, True]
+
+
+def test_a_number_that_is_far_away_is_not_cut_off():
+    for far in range(150, 220):
+        line = read("accuracy" + " " * far + "0.9123")
+        assert line is None or line.values in ({}, {"accuracy": 0.9123})
 
 
 @pytest.mark.parametrize(
@@ -265,6 +392,33 @@ def test_a_pattern_that_cannot_be_used(pattern, words):
     assert words in refused.value.message
 
 
+TEXT = {"from": "File", "path": "/out/log.txt", "format": "Text"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("(", "is not a regular expression of RE2: missing ): ("),
+        ("(?P<name>a)", "no group named value"),
+        (r"(?P<name>\pL+) (?P<value>.*)", "is not a regular expression of Python's re"),
+        ("(?P<name>a)(?i)(?P<value>b)", "is not a regular expression of Python's re"),
+        ("(?P<name>[[:alpha:]]+) (?P<value>.*)", "has [:alpha:], which RE2 and Python's re read differently"),
+        ("(?P<name>a{,3}) (?P<value>.*)", "has {,3}, which RE2 and Python's re read differently"),
+    ],
+)
+def test_a_pattern_for_a_file_means_the_same_to_both_engines(pattern, words):
+    with pytest.raises(Refused, match=r"spec\.metrics\.pattern") as refused:
+        build(study(metrics={**TEXT, "pattern": pattern}))
+    assert refused.value.reason == "InvalidMetricsPattern"
+    assert words in refused.value.message
+
+
+def test_a_file_of_text_is_the_sidecars_to_read():
+    assert build(study(metrics={**TEXT, "pattern": PATTERN})) is None
+    with pytest.raises(Refused, match="which is what an objective or constraint is called"):
+        build(study(metrics={**TEXT, "stepName": "accuracy"}))
+
+
 def test_a_name_cannot_be_step_and_objective():
     with pytest.raises(Refused) as refused:
         lines_of(step="accuracy")
@@ -277,6 +431,13 @@ def test_a_name_cannot_be_step_and_objective():
 def test_no_line_takes_long(pattern):
     lines = lines_of(pattern)
     evil = [b"accuracy" + b" " * 8000, b"accuracy=" * 900, b"a" * 8000 + b"accuracy", b"accuracy= " + b"0," * 4000]
+    evil += [
+        b"accuracy 1" + b" \t" * 4000,
+        b"accuracy 5 a b c " * 480,
+        b"accuracy " + b"9" * 8000,
+        b"ACCURACY 5 to " * 580,
+    ]
+    evil += [b"| \t" * 2700 + b"accuracy", b"epoch " * 1300 + b"accuracy 1"]
     begun = time.process_time()
     for line in evil:
         lines.read(line)

@@ -7,7 +7,8 @@ import time
 import pytest
 from building import study
 
-from study_operator.model.missing_value import message, names_in, of_constraints, with_output
+from study_operator.model.missing_value import at_deadline, message, names_in, of_constraints, with_output
+from study_operator.model.trial import Result, TrialRow, TrialState
 
 
 @pytest.mark.parametrize(
@@ -83,3 +84,37 @@ def test_a_sidecar_that_has_failed_is_told(state):
     )
     ended[state]["terminated"]["exitCode"] = 0
     assert with_output(reading, "no value", "loss=1", [pod]) == "no value"
+
+
+LATE = "Job was active longer than specified deadline"
+TWO = study(
+    objectives=[
+        {"name": "map", "direction": "Maximize", "metric": "mAP@0.5", "finalValue": "Best"},
+        {"name": "cost", "direction": "Minimize"},
+    ],
+    metrics={"from": "Stdout"},
+)
+
+
+@pytest.mark.parametrize(
+    ("of", "result", "printed", "reported", "words"),
+    [
+        (study(), None, {}, None, None),
+        (study(), None, {}, 0.5, "accuracy 0.5"),
+        (study(), Result((0.25,), provisional=True), {}, 0.5, "accuracy 0.25"),
+        (PRINTING, None, {"mAP@0.5": 0.75}, 0.5, "map 0.75"),
+        (TWO, None, {"mAP@0.5": 0.5, "mAP@0.5\nMax": 0.75, "cost": 3.0}, None, "map 0.75 and cost 3.0"),
+        (TWO, None, {"cost": 3.0}, None, "cost 3.0"),
+        (TWO, Result((0.5, 2.0), provisional=True), {}, None, "map 0.5 and cost 2.0"),
+    ],
+)
+def test_a_trial_that_has_run_out_of_time_says_what_it_had(of, result, printed, reported, words):
+    row = TrialRow(7, 0, TrialState.RUNNING, {}, "study-0", result=result)
+    said = at_deadline(of, LATE, row, printed, reported)
+    if words is None:
+        assert said == LATE
+    else:
+        assert said == (
+            f"{LATE}; it had {words} so far, which is not final because the program had not ended: raise "
+            "activeDeadlineSeconds, or let the program end in time"
+        )

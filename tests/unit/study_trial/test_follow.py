@@ -12,6 +12,7 @@ from study_trial._errors import RefusedError, TrialFinishedError, WrongKeyError
 from study_trial._follow import Follower
 from study_trial._reading.entry import Entry, Names
 from study_trial._reading.jsonlines import JsonLines
+from study_trial._reading.text import Text
 
 
 class RememberingChannel:
@@ -268,3 +269,28 @@ def test_a_value_of_which_it_is_not_known_whether_it_is_meant_is_no_final_one(tm
     follower.end()
     assert play.channel.calls[-1] == ("clear",)
     assert not [call for call in play.channel.calls if call[0] == "candidate"]
+
+
+def test_a_value_without_a_mark_gives_way_to_one_that_has_it(tmp_path):
+    path, channel = tmp_path / "log.txt", RememberingChannel()
+    names = Names(["accuracy"], [], finals={"accuracy": "Max"})
+    path.write_text("accuracy improved from 0.1 to 0.2\nbest accuracy 0.9\nlast accuracy 0.8\n")
+    follower = Follower(Text(str(path), names, "epoch"), names, channel, lambda: 0.0)
+    follower.poll()
+    (reported, (_, count, words)) = channel.calls
+    assert (reported, count) == (("report", 0, 0.8), 1), "the first one may be a summary"
+    assert words.startswith("line 1: accuracy has two readings, 0.1 and 0.2")
+    with path.open("a") as file:
+        file.write("accuracy=0.5\nbest accuracy 0.95\naccuracy=0.4\n")
+    channel.calls.clear()
+    follower.end()
+    assert channel.calls == [("report", 1, 0.5), ("report", 2, 0.4), ("candidate", [0.5], {})]
+
+
+def test_values_without_a_mark_are_final_if_there_are_no_others(tmp_path):
+    path, channel = tmp_path / "log.txt", RememberingChannel()
+    names = Names(["accuracy"], ["latency_ms"], finals={"accuracy": "Max"})
+    path.write_text("epoch 1 accuracy 0.9\nepoch 2 accuracy 0.8 latency_ms 43")
+    follower = Follower(Text(str(path), names, "epoch"), names, channel, lambda: 0.0)
+    follower.end()
+    assert channel.calls == [("report", 1, 0.9), ("report", 2, 0.8), ("candidate", [0.9], {"latency_ms": 43.0})]

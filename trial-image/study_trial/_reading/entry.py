@@ -22,6 +22,8 @@ class Entry:
         lost: why the step that the file has cannot be used; "" without such a step.
         bad: what names an objective or constraint and cannot be read; None when all can. The values beside it count.
         anew: whether the file was truncated or replaced, and begins anew after this entry.
+        unmarked: the names whose values count only while the file has none of them with a mark, see `printed_lines`.
+        no_report: whether the values count at the end only.
         void: a name whose values so far do not count, because it is not known which ones are meant; or "".
     """
 
@@ -30,6 +32,8 @@ class Entry:
     lost: str = ""
     bad: str | None = None
     anew: bool = False
+    unmarked: frozenset[str] = frozenset()
+    no_report: bool = False
     void: str = ""
 
 

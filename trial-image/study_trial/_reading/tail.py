@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 
 _CHUNK = 64 * 1024
@@ -26,12 +26,17 @@ class Tail:
     If the file was renamed (rotated), the reader finishes it and goes on with the file that has the name now. If the
     file was truncated, or deleted and replaced, the reader begins anew.
 
+    Args:
+        path: the file.
+        shorten: makes the beginning of a line shorter that is longer than LONGEST_LINE; None if such a line is not
+            read.
+
     Attributes:
         trouble: why nothing can be read now, in words; None when all is well.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, shorten: Callable[[bytes], bytes] | None = None) -> None:
+        self._path, self._shorten = path, shorten
         self._file: int | None = None
         self._position = 0
         self._head = b""
@@ -109,6 +114,8 @@ class Tail:
                 self._lines.append(self._buffer + line)
             self._buffer, self._skipping = b"", False
         self._buffer += rest
+        if len(self._buffer) > LONGEST_LINE and self._shorten is not None:
+            self._buffer = self._shorten(self._buffer)
         if len(self._buffer) > LONGEST_LINE:
             self._lines.append(Event.TOO_LONG)
             self._skipping = True
