@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -236,6 +237,8 @@ async def test_a_job_that_runs_out_of_time(world):
     ],
 )
 async def test_a_job_that_runs_out_of_time_says_which_value_it_had(world, metrics, call):
+    world.settings = replace(world.settings, trial_image="study-trial:1")
+    world.start_operator()
     await world.apply(metrics=metrics)
     await world.settle()
     (await world.pod(0)).call(*call)
