@@ -135,5 +135,5 @@ def _state(pid: int) -> str:
     """The state of a process as in /proc, Z for one that is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # also while it is being read
         return "Z"
