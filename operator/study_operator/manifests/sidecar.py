@@ -19,6 +19,8 @@ from study_operator.model.study import SIDECAR, Refused, Study
 NAME = SIDECAR  # of the container, and of the volume where one is needed
 # The program may end, and the kubelet send its signal, before Python runs. A blocked signal waits until then.
 _COMMAND = ("env", "--block-signal=TERM", "study-trial", "follow")
+# The kubelet ends the sidecar after the program, within the pod's time. On a busy node Python alone starts in seconds.
+_LEAST_GRACE_SECONDS = 30
 _REQUESTS, _LIMITS = {"cpu": "10m", "memory": "64Mi"}, {"memory": "256Mi"}
 # What it is given as well where the program has to say so much: a quota asks for a limit in every container.
 _IF_LIMITED = {"cpu": "200m", "ephemeral-storage": "64Mi"}
@@ -69,6 +71,8 @@ def add_sidecar(study: Study, pod: dict[str, Any], image: str | None, ranges: Se
         _share_by_group(pod, program)
     found = mounted_above(program, directory)
     assert found is not None
+    if (grace := pod.get("terminationGracePeriodSeconds")) is not None:
+        pod["terminationGracePeriodSeconds"] = max(grace, _LEAST_GRACE_SECONDS)
     at, path = _place(str(found["mountPath"]), metrics.path)
     mount = {name: found[name] for name in ("name", "subPath", "subPathExpr") if name in found}
     pod["initContainers"] = [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from study_operator.texts import one_line
+
+_IMAGE = re.compile(r"\b(?:image|ErrImagePull|ImagePullBackOff|InvalidImageName)\b")
 
 
 class Told(NamedTuple):
@@ -33,7 +36,10 @@ def last_told(events: Iterable[Mapping[str, Any]]) -> Told | None:
     if found is None:
         return None
     reason = one_line(str(found.get("reason") or "Unknown"))
-    return Told(reason, one_line(str(found.get("message") or "no message")), found.get("type") == "Warning")
+    message = one_line(str(found.get("message") or "no message"))
+    if reason == "Failed":  # the kubelet says so of images and containers alike
+        reason = "ErrImagePull" if _IMAGE.search(message) else "ContainerNotStarted"
+    return Told(reason, message, found.get("type") == "Warning")
 
 
 def _time(event: Mapping[str, Any]) -> str:

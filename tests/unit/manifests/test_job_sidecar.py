@@ -51,6 +51,14 @@ def test_the_sidecar_starts_first_and_reads_what_the_program_writes():
     }
 
 
+@pytest.mark.parametrize(("given", "made"), [(None, None), (1, 30), (120, 120)])
+def test_the_sidecar_has_time_to_read_the_end(given, made):
+    """Also on a node that is so busy that Python alone takes seconds to start."""
+    asked = {} if given is None else {"terminationGracePeriodSeconds": given}
+    assert pod_of(pod=asked).get("terminationGracePeriodSeconds") == made
+    assert pod_of(pod=asked, metrics={"from": "Stdout"}).get("terminationGracePeriodSeconds") == given
+
+
 def test_of_tensorboard_the_path_is_the_directory():
     pod = pod_of({"from": "File", "path": "/runs", "format": "TensorBoard", "stepName": "step"})
     (sidecar,) = pod["initContainers"]

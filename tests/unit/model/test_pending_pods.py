@@ -104,6 +104,19 @@ def test_the_latest_warning_counts(events, reason):
     assert (told and told.reason) == reason
 
 
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ('Failed to pull image "a:1": not found', "ErrImagePull"),
+        ("Error: ErrImagePull", "ErrImagePull"),
+        ("Error: failed to create containerd container", "ContainerNotStarted"),
+    ],
+)
+def test_what_the_kubelet_calls_failed_has_a_reason(message, reason):
+    told = last_told([event("Warning", "Failed") | {"message": message}])
+    assert told == Told(reason, message)
+
+
 def test_what_an_event_says_is_one_line():
     told = last_told([event("Warning", "Bad\nreason") | {"message": "a\x1b[31m\nb"}])
     assert told == Told("Bad reason", "a\\x1b[31m b")
