@@ -140,6 +140,7 @@ async def world(kubeconfig_of_studies: str, database: TestDatabase) -> AsyncIter
     """A reconciler on the API server and the test's database; the test plays kubelet and Job controller."""
     world = await World.create(kubeconfig_of_studies, database)
     yield world
+    await world.leave()
     await world.close()
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,13 +196,13 @@ def test_a_new_certificate_authority_while_a_trial_runs(tls_server, tmp_path):
         running.wait_for_reports()
         running.secret(ca_crt=first.pem + second.pem)
         _sign(second, server)
-        _reload(server, database)
+        _reload(server, database, second)
         running.wait_for_reports()
         running.secret(ca_crt=second.pem)
         running.wait_for_reports()
         assert "away" not in running.log()
         _sign(first, server)
-        _reload(server, database)
+        _reload(server, database, first)
         running.wait_for("certificate verify failed")
         running.wait_for_reports()
         running.secret(ca_crt=first.pem)
@@ -212,14 +213,25 @@ def test_a_new_certificate_authority_while_a_trial_runs(tls_server, tmp_path):
         running.process.wait()
 
 
-def _reload(server: PostgresServer, database: TestDatabase) -> None:
-    """The server reads its certificate again, and ends the trial's connections."""
+def _reload(server: PostgresServer, database: TestDatabase, authority: Authority) -> None:
+    """The server reads its certificate again, which is this authority's now, and ends the trial's connections."""
+    _execute(database, sql.SQL("SELECT pg_reload_conf()"))
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(authority.pem)
+        file.flush()
+        _until(lambda: _connects(f"{database.url}?sslmode=verify-full&sslrootcert={file.name}"))
     _execute(
         database,
-        sql.SQL("SELECT pg_reload_conf()"),
-        sql.SQL("SELECT pg_sleep(0.3)"),
         sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'study_reporter'"),
     )
+
+
+def _connects(url: str) -> bool:
+    try:
+        psycopg2.connect(url).close()
+    except psycopg2.OperationalError:  # it still has the certificate of before
+        return False
+    return True
 
 
 async def test_the_operator_brings_a_new_login_and_ca_to_running_studies(world: World, tmp_path):

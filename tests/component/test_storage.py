@@ -320,6 +320,7 @@ async def test_a_study_deleted_with_its_rows_leaves_none_in_any_table(world):
             " VALUES (%s, 'pod', 'end', '{}') RETURNING 1",
             pod.trial_id,
         )
+        world.database.query("INSERT INTO study_operator.stops (trial_id) VALUES (%s)", pod.trial_id)
         status = (await world.study(name))["status"]
         with world.database.optuna_study(status["studyName"]) as study:
             study.set_user_attr("by", "notebook")

@@ -99,6 +99,10 @@ class World:
         finally:
             await world.close()
 
+    async def leave(self) -> None:
+        """Deletes the namespace's Studies: operators of other tests, which watch all namespaces, read each of them."""
+        await self.cluster._call("DELETE", self._path("studies"))
+
     async def close(self) -> None:
         self._kept.close()
         await self.cluster.close()
