@@ -184,6 +184,7 @@ async def own_world(kubeconfig: str, own_database, server) -> AsyncIterator[Worl
     """As `world`, with a database whose server the test may stop, restart and freeze."""
     world = await World.create(kubeconfig, own_database[1])
     yield world
+    await world.leave()
     await world.close()
 
 

@@ -365,6 +365,7 @@ def lives(kubeconfig_of_studies, database, monkeypatch):
     with asyncio.Runner() as runner:
         Lives.runner, Lives.world = runner, runner.run(World.create(kubeconfig_of_studies, database))
         yield Lives
+        runner.run(Lives.world.leave())
         runner.run(Lives.world.close())
 
 

@@ -115,6 +115,7 @@ def test_whatever_a_study_says_it_is_refused_with_a_reason_or_runs(
         try:
             seeded(int(os.environ["SEED"]))(fuzz)() if ALL and os.environ.get("SEED") else fuzz()
         finally:
+            runner.run(world.leave())
             runner.run(world.close())
     record_property("crash points", f"fuzz: {sum(became.values())} Studies: {dict(became.most_common())}")
     kinds = {end.partition(":")[0] for end in became}
