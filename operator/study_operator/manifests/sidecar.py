@@ -71,8 +71,9 @@ def add_sidecar(study: Study, pod: dict[str, Any], image: str | None, ranges: Se
         _share_by_group(pod, program)
     found = mounted_above(program, directory)
     assert found is not None
-    if (grace := pod.get("terminationGracePeriodSeconds")) is not None:
-        pod["terminationGracePeriodSeconds"] = max(grace, _LEAST_GRACE_SECONDS)
+    grace = pod.get("terminationGracePeriodSeconds")
+    if type(grace) is int and 0 <= grace < _LEAST_GRACE_SECONDS:  # what is no time, the API server refuses
+        pod["terminationGracePeriodSeconds"] = _LEAST_GRACE_SECONDS
     at, path = _place(str(found["mountPath"]), metrics.path)
     mount = {name: found[name] for name in ("name", "subPath", "subPathExpr") if name in found}
     pod["initContainers"] = [

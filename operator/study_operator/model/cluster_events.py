@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from study_operator.texts import one_line
 
-_IMAGE = re.compile(r"\b(?:image|ErrImagePull|ImagePullBackOff|InvalidImageName)\b")
+_IMAGE_ERROR = re.compile(r"Error: (\w*Image\w*)")  # such as ErrImagePull, ErrImageNeverPull, ImagePullBackOff
+_ABOUT_IMAGE = {"Failed to pull image": "ErrImagePull", "Failed to inspect image": "ImageInspectError"}
 
 
 class Told(NamedTuple):
@@ -38,8 +39,16 @@ def last_told(events: Iterable[Mapping[str, Any]]) -> Told | None:
     reason = one_line(str(found.get("reason") or "Unknown"))
     message = one_line(str(found.get("message") or "no message"))
     if reason == "Failed":  # the kubelet says so of images and containers alike
-        reason = "ErrImagePull" if _IMAGE.search(message) else "ContainerNotStarted"
+        reason = _failed(message)
     return Told(reason, message, found.get("type") == "Warning")
+
+
+def _failed(message: str) -> str:
+    """Return the reason, as a container's status would have it, of what the kubelet's Event calls Failed."""
+    if (found := _IMAGE_ERROR.fullmatch(message)) is not None:
+        return found[1]
+    begins = (reason for words, reason in _ABOUT_IMAGE.items() if message.startswith(words))
+    return next(begins, "ContainerNotStarted")
 
 
 def _time(event: Mapping[str, Any]) -> str:

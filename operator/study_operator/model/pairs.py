@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from study_operator.model.numerals import Unreadable, number
+from study_operator.model.numerals import is_number
 from study_operator.model.terminal import unescaped
 
 _WORD = r"\w./-"
@@ -51,16 +51,8 @@ def finder(names: list[str]) -> Callable[[str], Pairs]:
             end, match = match.end(), None
             # Another writer's name may follow without a gap, but only after a number: val_accuracy is not accuracy.
             # It is tried first, because a search goes through the rest of the line.
-            if line[end : end + 1].isalnum() and _is_number(word):
+            if line[end : end + 1].isalnum() and is_number(word):
                 match = glued.match(line, end)
             match = match or pattern.search(line, end)
 
     return find
-
-
-def _is_number(word: str) -> bool:
-    try:
-        number(word)
-    except Unreadable:
-        return False
-    return True

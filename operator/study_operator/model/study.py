@@ -263,7 +263,7 @@ class Study:
     def termination_grace(self) -> timedelta:
         """The template's terminationGracePeriodSeconds; none if it leaves them to Kubernetes."""
         seconds = self.job_template["spec"]["template"]["spec"].get("terminationGracePeriodSeconds")
-        return timedelta(seconds=seconds if isinstance(seconds, int) else 0)
+        return timedelta(seconds=min(seconds, 2**31) if isinstance(seconds, int) else 0)  # it may be 2**63 - 1
 
     @property
     def trial_deadline(self) -> int | None:

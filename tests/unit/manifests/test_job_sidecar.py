@@ -51,7 +51,10 @@ def test_the_sidecar_starts_first_and_reads_what_the_program_writes():
     }
 
 
-@pytest.mark.parametrize(("given", "made"), [(None, None), (1, 30), (120, 120)])
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [(None, None), (0, 30), (1, 30), (120, 120), ("5", "5"), (-1, -1), ([1], [1]), (True, True)],
+)
 def test_the_sidecar_has_time_to_read_the_end(given, made):
     """Also on a node that is so busy that Python alone takes seconds to start."""
     asked = {} if given is None else {"terminationGracePeriodSeconds": given}

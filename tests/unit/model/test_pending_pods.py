@@ -109,6 +109,9 @@ def test_the_latest_warning_counts(events, reason):
     [
         ('Failed to pull image "a:1": not found', "ErrImagePull"),
         ("Error: ErrImagePull", "ErrImagePull"),
+        ("Error: ErrImageNeverPull", "ErrImageNeverPull"),
+        ('Failed to inspect image "a:1": rpc error', "ImageInspectError"),
+        ('Error: failed to start container "image": no such file', "ContainerNotStarted"),
         ("Error: failed to create containerd container", "ContainerNotStarted"),
     ],
 )

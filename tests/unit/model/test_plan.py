@@ -188,6 +188,7 @@ def test_the_job_of_a_pruned_trial_is_deleted_after_a_grace_period_and_its_pod_s
         (0, "Sdk", True, PRUNED_GRACE),
         (None, "Sdk", True, PRUNED_GRACE),
         (3600, "Sdk", True, timedelta(seconds=300)),
+        (2**63 - 1, "Sdk", True, timedelta(seconds=300)),
         ("120", "Sdk", True, PRUNED_GRACE),
     ],
 )

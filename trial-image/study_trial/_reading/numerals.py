@@ -189,3 +189,12 @@ def _inside(word: str) -> str:
         if len(inside) > 1 and inside[0] + inside[-1] == pair:
             inside = inside[1:-1].strip()
     return inside if "," not in inside else word  # tensor([0.91, 0.92]) are two
+
+
+def is_number(word: str) -> bool:
+    """Return whether a word is a number."""
+    try:
+        number(word)
+    except Unreadable:
+        return False
+    return True

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from study_trial._reading.numerals import Unreadable, number
+from study_trial._reading.numerals import Unreadable, is_number, number
 from study_trial._reading.pairs import GOES_ON
 
 _MOST_NAMES = 20  # in a line; more would only keep the reader busy
@@ -189,18 +189,10 @@ def _heads(line: str, wanted: Collection[str]) -> dict[str, str]:
         cells = line.strip().split(",")
     else:
         cells = [cell for cell in _COLUMNS.split(line.strip(" \t|│┃")) if cell]
-    if len(cells) < 2 or any(len(cell) > _LONGEST_COLUMN or _is_number(cell) for cell in cells):
+    if len(cells) < 2 or any(len(cell) > _LONGEST_COLUMN or is_number(cell) for cell in cells):
         return {}
     return {
         name: f"{name} heads a column of a table, whose rows are not read: print {name}=VALUE"
         for name in cells
         if name in wanted
     }
-
-
-def _is_number(word: str) -> bool:
-    try:
-        number(word)
-    except Unreadable:
-        return False
-    return True
