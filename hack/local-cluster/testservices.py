@@ -1,7 +1,7 @@
 """An API server with its etcd and a PostgreSQL on loopback, for component tests: no controllers, no nodes.
 
-A scratch place: `down` throws the data away. Certificates, passwords and ports stay, so that `up` answers the
-same each time.
+A scratch place: `down` throws the data away, and so does `up` where nothing runs. Certificates, passwords and ports
+stay, so that `up` answers the same each time.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ def up(directory: Path) -> dict[str, str]:
     programs = binaries.ensure(binaries.TEST_SERVICES)
     with locked(directory / ".lock"):
         processes = Processes(directory)
+        if all(processes.pid(name) is None for name in ("etcd", "kube-apiserver")):
+            throw_away(directory, processes)  # what tests that were ended by force have left slows down others
         ports = choose_ports(directory, processes, PORTS)
         postgres, database_url = make_postgres(directory, ports["postgres"], durable=False)
         etcd = make_etcd(directory, programs["etcd"], ports)

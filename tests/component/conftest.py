@@ -141,7 +141,6 @@ async def world(kubeconfig_of_studies: str, database: TestDatabase) -> AsyncIter
     world = await World.create(kubeconfig_of_studies, database)
     yield world
     await world.leave()
-    await world.close()
 
 
 @pytest.fixture
@@ -185,7 +184,6 @@ async def own_world(kubeconfig: str, own_database, server) -> AsyncIterator[Worl
     world = await World.create(kubeconfig, own_database[1])
     yield world
     await world.leave()
-    await world.close()
 
 
 @pytest.fixture

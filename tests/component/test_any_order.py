@@ -366,7 +366,6 @@ def lives(kubeconfig_of_studies, database, monkeypatch):
         Lives.runner, Lives.world = runner, runner.run(World.create(kubeconfig_of_studies, database))
         yield Lives
         runner.run(Lives.world.leave())
-        runner.run(Lives.world.close())
 
 
 def test_any_order(lives, record_property):

@@ -23,7 +23,7 @@ async def test_a_goal_that_is_reached_ends_what_runs_at_once(world):
     await world.finish(0, 0.89)
     await world.end_job(0)
     await world.settle()
-    assert (await world.condition("Complete"))["status"] == "False"
+    assert await world.condition("Complete") == {}
     await world.finish(1, 0.95)
     await world.finish(2, 0.5)  # stored before the operator looked: it is not lost
     await world.settle()

@@ -116,7 +116,6 @@ def test_whatever_a_study_says_it_is_refused_with_a_reason_or_runs(
             seeded(int(os.environ["SEED"]))(fuzz)() if ALL and os.environ.get("SEED") else fuzz()
         finally:
             runner.run(world.leave())
-            runner.run(world.close())
     record_property("crash points", f"fuzz: {sum(became.values())} Studies: {dict(became.most_common())}")
     kinds = {end.partition(":")[0] for end in became}
     assert {"runs", "refused by the API server", "refused"} <= kinds, "each of the three happens"
@@ -127,4 +126,4 @@ def test_the_least(kubeconfig_of_studies, database, spec):
     with asyncio.Runner() as runner:
         world = runner.run(World.create(kubeconfig_of_studies, database))
         assert runner.run(befalls(world, "least", spec)) == "refused by the API server"
-        runner.run(world.close())
+        runner.run(world.leave())

@@ -69,7 +69,7 @@ async def test_a_namespace_is_served_while_it_has_the_labels(world, kubeconfig):
             assert counted(status) == {"total": 4, "complete": 4}
             assert counted(await run_pods(world, float, "late")) == {"total": 4, "complete": 4}
     finally:
-        await other.close()
+        await other.leave()
 
 
 async def test_what_was_deleted_meanwhile_is_ended_when_the_labels_are_back(world, kubeconfig):

@@ -374,7 +374,7 @@ async def test_no_study_begins_with_trials_of_another_namespace(world, kubeconfi
         assert message.replace(f"{other.namespace}/nothing-00000000", "NAME").split("; there")[0] == there_is_none
         assert await world.jobs() == []
     finally:
-        await other.close()
+        await other.leave()
 
 
 async def test_two_namespaces_with_the_same_names_do_not_touch_each_other(world, kubeconfig_of_studies):
@@ -398,7 +398,7 @@ async def test_two_namespaces_with_the_same_names_do_not_touch_each_other(world,
         kept = [name for (_, name), item in claims.items() if "deletionTimestamp" not in item["metadata"]]
         assert kept == ["study-0"]
     finally:
-        await other.close()
+        await other.leave()
 
 
 @pytest.fixture(autouse=True)

@@ -78,7 +78,7 @@ def test_an_empty_database(server: ExternalDatabase, cluster: Cluster):
     assert "connect the operator to that one" in cluster.condition(study.name, "StorageReady")["message"]
     study.wait_for_reports(0, 1, 2)
     study.release(0)
-    cluster.kubectl("wait", "--for=condition=Complete", f"job/{study.name}-0", "--timeout=60s")
+    cluster.kubectl("wait", "--for=condition=Complete", f"job/{study.name}-0", "--timeout=240s")
     assert server.sql("SELECT count(*) FROM studies", port=PORTS[1]).strip() == "0"
     assert study.jobs() == jobs
     assert study.status()["trials"] == counts

@@ -53,7 +53,7 @@ def database(cluster: Cluster, disk: Path, monkeypatch: pytest.MonkeyPatch) -> s
     pod = {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 0}
     manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "full-database-0"}, "spec": pod}
     cluster.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
-    cluster.kubectl("wait", "--for=condition=Ready", "pod/full-database-0", "--timeout=110s")
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/full-database-0", "--timeout=240s")
     sql = cluster.sql
     monkeypatch.setattr(cluster, "sql", lambda statement: sql(statement, "full", cluster.namespace))
     address = cluster.get("pod", "full-database-0")["status"]["podIP"]

@@ -134,7 +134,7 @@ def test_what_is_printed_while_the_operator_is_away_is_read_when_it_is_back(
     eventually(lambda: len(cluster.reports("away", 0)) >= 3, "three reports are there")
     operator.kill()
     job = cluster.jobs()[0]["metadata"]["name"]
-    cluster.kubectl("wait", "--for=condition=Complete", f"job/{job}", "--timeout=60s")
+    cluster.kubectl("wait", "--for=condition=Complete", f"job/{job}", "--timeout=240s")
     operator.start()
     status = cluster.wait("away")
     assert cluster.reports("away", 0) == [(i, float(i)) for i in range(20)]

@@ -37,7 +37,7 @@ class Namespace:
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Standard output of kubectl, which must succeed."""
-        done = subprocess.run([*self._kubectl, *arguments], input=stdin, capture_output=True, text=True, timeout=120)
+        done = subprocess.run([*self._kubectl, *arguments], input=stdin, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -69,13 +69,13 @@ class Namespace:
     def wait(self, pod: str, condition: str) -> None:
         """Waits for what `kubectl wait --for` names. A failure says what became of the pod."""
         try:
-            self.kubectl("wait", f"pod/{pod}", f"--for={condition}", "--timeout=110s")
+            self.kubectl("wait", f"pod/{pod}", f"--for={condition}", "--timeout=240s")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.kubectl('describe', 'pod', pod)}\n{self.logs(pod)}") from None
 
     def logs(self, pod: str) -> str:
         """What the pod has printed, or why there is nothing."""
-        done = subprocess.run([*self._kubectl, "logs", pod], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([*self._kubectl, "logs", pod], capture_output=True, text=True, timeout=300)
         return done.stdout + done.stderr
 
 

@@ -47,6 +47,24 @@ def test_a_trial_that_only_prints_is_pruned_while_it_runs(cluster):
     assert len(cluster.reports("printing", 1)) < 100, "it was not followed to its end"
 
 
+def test_a_log_file_in_words_of_its_own_to_the_best_trial(cluster):
+    script = (
+        "import os\n"
+        "n = int(os.environ['STUDY_TRIAL_NUMBER'])\n"
+        "with open('/logs/train.log', 'a') as log:\n"
+        "    for epoch in range(1, 4):\n"
+        "        print(f'{{metricName: score, metricValue: {n + epoch / 10}}}', file=log, flush=True)\n"
+    )
+    pattern = r"\{metricName: (?P<name>[\w-]+), metricValue: (?P<value>[^}]+)\}"
+    metrics = {"from": "File", "format": "Text", "path": "/logs/train.log", "pattern": pattern}
+    cluster.apply("words", script, metrics=metrics, maxTrials=2, parallelism=2)
+    status = cluster.wait("words")
+    assert cluster.rows("words") == [(0, "COMPLETE"), (1, "COMPLETE")]
+    best = status["bestTrial"]
+    assert (best["number"], float(best["values"][0])) == (1, 1.3)
+    assert [value for _, value in cluster.reports("words", 0)] == [0.1, 0.2, 0.3]
+
+
 def test_a_program_that_never_prints_its_objective_is_told_so(cluster):
     cluster.apply("silent", "print('done')", metrics=STDOUT, maxTrials=1, parallelism=1, maxFailedTrials=0)
     failure = cluster.wait("silent", "Failed")["recentFailures"][0]

@@ -21,6 +21,8 @@ from study_operator.model.warm_start import WarmStarted
 from study_operator.texts import many
 
 _ENDS = ("Finished", "Complete", "Failed")  # conditions of a study's end
+# As a Job's: these are there once they have been true. A reader is not told what the study is not.
+_ONCE_TRUE = ("Suspended", "Complete", "Failed")
 _MESSAGE = 2048  # the CRD's bound, in characters
 _SIZE = 15_000  # of the whole status as JSON, in bytes: 16 KiB with what the API server adds
 # Lengths to which parameters and messages are shortened, in characters, one after the other until all is small enough.
@@ -270,6 +272,8 @@ def _merge(
     before = {condition["type"]: condition for condition in old}
     merged = dict(before)
     for condition in conditions:
+        if condition.status is False and condition.type in _ONCE_TRUE and condition.type not in before:
+            continue
         text = {True: "True", False: "False", None: "Unknown"}[condition.status]
         previous = before.get(condition.type)
         since = time_text(now) if previous is None or previous["status"] != text else previous["lastTransitionTime"]

@@ -357,7 +357,8 @@ class Play:
         assert status["phase"] == phase, f"{status['phase']}, not {phase}"
         conditions = {condition["type"]: condition for condition in status["conditions"]}
         succeeded = str(status["phase"] == "Succeeded")
-        assert {type_: condition["status"] for type_, condition in conditions.items()} == {
+        never_true = dict.fromkeys(("Suspended", "Complete", "Failed"), "False")
+        assert never_true | {type_: condition["status"] for type_, condition in conditions.items()} == {
             "Accepted": "True",
             "StorageReady": "True",
             "Progressing": "False",

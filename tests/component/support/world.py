@@ -19,6 +19,7 @@ from database import KeptConnection, TestDatabase, TrialPod, settings_for
 from faults import FaultyCluster, FaultyDatabase
 from kubernetes.aio import client, config
 from optimizer_server import remembered, shared_socket
+from raw_api import Api
 from waiting import until
 
 from study_operator.kube.client import ApiError, Cluster
@@ -100,8 +101,20 @@ class World:
             await world.close()
 
     async def leave(self) -> None:
-        """Deletes the namespace's Studies: operators of other tests, which watch all namespaces, read each of them."""
-        await self.cluster._call("DELETE", self._path("studies"))
+        """Closes, and removes the namespace with all that is in it: operators of other tests, which watch all
+        namespaces, would read each object."""
+        await self.close()
+        api = Api(self._configuration)  # it does not decode what is deleted, which may be nested too deeply for that
+        place = f"/api/v1/namespaces/{self.namespace}"
+        try:
+            core = [f"{place}/{plural}" for plural in ("pods", "secrets", "persistentvolumeclaims", "events")]
+            for path in (self._path("studies"), self._path("jobs"), *core):
+                await api.call("DELETE", path, propagationPolicy="Background", gracePeriodSeconds="0")
+            # Here is no namespace controller, which would let the namespace go.
+            going = json.loads(await api.call("DELETE", place))
+            await api.call("PUT", f"{place}/finalize", {**going, "spec": {"finalizers": []}})
+        finally:
+            await api.close()
 
     async def close(self) -> None:
         self._kept.close()

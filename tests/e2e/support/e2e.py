@@ -215,7 +215,7 @@ class Cluster:
 def kubectl(*arguments: str, stdin: str | None = None) -> str:
     """Output of a command that must succeed."""
     command = ["kubectl", *arguments]
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout
 

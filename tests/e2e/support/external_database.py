@@ -61,7 +61,7 @@ class ExternalDatabase:
             "kubectl -n study-operator create secret generic study-database --from-literal=password='...'",
             dots=PASSWORD,
         )
-        self._cluster.kubectl("wait", "--for=condition=Ready", "pod/postgres", "--timeout=110s")
+        self._cluster.kubectl("wait", "--for=condition=Ready", "pod/postgres", "--timeout=240s")
         first = install.sql("CREATE ROLE study_operator").replace("'...'", f"$${PASSWORD}$$")
         for port in PORTS:
             for statement in first.strip().split(";\n"):

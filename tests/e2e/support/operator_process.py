@@ -96,7 +96,7 @@ class OperatorProcess:
 
     def run(self, command: str) -> None:
         """Runs another command of the operator's to its end."""
-        subprocess.run([sys.executable, "-m", "study_operator", command], env=self._env, check=True, timeout=120)
+        subprocess.run([sys.executable, "-m", "study_operator", command], env=self._env, check=True, timeout=300)
 
     def start(self) -> int:
         """Starts an operator. Returns its process id."""
@@ -209,7 +209,7 @@ def operator_away() -> Iterator[None]:
 def _scale(replicas: int) -> None:
     kubectl("-n", SYSTEM, "scale", f"deployment/{SYSTEM}", f"--replicas={replicas}")
     if replicas:
-        kubectl("-n", SYSTEM, "rollout", "status", f"deployment/{SYSTEM}", "--timeout=110s")
+        kubectl("-n", SYSTEM, "rollout", "status", f"deployment/{SYSTEM}", "--timeout=240s")
     else:
         label = "app.kubernetes.io/component=operator"
-        kubectl("-n", SYSTEM, "wait", "pod", "-l", label, "--for=delete", "--timeout=110s")
+        kubectl("-n", SYSTEM, "wait", "pod", "-l", label, "--for=delete", "--timeout=240s")

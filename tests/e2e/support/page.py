@@ -42,7 +42,7 @@ class Page:
     def shell(self, here: str) -> str:
         """Return the output of a command that stands on no page, and must succeed."""
         script = f"set -euo pipefail\n{self._functions}\n{here}"
-        done = subprocess.run(["bash", "-c", script], cwd=self._directory, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(["bash", "-c", script], cwd=self._directory, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{here}\n{done.stdout}{done.stderr}"
         return done.stdout
 

@@ -35,7 +35,7 @@ def restore_while_trials_run(
 
     page.run("kubectl -n study-operator scale deployment study-operator --replicas=0")
     operator = "app.kubernetes.io/component=operator"
-    cluster.kubectl("wait", "pod", "-l", operator, "--for=delete", "--timeout=60s", namespace=cluster.system)
+    cluster.kubectl("wait", "pod", "-l", operator, "--for=delete", "--timeout=240s", namespace=cluster.system)
     page.run("psql -d postgres -c 'CREATE DATABASE studies_restored OWNER study_operator TEMPLATE template0'")
     page.run("psql -d studies_restored -U study_operator -X -v ON_ERROR_STOP=1 --single-transaction -f - < studies.sql")
     page.run(
