@@ -24,7 +24,8 @@ from study_operator.controller.replicas import Replicas, Serving
 from study_operator.controller.reporter_guard import guard
 from study_operator.controller.study_watch import watch_studies
 from study_operator.controller.workqueue import WorkQueue
-from study_operator.kube.client import ApiError, Cluster
+from study_operator.kube.api_server import ApiError
+from study_operator.kube.client import Cluster
 from study_operator.model.study import StudyKey
 from study_operator.podlogs.follower import Follower
 from study_operator.pool import BlockingPool

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from play import DISRUPTED, Play, Pod, Scenario, runs_for_ever
 from world import Manifest, World, has_ended, job_template, number_of
 
-from study_operator.kube.client import ApiError
+from study_operator.kube.api_server import ApiError
 from study_operator.model.plan import PRUNED_GRACE
 from study_operator.model.study import TRIAL_ID_ANNOTATION
 from study_operator.reconcile import publisher

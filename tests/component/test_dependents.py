@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from world import Manifest, World, job_template
 
-from study_operator.kube.client import ApiError
+from study_operator.kube.api_server import ApiError
 from study_operator.manifests.job import Reporting, job_manifest
 from study_operator.model.job_state import JobState, job_state
 from study_operator.model.study import STUDY_LABEL, TRIAL_LABEL, Study, parse

@@ -10,7 +10,7 @@ import yaml
 from documented import studies
 from world import World
 
-from study_operator.kube.client import ApiError
+from study_operator.kube.api_server import ApiError
 from study_operator.manifests.job import Reporting, job_manifest
 from study_operator.model.search_space import example_params
 from study_operator.model.study import parse

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import seed as seeded
 from world import World, study_manifest
 
-from study_operator.kube.client import ApiError
+from study_operator.kube.api_server import ApiError
 from study_operator.reconcile import publisher
 from study_operator.reconcile.reconciler import REFUSED_AGAIN_SECONDS
 

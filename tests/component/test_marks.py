@@ -13,7 +13,7 @@ from faults import Died, Faults, Wrong
 from world import MERGE, World
 
 from study_operator import metrics
-from study_operator.kube.client import ApiError
+from study_operator.kube.api_server import ApiError
 from study_operator.model import mark
 from study_operator.storage.database import Database
 from study_operator.storage.whereabouts import Whereabouts

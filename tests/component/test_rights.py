@@ -21,7 +21,7 @@ from scenarios import SCENARIOS
 from waiting import until
 from world import World, job_template
 
-from study_operator.kube.client import ApiError
+from study_operator.kube.api_server import ApiError
 from study_operator.reconcile import publisher
 
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"

@@ -9,7 +9,7 @@ import pytest
 from waiting import until
 from world import World, job_template
 
-from study_operator.kube.client import ApiError
+from study_operator.kube.api_server import ApiError
 
 FILE = {"from": "File", "path": "/m/m.jsonl"}
 RESOURCES = {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from world import World, container_status, timestamp
 
-from study_operator.kube.client import ApiError
+from study_operator.kube.api_server import ApiError
 from study_operator.model.study import TRIED_ANNOTATION
 
 RUNS = {"phase": "Running", "containerStatuses": [container_status({"running": {}})]}

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from world import MERGE, Manifest, World, container_status, job_template, params_of, study_manifest
 
-from study_operator.kube.client import ApiError, Cluster
+from study_operator.kube.api_server import ApiError
+from study_operator.kube.client import Cluster
 from study_operator.manifests.job import secret_name
 from study_operator.model.study import JOB_LABEL, STUDY_LABEL, TRIAL_ID_ANNOTATION, TRIAL_LABEL, parse
 

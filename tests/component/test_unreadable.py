@@ -12,7 +12,7 @@ from faults import Faults
 from raw_api import MERGE, Api
 from world import World, job_template, study_manifest
 
-from study_operator.kube import client, metadata
+from study_operator.kube import api_server, metadata
 from study_operator.model.study import STUDY_LABEL, TRIAL_ID_ANNOTATION, TRIAL_LABEL
 
 _PLACE = "what is hostile"
@@ -132,12 +132,12 @@ async def test_jobs_that_are_too_many_for_one_answer_are_read_in_pages(world, mo
     await world.settle()
     uid = (await world.study())["metadata"]["uid"]
     whole = await world.cluster.list_jobs(world.namespace, f"{STUDY_LABEL}=study", uid)
-    monkeypatch.setattr(client, "_LONGEST_ANSWER", 15_000)
-    monkeypatch.setattr(client, "_PAGE", 8)
+    monkeypatch.setattr(api_server, "_LONGEST_ANSWER", 15_000)
+    monkeypatch.setattr(api_server, "_PAGE", 8)
     assert await world.cluster.list_jobs(world.namespace, f"{STUDY_LABEL}=study", uid) == whole
     assert len(whole) == 6
-    monkeypatch.setattr(client, "_LONGEST_ANSWER", 100)
-    with pytest.raises(client.ApiError, match=r"the answer for .* has more than"):
+    monkeypatch.setattr(api_server, "_LONGEST_ANSWER", 100)
+    with pytest.raises(api_server.ApiError, match=r"the answer for .* has more than"):
         await world.cluster.list_jobs(world.namespace, f"{STUDY_LABEL}=study", uid)
 
 

@@ -18,7 +18,8 @@ from study_operator.controller.namespaces import Namespaces
 from study_operator.controller.outage import Outage
 from study_operator.controller.replicas import Replicas
 from study_operator.controller.workqueue import WorkQueue
-from study_operator.kube.client import ApiError, Cluster
+from study_operator.kube.api_server import ApiError
+from study_operator.kube.client import Cluster
 from study_operator.logs import study_context
 from study_operator.model.study import StudyKey
 from study_operator.pool import BlockingPool

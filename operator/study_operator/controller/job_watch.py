@@ -15,7 +15,7 @@ from kubernetes.aio import client
 from study_operator import metrics
 from study_operator.backoff import delays
 from study_operator.kube import decoding
-from study_operator.kube.client import ApiError
+from study_operator.kube.api_server import ApiError
 from study_operator.kube.streams import lines, stream
 from study_operator.model.study import STUDY_LABEL, StudyKey
 

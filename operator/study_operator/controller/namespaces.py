@@ -18,7 +18,7 @@ from kubernetes.aio import client
 
 from study_operator import metrics
 from study_operator.backoff import delays
-from study_operator.kube.client import ApiError
+from study_operator.kube.api_server import ApiError
 from study_operator.kube.streams import lines, stream
 
 # Before a watch that has ended goes on: the first and the longest delay.

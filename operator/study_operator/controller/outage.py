@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from study_operator.controller.replicas import Replicas
-from study_operator.kube.client import ApiError
+from study_operator.kube.api_server import ApiError
 
 # After how long an outage is told; how often at most in other words; how often Kubernetes is asked.
 TOLD_AFTER_SECONDS, REWORDED_AFTER_SECONDS, ASK_INTERVAL_SECONDS = 5.0, 30.0, 5.0

@@ -1,101 +1,26 @@
-"""The Kubernetes calls that the operator makes.
+"""The Kubernetes calls that the operator makes: which objects it reads, creates, changes and deletes, and how.
 
-They send and receive JSON, because building the client library's model objects costs more than the call. This module
-knows objects, label selectors and UIDs of owners; it knows nothing of trials.
+This module knows objects, label selectors and UIDs of owners; it knows nothing of trials.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
 
-import aiohttp
-from kubernetes.aio import client, config
-
-from study_operator import fence
-from study_operator.clocks import RemoteClock
 from study_operator.kube import decoding, metadata
+from study_operator.kube.api_server import MERGE_PATCH, ApiError, ApiServer, decoded, owner_uid
 from study_operator.model.log_position import split
 from study_operator.model.study import GROUP, PLURAL, VERSION
-from study_operator.texts import one_line
 
-_TIMEOUT_SECONDS = 30.0  # a call that hangs must not hold its study for ever
 LOG_END = 16 * 1024  # bytes of a failed trial's log that are kept
-_MERGE_PATCH = "application/merge-patch+json"
-# The longest answer that is read, in bytes. An object has two million at most. A list that is longer, because users
-# have labelled large objects as trials', is read in pages, with fewer objects the longer they are.
-_LONGEST_ANSWER, _PAGE = 1 << 26, 256
 LOG_TAIL_BYTES = 1 << 18
 EVENTS_READ = 100  # about one object: Kubernetes makes one for each reason
 
-T = TypeVar("T")
-M = TypeVar("M", decoding.Job, decoding.Pod, decoding.Claim)
 
-
-class ApiError(Exception):
-    """The API server refused a call, or could not be reached.
-
-    Attributes:
-        status: the HTTP status; 0 if the API server could not be reached.
-        reason: CamelCase, such as NotFound or AlreadyExists; "Unreachable" with status 0.
-        message: the API server's own sentence.
-    """
-
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        message = one_line(message)  # it quotes what a tenant has written
-        super().__init__(f"{status} {reason}: {message}" if status else message)
-        self.status, self.reason, self.message = status, reason, message
-
-
-class AnswerTooLong(ApiError):
-    """The API server's answer is longer than the operator reads."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(0, "AnswerTooLong", f"the answer for {path} has more than {_LONGEST_ANSWER >> 20} MiB")
-
-
-class Cluster:
-    """Calls to one API server. Close it at the end.
-
-    Every write asks the fence first (`fence.check`): under a hold that may be lost, it raises NotHeld and sends
-    nothing.
-
-    Args:
-        configuration: of the kubernetes client; `connect` makes it from the pod's service account or KUBECONFIG.
-
-    Attributes:
-        clock: the API server's, to a second: what the times of Jobs and pods are to be compared with.
-    """
-
-    def __init__(self, configuration: client.Configuration) -> None:
-        self._client = client.ApiClient(configuration)
-        self.clock = RemoteClock()
-
-    @classmethod
-    async def connect(cls) -> Cluster:
-        """Return a client that is configured by the pod's service account, or else by KUBECONFIG.
-
-        Raises:
-            config.ConfigException: there is neither.
-        """
-        configuration = client.Configuration()
-        try:
-            config.load_incluster_config(client_configuration=configuration)
-        except config.ConfigException:
-            await config.load_kube_config(client_configuration=configuration)
-        return cls(configuration)
-
-    @property
-    def configuration(self) -> client.Configuration:
-        """The kubernetes client's configuration."""
-        return self._client.configuration
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._client.close()
+class Cluster(ApiServer):
+    """What the operator asks of one API server. Its own requests, and when they are not sent: `ApiServer`."""
 
     async def nobody_ready(self, namespace: str, service: str) -> bool:
         """Return whether there are pods behind a Service and none of them is ready.
@@ -129,7 +54,7 @@ class Cluster:
         query = {"limit": str(metadata.PAGE)}
         while True:
             answer = await self._send("GET", _studies(namespace), query, accept=metadata.ACCEPT_LIST)
-            page = _decoded(metadata.page, answer)
+            page = decoded(metadata.page, answer)
             found += page.items
             if not page.rest:
                 return found
@@ -158,7 +83,7 @@ class Cluster:
         """
         path = f"{_studies(namespace)}/{quote(name)}"
         try:
-            return _decoded(metadata.identity, await self._send("GET", path, accept=metadata.ACCEPT))
+            return decoded(metadata.identity, await self._send("GET", path, accept=metadata.ACCEPT))
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -181,7 +106,7 @@ class Cluster:
         meta = manifest["metadata"]
         body = {"metadata": {key: meta[key] for key in ("uid", "resourceVersion")}, "status": status}
         path = f"{_studies(meta['namespace'])}/{quote(meta['name'])}/status"
-        await self._send("PATCH", path, body=body, content=_MERGE_PATCH)
+        await self._send("PATCH", path, body=body, content=MERGE_PATCH)
 
     async def annotate_study(
         self, manifest: Mapping[str, Any], annotations: Mapping[str, str | None]
@@ -199,7 +124,7 @@ class Cluster:
         meta = manifest["metadata"]
         body = {"metadata": {key: meta[key] for key in ("uid", "resourceVersion")} | {"annotations": annotations}}
         path = f"{_studies(meta['namespace'])}/{quote(meta['name'])}"
-        return decoding.study(await self._send("PATCH", path, {"fieldManager": "study-operator"}, body, _MERGE_PATCH))
+        return decoding.study(await self._send("PATCH", path, {"fieldManager": "study-operator"}, body, MERGE_PATCH))
 
     # Jobs
 
@@ -222,7 +147,7 @@ class Cluster:
             ApiError: the API server refuses the call or cannot be reached.
         """
         try:
-            return _decoded(decoding.job, await self._send("GET", f"{_jobs(namespace)}/{quote(name)}"))
+            return decoded(decoding.job, await self._send("GET", f"{_jobs(namespace)}/{quote(name)}"))
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -245,7 +170,7 @@ class Cluster:
         if dry_run:
             query |= {"dryRun": "All", "fieldValidation": "Strict"}
         path = _jobs(manifest["metadata"]["namespace"])
-        return _decoded(decoding.job, await self._send("POST", path, query, manifest))
+        return decoded(decoding.job, await self._send("POST", path, query, manifest))
 
     async def delete_job(self, namespace: str, name: str, uid: str, waiting: bool = True) -> None:
         """Delete a Job and its pods. A Job that is gone, or that is another one of that name, is no error.
@@ -269,7 +194,7 @@ class Cluster:
         """
         body = {"metadata": {"uid": uid, "annotations": annotations}}
         try:
-            await self._send("PATCH", f"{_jobs(namespace)}/{quote(name)}", body=body, content=_MERGE_PATCH)
+            await self._send("PATCH", f"{_jobs(namespace)}/{quote(name)}", body=body, content=MERGE_PATCH)
         except ApiError as error:
             if error.status not in (404, 409):
                 raise
@@ -293,7 +218,7 @@ class Cluster:
         query = {"labelSelector": selector, "limit": str(limit)}
         if phase is not None:
             query["fieldSelector"] = f"status.phase={phase}"
-        found = _decoded(decoding.pods, await self._send("GET", _core(namespace, "pods"), query))
+        found = decoded(decoding.pods, await self._send("GET", _core(namespace, "pods"), query))
         return [pod for pod in found.items if owner is None or owner_uid(pod) == owner]
 
     async def delete_pods(self, namespace: str, selector: str, owner: str, grace_seconds: int) -> None:
@@ -361,7 +286,7 @@ class Cluster:
         meta = manifest["metadata"]
         body = {"metadata": {"ownerReferences": meta["ownerReferences"]}, "stringData": manifest["stringData"]}
         path = f"{_core(meta['namespace'], 'secrets')}/{quote(meta['name'])}"
-        await self._send("PATCH", path, body=body, content=_MERGE_PATCH)
+        await self._send("PATCH", path, body=body, content=MERGE_PATCH)
 
     async def create_service(self, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Create a Service.
@@ -378,7 +303,7 @@ class Cluster:
             return None
         meta = manifest["metadata"]
         path = f"{_core(meta['namespace'], 'services')}/{quote(meta['name'])}"
-        return _decoded(decoding.claim, await self._send("GET", path))
+        return decoded(decoding.claim, await self._send("GET", path))
 
     async def create_claim(self, manifest: Mapping[str, Any]) -> bool:
         """Create a PersistentVolumeClaim; return False if one of that name exists.
@@ -450,7 +375,7 @@ class Cluster:
             NotHeld: by the fence.
         """
         path = f"{_core(namespace, 'events')}/{quote(name)}"
-        return await self._call("PATCH", path, body=patch, content=_MERGE_PATCH)
+        return await self._call("PATCH", path, body=patch, content=MERGE_PATCH)
 
     async def _create(self, plural: str, manifest: Mapping[str, Any], query: Mapping[str, str] | None = None) -> bool:
         """Create an object of the core API; return False if one of that name exists."""
@@ -461,113 +386,6 @@ class Cluster:
                 return False
             raise
         return True
-
-    async def _delete(self, path: str, name: str, body: Mapping[str, Any], but: Collection[int] = (404, 409)) -> None:
-        """Delete an object. An object that is gone, or has given way to another of that name, is no error.
-
-        Args:
-            but: the statuses that are no error.
-        """
-        try:
-            await self._send("DELETE", f"{path}/{quote(name)}", body=body)
-        except ApiError as error:
-            if error.status not in but:
-                raise
-
-    async def _list(
-        self, path: str, query: Mapping[str, str], decode: Callable[[bytes], decoding.Listed[M]], owner: str
-    ) -> list[M]:
-        """Return the objects of a list that an object controls.
-
-        A list is asked for whole, because the API server answers that from its cache. Only one that is too long for
-        that is read in pages.
-        """
-        found: list[M] = []
-        paged, limit = {**query}, 0
-        while True:
-            try:
-                page = _decoded(decode, await self._send("GET", path, paged))
-            except AnswerTooLong:
-                if limit == 1:
-                    raise
-                limit = max(1, limit // 4) if limit else _PAGE
-                paged["limit"] = str(limit)
-                continue
-            found += [item for item in page.items if owner_uid(item) == owner]
-            if not (rest := page.metadata.get("continue")):
-                return found
-            paged["continue"] = rest
-
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-        content: str = "application/json",
-    ) -> dict[str, Any]:
-        return _decoded(json.loads, await self._send(method, path, query, body, content))
-
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-        content: str = "application/json",
-        accept: str = "application/json",
-    ) -> bytes:
-        if method != "GET":
-            fence.check()
-        # Not compressed, because that would cost the API server more than the network gains.
-        headers = {"Accept": accept, "Accept-Encoding": "identity", "Content-Type": content}
-        try:
-            _, url, headers, _, _ = await self._client.param_serialize(
-                method, path, header_params=headers, auth_settings=["BearerToken"]
-            )
-            if query:
-                url = f"{url}?{urlencode(query)}"
-            answer = await self._client.call_api(method, url, headers, body, _request_timeout=_TIMEOUT_SECONDS)
-            response = answer.response
-            try:
-                text = await _read(response.content, path)
-            except BaseException:
-                response.close()
-                raise
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise unreachable(error) from None
-        if date := response.headers.get("Date"):
-            self.clock.heard(parsedate_to_datetime(date))
-        if response.status >= 300:
-            raise refusal(response.status, text.decode("utf-8", "replace"))
-        return text
-
-
-async def _read(answer: aiohttp.StreamReader, path: str) -> bytes:
-    """Read an answer whole.
-
-    Raises:
-        AnswerTooLong: it is longer than the operator reads. Its connection is closed.
-    """
-    pieces, length = [], 0
-    async for piece in answer.iter_any():
-        pieces.append(piece)
-        length += len(piece)
-        if length > _LONGEST_ANSWER:
-            raise AnswerTooLong(path)
-    return b"".join(pieces)
-
-
-def _decoded(decode: Callable[[bytes], T], answer: bytes) -> T:
-    """Decode an answer.
-
-    Raises:
-        ApiError: it cannot be decoded. So it is an error of the study that was asked for, like all others.
-    """
-    try:
-        return decode(answer)
-    except (ValueError, RecursionError) as error:
-        raise ApiError(0, "Unreadable", f"the API server's answer cannot be read: {error}") from None
 
 
 def _studies(namespace: str | None) -> str:
@@ -581,23 +399,3 @@ def _jobs(namespace: str) -> str:
 
 def _core(namespace: str, plural: str) -> str:
     return f"/api/v1/namespaces/{namespace}/{plural}"
-
-
-def refusal(status: int, text: str) -> ApiError:
-    """Return the error that an answer with a status of 300 or more stands for."""
-    try:
-        found = json.loads(text)
-        return ApiError(status, found.get("reason", ""), found.get("message", text))
-    except (ValueError, AttributeError, RecursionError):
-        return ApiError(status, "", text[:500])
-
-
-def unreachable(error: Exception) -> ApiError:
-    """Return the error for a connection that failed."""
-    return ApiError(0, "Unreachable", f"the API server cannot be reached: {error or type(error).__name__}")
-
-
-def owner_uid(manifest: Mapping[str, Any]) -> str | None:
-    """Return the UID of the object that controls this one; None if none does."""
-    references = manifest["metadata"].get("ownerReferences") or ()
-    return next((reference["uid"] for reference in references if reference.get("controller")), None)

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import aiohttp
 from kubernetes.aio import client
 
-from study_operator.kube.client import refusal, unreachable
+from study_operator.kube.api_server import refusal, unreachable
 
 _CONNECT_SECONDS = 10.0
 

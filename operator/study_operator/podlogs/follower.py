@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 from study_operator.backoff import delays
 from study_operator.fence import NotHeld
-from study_operator.kube.client import ApiError, Cluster
+from study_operator.kube.api_server import ApiError
+from study_operator.kube.client import Cluster
 from study_operator.logs import study_context, trial_context
 from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.study import Study, StudyKey

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from study_operator.kube.client import ApiError
+from study_operator.kube.api_server import ApiError
 from study_operator.model import final_values, log_lines
 from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.pod_status import program_ended

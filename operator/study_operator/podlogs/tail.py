@@ -9,7 +9,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from study_operator.kube.client import ApiError, Cluster
+from study_operator.kube.api_server import ApiError
+from study_operator.kube.client import Cluster
 from study_operator.model.final_values import joined, keyed
 from study_operator.model.log_position import Place, Position, split
 from study_operator.model.numerals import Steps

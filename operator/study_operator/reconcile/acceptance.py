@@ -6,7 +6,8 @@ import logging
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from study_operator.kube.client import ApiError, Cluster
+from study_operator.kube.api_server import ApiError
+from study_operator.kube.client import Cluster
 from study_operator.manifests.contradictions import check_contradictions
 from study_operator.manifests.job import check_environment, check_variables, job_manifest
 from study_operator.manifests.metrics_directory import check_directory

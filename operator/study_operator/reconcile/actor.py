@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from study_operator import looks, metrics
 from study_operator.fence import NotHeld
-from study_operator.kube.client import ApiError, Cluster
+from study_operator.kube.api_server import ApiError
+from study_operator.kube.client import Cluster
 from study_operator.logs import trial_context
 from study_operator.manifests.job import job_manifest
 from study_operator.model import missing_value, pod_status

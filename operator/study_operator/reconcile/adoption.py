@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from study_operator.kube.client import owner_uid
+from study_operator.kube.api_server import owner_uid
 from study_operator.model.study import KIND, Study
 
 

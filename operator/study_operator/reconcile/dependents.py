@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from study_operator import looks
-from study_operator.kube.client import ApiError, Cluster
+from study_operator.kube.api_server import ApiError
+from study_operator.kube.client import Cluster
 from study_operator.manifests.checkpoints import claim, claims_to_delete
 from study_operator.manifests.subdomain import headless_service
 from study_operator.model.study import KIND, STUDY_LABEL, TRIAL_LABEL, Study

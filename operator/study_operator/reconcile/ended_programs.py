@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from study_operator.kube.client import Cluster, owner_uid
+from study_operator.kube.api_server import owner_uid
+from study_operator.kube.client import Cluster
 from study_operator.model.ended_programs import ProgramEnd, as_ended, before_deadline, program_end
 from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.study import JOB_LABEL, STUDY_LABEL, Study

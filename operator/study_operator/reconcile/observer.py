@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from study_operator.kube import decoding
-from study_operator.kube.client import Cluster, owner_uid
+from study_operator.kube.api_server import owner_uid
+from study_operator.kube.client import Cluster
 from study_operator.model import pending_pods, pod_status
 from study_operator.model.job_state import JobState, job_state
 from study_operator.model.observed import Observed, Stuck

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from study_operator import metrics
-from study_operator.kube.client import ApiError, Cluster
+from study_operator.kube.api_server import ApiError
+from study_operator.kube.client import Cluster
 from study_operator.model import status
 from study_operator.model.status import Situation
 from study_operator.model.study import Study, StudyKey

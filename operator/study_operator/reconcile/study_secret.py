@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from study_operator.kube.client import ApiError, Cluster
+from study_operator.kube.api_server import ApiError
+from study_operator.kube.client import Cluster
 from study_operator.manifests.job import secret
 from study_operator.reconcile.live_study import LiveStudy
 

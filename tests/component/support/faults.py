@@ -24,7 +24,8 @@ from inventory import CLIENT, PACKAGE
 from kubernetes.aio import client
 from psycopg2.extensions import cursor
 
-from study_operator.kube.client import Cluster, refusal, unreachable
+from study_operator.kube.api_server import refusal, unreachable
+from study_operator.kube.client import Cluster
 from study_operator.storage.database import Database, StorageUnavailable
 
 

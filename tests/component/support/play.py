@@ -20,7 +20,7 @@ from waiting import until
 from watcher import Watcher
 from world import Manifest, World, container_status, has_ended, number_of
 
-from study_operator.kube.client import ApiError
+from study_operator.kube.api_server import ApiError
 from study_operator.model.plan import PRUNED_GRACE
 from study_operator.model.study import TRIAL_ID_ANNOTATION, StudyKey
 from study_operator.model.trial import attempt_of

@@ -22,7 +22,8 @@ from optimizer_server import remembered, shared_socket
 from raw_api import Api
 from waiting import until
 
-from study_operator.kube.client import ApiError, Cluster
+from study_operator.kube.api_server import ApiError
+from study_operator.kube.client import Cluster
 from study_operator.manifests.job import Reporting
 from study_operator.model.study import STUDY_LABEL, TRIAL_ID_ANNOTATION, TRIAL_LABEL, StudyKey, parse
 from study_operator.model.trial import attempt_of
