@@ -294,8 +294,8 @@ def resource_of(path: str) -> str:
 
 
 def _site_of_call(frame: FrameType) -> str:
-    """The function of the operator, outside kube/client.py, that makes a call."""
-    return _site(frame, lambda path: path != PACKAGE / CLIENT)
+    """The function of the operator, outside its client, that makes a call."""
+    return _site(frame, lambda path: path not in {PACKAGE / file for file in CLIENT})
 
 
 def _site_of_transaction(frame: FrameType) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import study_operator
 
 PACKAGE = Path(study_operator.__file__).resolve().parent
-CLIENT = "kube/client.py"
+CLIENT = ("kube/client.py", "kube/api_server.py")
 _WRITING_METHODS = {"POST", "PATCH", "PUT", "DELETE"}
 _WRITING_SQL = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM|FOR UPDATE|FOR SHARE|pg_notify|TRUNCATE)\b")
 # Not made by a look at a study, but around it, when replicas share the studies out among them.
@@ -44,13 +44,13 @@ class Function:
 
 
 def calls_that_write() -> set[str]:
-    """The functions outside kube/client.py that call a method of `Cluster` which writes, as `file:function`."""
-    functions = list(_functions(PACKAGE / CLIENT))
+    """The functions outside CLIENT that call a method of `Cluster` which writes, as `file:function`."""
+    functions = [f for file in CLIENT for f in _functions(PACKAGE / file)]
     writing = {f.name for f in functions if _WRITING_METHODS & set(f.strings)}
     while more := {f.name for f in functions if f.name not in writing and f.calls & writing}:
         writing |= more
     public = {name for name in writing if not name.startswith("_")}
-    return {f.site for f in _all() if not f.site.startswith((CLIENT, "storage/", "model/")) and f.calls & public}
+    return {f.site for f in _all() if not f.site.startswith((*CLIENT, "storage/", "model/")) and f.calls & public}
 
 
 def transactions_that_write() -> set[str]:
@@ -69,7 +69,7 @@ def transactions_that_write() -> set[str]:
 
 
 def requests_past_the_client() -> set[str]:
-    """Functions outside kube/client.py that send a request which is no GET themselves: the matrix could not see it."""
+    """Functions outside CLIENT that send a request which is no GET themselves: the matrix could not see it."""
     return {
         f.site
         for f in _all()
