@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from study_operator.texts import one_line
 
-_IMAGE_ERROR = re.compile(r"Error: (\w*Image\w*)")  # such as ErrImagePull, ErrImageNeverPull, ImagePullBackOff
+# Such as ErrImagePull, ErrImageNeverPull, ImagePullBackOff. One word of bounded length, because a tenant may write an
+# Event about their own pod, as long as an object may be, and a search for Image in it would take minutes.
+_ERROR = re.compile(r"Error: (\w{1,64})")
 _ABOUT_IMAGE = {"Failed to pull image": "ErrImagePull", "Failed to inspect image": "ImageInspectError"}
 
 
@@ -45,7 +47,7 @@ def last_told(events: Iterable[Mapping[str, Any]]) -> Told | None:
 
 def _failed(message: str) -> str:
     """Return the reason, as a container's status would have it, of what the kubelet's Event calls Failed."""
-    if (found := _IMAGE_ERROR.fullmatch(message)) is not None:
+    if (found := _ERROR.fullmatch(message)) is not None and "Image" in found[1]:
         return found[1]
     begins = (reason for words, reason in _ABOUT_IMAGE.items() if message.startswith(words))
     return next(begins, "ContainerNotStarted")

@@ -126,6 +126,13 @@ def test_what_an_event_says_is_one_line():
     assert last_told([{}]) == Told("Unknown", "no message", warning=False)
 
 
+@pytest.mark.parametrize("end", ["", " ", "!"])
+def test_an_event_of_a_tenant_takes_no_longer_than_it_is_long(end):
+    """A search for a word in it that may begin anywhere would take minutes, in which nobody's study goes on."""
+    told = last_told([event("Warning", "Failed") | {"message": "Error: " + "Image" * 200_000 + end}])
+    assert told.reason == "ContainerNotStarted"
+
+
 STARTED = _job(started_at=MADE, generation=3)  # that of the Study
 
 
