@@ -79,13 +79,8 @@ class Run:
 
     def all(self) -> int:
         """Run the lanes. Return the exit code."""
-        lanes = [threading.Thread(target=self._lane, args=(steps,), daemon=True) for steps in LANES]
-        for lane in lanes:
-            lane.start()
-        self._wait(lanes)
-        last = threading.Thread(target=self._lane, args=(LAST,), daemon=True)
-        last.start()
-        self._wait([last])
+        self._side_by_side(*LANES)
+        self._side_by_side(LAST)
         for name, seconds in self._times:
             print(f"{_minutes(seconds)}  {name}")
         print(f"{_minutes(time.monotonic() - self._began)}  in all")
@@ -93,7 +88,10 @@ class Run:
             print(f"\n===== {step.name}: FAILED =====\n{output}")
         return 1 if self._failed else 0
 
-    def _wait(self, lanes: list[threading.Thread]) -> None:
+    def _side_by_side(self, *lanes_of_steps: tuple[Step, ...]) -> None:
+        lanes = [threading.Thread(target=self._lane, args=(steps,), daemon=True) for steps in lanes_of_steps]
+        for lane in lanes:
+            lane.start()
         while going_on := [lane for lane in lanes if lane.is_alive()]:
             going_on[0].join(PROGRESS_SECONDS)
             self._progress()

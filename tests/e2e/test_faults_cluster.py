@@ -74,7 +74,7 @@ def test_history_is_compacted_while_the_operator_sleeps(cluster: Cluster, operat
     finally:
         operator.signal(signal.SIGCONT)
     # Well before the operator looks at everything, every 300 s, whatever it has seen.
-    eventually(lambda: cluster.status("new").get("trials", {}).get("total"), "it has seen the new Study")
+    eventually(lambda: cluster.status("new").get("trials", {}).get("total"), "it has seen the new Study", 100)
     cluster.wait("old")
     cluster.assert_whole("old", TRIALS + 2, STEPS)
     cluster.wait("new")

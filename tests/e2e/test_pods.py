@@ -181,6 +181,6 @@ def test_a_pruned_trial_that_ignores_everything_is_ended_within_ten_seconds(clus
     pruned = time.monotonic()
     # It would take 300 seconds. On a machine that is not overloaded it takes 10 at the most, which the plan's own times
     # leave room for (tests/unit/test_plan.py); here the limit is a safety net.
-    eventually(lambda: not cluster.get("pods", labels=_of_trial(1))["items"], "its pod is gone")
+    eventually(lambda: not cluster.get("pods", labels=_of_trial(1))["items"], "its pod is gone", 60)
     print(f"gone {time.monotonic() - pruned:.1f} s after it was pruned")
     cluster.wait("stubborn")

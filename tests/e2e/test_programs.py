@@ -196,7 +196,7 @@ def test_trials_beyond_a_quota_wait_their_turn_and_the_status_quotes_it(cluster)
         condition = cluster.condition("beyond", "Progressing")
         return condition.get("status") == "False" and "exceeded quota: bounds" in condition["message"]
 
-    eventually(quoted, "Progressing quotes the quota")
+    eventually(quoted, "Progressing quotes the quota", 45)
     assert cluster.status("beyond")["phase"] == "Waiting"
     status = cluster.wait("beyond")
     assert (status["trials"]["complete"], status["failures"]["infrastructure"]) == (3, 0)

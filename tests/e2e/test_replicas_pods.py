@@ -65,7 +65,7 @@ def test_a_study_goes_on_when_the_pod_that_serves_it_is_killed(cluster: Cluster)
     rows = len(cluster.rows("killed"))
     for pid in processes_of(before[victim]):
         kill(pid)
-    eventually(lambda: len(cluster.rows("killed")) > rows, "the next trial is started")
+    eventually(lambda: len(cluster.rows("killed")) > rows, "the next trial is started", 90)
     assert_whole(cluster, "killed")
 
 

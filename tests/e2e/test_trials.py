@@ -84,11 +84,11 @@ def test_an_image_that_does_not_exist_shows_in_the_kubelets_words(cluster):
         condition = cluster.condition("no-image", "Progressing")
         return condition.get("reason") == "TrialPending" and "no-such-image" in condition["message"]
 
-    eventually(progressing, "Progressing names the image")
+    eventually(progressing, "Progressing names the image", 30)
     condition = cluster.condition("no-image", "Progressing")
     assert "ErrImagePull" in condition["message"] or "ImagePullBackOff" in condition["message"]
     cluster.kubectl("delete", "study", "no-image")
-    eventually(lambda: not cluster.jobs() and not cluster.get("pods")["items"], "Jobs and pods are gone")
+    eventually(lambda: not cluster.jobs() and not cluster.get("pods")["items"], "Jobs and pods are gone", 60)
 
 
 def test_a_trial_that_cannot_be_scheduled_shows_in_the_schedulers_words(cluster):
@@ -98,7 +98,7 @@ def test_a_trial_that_cannot_be_scheduled_shows_in_the_schedulers_words(cluster)
         condition = cluster.condition("no-gpu", "Progressing")
         return condition.get("reason") == "TrialPending" and "Insufficient example.com/gpu" in condition["message"]
 
-    eventually(progressing, "Progressing says what there is too little of")
+    eventually(progressing, "Progressing says what there is too little of", 30)
 
 
 def test_a_refused_template_shows_the_api_servers_words_and_can_be_mended(cluster):
@@ -134,7 +134,7 @@ def test_a_suspended_study_frees_its_gpus_and_its_trials_run_again(cluster):
     eventually(lambda: cluster.status("rest").get("gpus") == 2, "two GPUs are in use")
     parameters = {job["metadata"]["name"]: _x(job) for job in cluster.jobs()}
     cluster.kubectl("patch", "study/rest", "--type=merge", "-p", '{"spec": {"suspend": true}}')
-    eventually(lambda: not cluster.get("pods")["items"], "the pods are gone")
+    eventually(lambda: not cluster.get("pods")["items"], "the pods are gone", 60)
     eventually(lambda: cluster.status("rest").get("phase") == "Suspended", "the study says so")
     eventually(lambda: cluster.status("rest")["trials"]["queued"] == 2, "both are queued")
     eventually(lambda: cluster.status("rest")["gpus"] == 0, "no GPU is in use")

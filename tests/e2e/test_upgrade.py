@@ -136,7 +136,7 @@ def test_an_upgrade_and_a_rollback_under_a_running_study(
     eventually(lambda: sentence in release.refusals(), "it refuses the database", 240)
     assert release.schema() == 3
     # Trials that run meanwhile report as if nothing were.
-    eventually(lambda: _results(cluster) >= 3, "all that ran have stored their results")
+    eventually(lambda: _results(cluster) >= 3, "all that ran have stored their results", 120)
 
     # With the step of docs/upgrade.md it goes on where this one was.
     ended = _ended(cluster)

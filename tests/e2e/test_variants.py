@@ -126,7 +126,7 @@ def _upgrade(image: str, *values: str) -> None:
 
 
 def _refusal(cluster: Cluster, name: str) -> tuple[str, str]:
-    eventually(lambda: cluster.condition(name, "Accepted").get("status") == "False", "it is refused")
+    eventually(lambda: cluster.condition(name, "Accepted").get("status") == "False", "it is refused", 60)
     condition = cluster.condition(name, "Accepted")
     return condition["reason"], condition["message"]
 

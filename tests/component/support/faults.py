@@ -53,6 +53,7 @@ _BEFORE = (Wrong.LOST_BEFORE, Wrong.TIMES_OUT_BEFORE)
 _AFTER = (Wrong.LOST_AFTER, Wrong.TIMES_OUT_AFTER)
 ANSWERS = (Wrong.CONFLICT, Wrong.UNPROCESSABLE, Wrong.THROTTLED, Wrong.SERVER_ERROR)
 # How long a late commit waits: long enough to meet the operator's next attempt, which it then holds up. Seconds.
+_CLIENT = frozenset(PACKAGE / file for file in CLIENT)
 _LATE = 0.05
 
 
@@ -295,7 +296,7 @@ def resource_of(path: str) -> str:
 
 def _site_of_call(frame: FrameType) -> str:
     """The function of the operator, outside its client, that makes a call."""
-    return _site(frame, lambda path: path not in {PACKAGE / file for file in CLIENT})
+    return _site(frame, lambda path: path not in _CLIENT)
 
 
 def _site_of_transaction(frame: FrameType) -> str:

@@ -102,7 +102,7 @@ class World:
             await world.close()
 
     async def leave(self) -> None:
-        """Closes, and removes the namespace with all that is in it: operators of other tests, which watch all
+        """Closes, and removes the namespace and what operators read in it: those of other tests, which watch all
         namespaces, would read each object."""
         await self.close()
         api = Api(self._configuration)  # it does not decode what is deleted, which may be nested too deeply for that
