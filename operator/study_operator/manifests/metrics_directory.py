@@ -22,7 +22,8 @@ _FILLED = re.compile(
 )
 # Wherever they are, programs or their libraries lie in directories of these names.
 _OF_PROGRAMS = frozenset(("bin", "sbin", "lib", "lib64", "site-packages", "dist-packages", "node_modules"))
-_SCRIPT = re.compile(r"(?<![\w.)}])/[\w./+-]*\.(?:py|sh|bash|R|r|jl|jar|js|pl|rb|lua|so|ipynb)(?![\w.])")
+# A path is bounded, because each slash of a text that has nothing else may begin one.
+_SCRIPT = re.compile(r"(?<![\w.)}])/[\w./+-]{0,1023}\.(?:py|sh|bash|R|r|jl|jar|js|pl|rb|lua|so|ipynb)(?![\w.])")
 _CHANGED_TO = re.compile(r"\bcd\s+[\"']?(/[\w./+-]*)")
 
 

@@ -68,7 +68,8 @@ def check_references(study: Study, own: Collection[str]) -> list[str]:
     for text in _texts(study):
         for name in references(text.text):
             warnings |= dict.fromkeys(_check_reference(study, own, text, name))
-        if match := _UNCLOSED.search(text.text):
+        # After the last parenthesis: before it each beginning would be followed in vain.
+        if match := _UNCLOSED.search(text.text, text.text.rfind(")") + 1):
             _refuse(text, f"begins $({match[1]} and has no closing parenthesis: write $({match[1]})")
         if match := _KATIB.search(text.text):
             write = f"$(PARAM_<name>), such as {_names(own)}, or $(STUDY_TRIAL_NUMBER)"
