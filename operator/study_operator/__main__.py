@@ -63,12 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code: 0; 1 if the database is at fault; 2 if the settings are; 130 after an interrupt.
 
-    Raises:
-        SystemExit: SIGTERM has come before `run` serves. From then on, `run` ends in its own way.
+    SIGTERM ends the process with exit code 143, until `run` serves: then `run` ends in its own way.
     """
     # Without a handler the kernel keeps the signal from a container's first process, and Kubernetes would wait for its
-    # grace period to end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # grace period to end. An exception would be lost where Python calls a finalizer, of which imports have many.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(
         prog="study-operator",
         description="Hyperparameter optimisation on Kubernetes: serves Study resources.",

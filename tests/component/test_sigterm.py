@@ -35,6 +35,8 @@ def objective(trial):
 IN_PYTHON = "for i in range(10**12): i * i"
 IN_A_SLEEP = "time.sleep(600)"
 IN_A_REPORT = "trial.report(0.5, 0)"
+IN_A_FINALIZER = """type("Batch", (), {"__del__": lambda self: time.sleep(600)})()
+        time.sleep(600)"""  # Python loses an exception of the first
 
 
 def start(pod: Pod, script: str, *more: str, **env: str) -> subprocess.Popen[str]:
@@ -66,7 +68,7 @@ def wait_until_blocked(pid: int) -> None:
     wait_until(lambda: "poll" in Path(f"/proc/{pid}/wchan").read_text())
 
 
-@pytest.mark.parametrize("work", [IN_PYTHON, IN_A_SLEEP])
+@pytest.mark.parametrize("work", [IN_PYTHON, IN_A_SLEEP, IN_A_FINALIZER])
 def test_sigterm_lets_the_script_save(pod, tmp_path, work):
     script = write_script(tmp_path, SAVES.format(work=work))
     done = terminate(pod, script, STUDY_CHECKPOINT_DIR=str(tmp_path / "checkpoints"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 
@@ -14,6 +15,7 @@ _installed = False
 _held = False  # a final value is being sent, so the exception waits
 _asked = False
 _raised = False
+_AGAIN_SECONDS = 0.01
 
 
 def install() -> None:
@@ -29,6 +31,7 @@ def install() -> None:
         return
     _installed = True
     signal.signal(signal.SIGTERM, _on_sigterm)
+    _never_lose()
     # A data loader ends its workers with the same signal, and they have nothing to save. The signal is blocked around
     # the fork, because Python loses a signal that comes between the fork and the child's first step.
     os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_uninstall)
@@ -65,6 +68,23 @@ def _raise() -> None:
     global _raised
     _raised = True
     raise Terminated
+
+
+def _never_lose() -> None:
+    """Raise `Terminated` again where Python has lost it: an exception in a finalizer ends nothing but the finalizer."""
+    before = sys.unraisablehook
+
+    def hook(lost: sys.UnraisableHookArgs) -> None:
+        global _raised
+        if not issubclass(lost.exc_type, Terminated):
+            return before(lost)
+        _raised = False
+        # Not at once: Python is still in the finalizer, or in the next one.
+        again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGTERM))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
 
 
 def _block() -> None:
