@@ -56,8 +56,12 @@ LANES = (
         Step("end-to-end tests, apart", (*E2E, "-n", "3", "--dist", "loadfile", "-m", f"{SHORT} and apart")),
     ),
 )
+NEIGHBOURS = (*PYTEST, "-m", "neighbours", "--durations=5")
+# An operator of its own, which is to be alone as well.
+OF_THE_EMBEDDED_DATABASE = "tests/component/test_neighbours_embedded.py"
 LAST = (
-    Step("beside a neighbour", (*PYTEST, "-m", "neighbours", "tests/component", "--durations=5")),
+    Step("beside a neighbour", (*NEIGHBOURS, "tests/component", f"--ignore={OF_THE_EMBEDDED_DATABASE}")),
+    Step("beside a neighbour, embedded database", (*NEIGHBOURS, OF_THE_EMBEDDED_DATABASE)),
     Step("end-to-end tests, alone", (*E2E, "-m", f"{SHORT} and alone")),
 )
 

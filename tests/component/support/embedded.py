@@ -72,15 +72,14 @@ class Embedded:
         self.settings = self.settings_with()
         migrate(self.settings)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the chart's operator is told of this database beside its url."""
+        return {"REPORTER_LOGINS": "namespace", "REPORTER_PORT": str(self.port), "POOLER_USER": "study_pooler"}
+
     def settings_with(self, **more: str) -> Settings:
         """Settings of the chart's operator."""
-        return settings_for(
-            self.database,
-            REPORTER_LOGINS="namespace",
-            REPORTER_PORT=str(self.port),
-            POOLER_USER="study_pooler",
-            **more,
-        )
+        return settings_for(self.database, **self.environment, **more)
 
     def log(self) -> str:
         """What PgBouncer has written so far."""
