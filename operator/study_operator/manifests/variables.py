@@ -65,7 +65,8 @@ def about(study: Study) -> dict[str, str]:
 
 def references(text: str) -> list[str]:
     """Return the names in a text that Kubernetes would replace, if there are such variables."""
-    return [match[1] for match in _REFERENCE.finditer(text) if match[1] is not None]
+    # Up to the last parenthesis: after it each beginning would be followed in vain, to the text's end.
+    return [match[1] for match in _REFERENCE.finditer(text, 0, text.rfind(")") + 1) if match[1] is not None]
 
 
 def leave_out_inactive(study: Study, container: dict[str, Any], variables: Mapping[str, str]) -> None:
@@ -100,7 +101,7 @@ def stands_alone(container: Mapping[str, Any], place: int, flags: Mapping[str, s
     names, text = references(args[place]), args[place]
     if len(set(names)) != 1 or re.search(r"\s", text):
         return False
-    before = str([*command, *args[:place]][-1]) if command or place else ""
+    before = str(args[place - 1] if place else command[-1] if command else "")
     if re.fullmatch(r"-[a-z]*c", before):
         return False
     bare = text == f"$({names[0]})" and names[0] not in flags
