@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 # What the name of a GPU, or of another accelerator that programs train on, has in it. A chart value replaces them.
 NAMES = ("gpu", "mig", "tpu", "gaudi", "neuron", "npu")
-# How much memory, or which share of the cores, of a GPU is wanted: no number of GPUs.
-_SHARE = re.compile(r"gpu.*(mem|core)")
 
 
 def is_gpu(resource: str, names: Collection[str]) -> bool:
@@ -43,7 +40,13 @@ def _gpus(container: Mapping[str, Any], counts: Callable[[str], bool]) -> int:
     resources = container.get("resources") or {}
     # Limits and requests are equal if both are given: extended resources are not overcommitted.
     wanted = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
-    return sum(_number(amount) for name, amount in wanted.items() if counts(name) and not _SHARE.search(name.lower()))
+    return sum(_number(amount) for name, amount in wanted.items() if counts(name) and not _is_share(name.lower()))
+
+
+def _is_share(resource: str) -> bool:
+    """Return whether it is how much memory, or which share of the cores, of a GPU is wanted: no number of GPUs."""
+    _, _, what = resource.partition("gpu")
+    return "mem" in what or "core" in what
 
 
 def _number(amount: str | int) -> int:

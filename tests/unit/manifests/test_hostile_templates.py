@@ -31,13 +31,16 @@ WORDS = [
     "$PARAM_p0 ",
     "${trialSpec.",
     "/",
+    "gpu",
     "a",
 ]
 
 
 def judge(**container: object) -> float:
     """Return the seconds of computing that it takes to judge a template, and to make a Job of it."""
-    judged = study(parameters=PARAMETERS, metrics={"from": "File", "path": "/out/m"}, jobTemplate=job_template(**container))
+    judged = study(
+        parameters=PARAMETERS, metrics={"from": "File", "path": "/out/m"}, jobTemplate=job_template(**container)
+    )
     began = time.process_time()
     for look in (
         lambda: check_directory(judged),
@@ -56,6 +59,7 @@ def test_a_template_costs_no_more_than_its_length(word):
     assert judge(args=[whole]) < AT_MOST_SECONDS
     assert judge(image=whole) < AT_MOST_SECONDS
     assert judge(command=["train"], args=parts) < AT_MOST_SECONDS
+    assert judge(resources={"limits": {f"example.com/{whole}": 1}}) < AT_MOST_SECONDS
     assert judge(env=[{"name": f"E{n}", "value": part} for n, part in enumerate(parts)]) < AT_MOST_SECONDS
 
 
