@@ -39,6 +39,7 @@ def test_every_field_of_the_spec_is_taken():
         "activeTrialsPolicy": "Wait",
         "suspend": True,
         "suspendPolicy": "Terminate",
+        "stop": "Drain",
         "infrastructureRetries": 1,
         "pendingDeadlineSeconds": 60,
         "infeasibleExitCodes": [42, 43],
@@ -72,6 +73,7 @@ def test_every_field_of_the_spec_is_taken():
         "active_trials_policy": "Wait",
         "suspend": True,
         "suspend_policy": "Terminate",
+        "stop": "Drain",
         "infrastructure_retries": 1,
         "pending_deadline": 60,
         "infeasible_exit_codes": frozenset({42, 43}),
@@ -91,6 +93,11 @@ def test_every_field_of_the_spec_is_taken():
         "layers": Int(1, 4),
         "optimizer": Categorical(("adam", "sgd")),
     }
+
+
+def test_a_study_of_an_earlier_resource_definition_is_not_stopped():
+    assert "stop" not in manifest()["spec"]
+    assert study().stop is None
 
 
 def test_a_plug_in_is_called_by_its_class():
