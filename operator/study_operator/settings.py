@@ -54,6 +54,8 @@ class Settings:
             namespace where the database allows it, and pods reach it at the operator's own address.
         pooler_user: the login by which the embedded database's PgBouncer learns of logins; None if there is none.
         reporter_ca: the database's CA as PEM, for trials; None if they need none.
+        reader_user: the login of the trials API, a role in PostgreSQL.
+        reader_password: that login's; None if there is no trials API.
         study_key_seed: the secret that the studies' keys are derived from.
         watch_namespaces: empty for all, or those that `namespace_selector` finds.
         namespace_selector: labels of the namespaces to watch, as the API server's `labelSelector`; empty for all.
@@ -105,6 +107,8 @@ class Settings:
     pod: tuple[str, str, str] | None
     limits: Limits = field(default_factory=Limits)
     gpu_names: tuple[str, ...] = ()
+    reader_user: str = "study_reader"
+    reader_password: str | None = field(default=None, repr=False)
 
     @property
     def installation(self) -> str:
@@ -161,6 +165,8 @@ class Settings:
             pod=_pod(env),
             limits=_limits(env),
             gpu_names=tuple(name.lower() for name in _names(env, "GPU_NAMES")),
+            reader_user=_reader_user(env, database, reporter_user),
+            reader_password=env.get("READER_PASSWORD") or None,
         )
 
     def url_of(self, user: str, password: str) -> str:
@@ -200,6 +206,29 @@ class OptimizeSettings:
             log_format=_choice(env, "LOG_FORMAT", "text", ("text", "json")),
             log_level=_choice(env, "LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
         )
+
+
+def reader_dsn(env: Mapping[str, str] | None = None) -> str:
+    """Return the libpq connection string of the reader: the login of the trials API, in the operator's database.
+
+    Args:
+        env: the variables; those of the process by default.
+
+    Raises:
+        SettingsError: a variable is missing or has a value that cannot be used.
+    """
+    env = os.environ if env is None else env
+    database = _database(env)
+    user = _reader_user(env, database, env.get("REPORTER_USER") or "study_reporter")
+    password = _required(env, "READER_PASSWORD", "the password of the role that reads trials for people")
+    return make_dsn(**{**database, "application_name": "study-reader", "user": user, "password": password})
+
+
+def _reader_user(env: Mapping[str, str], database: Mapping[str, str], reporter: str) -> str:
+    user = env.get("READER_USER") or "study_reader"
+    if user in (database.get("user"), reporter):
+        raise SettingsError(f"READER_USER is {user!r}, which is another login already; give the reader one of its own")
+    return user
 
 
 def _memory(env: Mapping[str, str]) -> int:
