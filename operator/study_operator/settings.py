@@ -208,6 +208,52 @@ class OptimizeSettings:
         )
 
 
+@dataclass(frozen=True)
+class ApiSettings:
+    """The settings of `study-operator serve-api`. It gets none of the operator's secrets.
+
+    Attributes:
+        dsn: libpq connection string of the login that may read trials.
+        connections: how many connections to the database there are at most.
+        service: namespace and name of the Service through which the API server reaches these replicas.
+        port: TCP port of the server; 0 for any free one.
+        http_port: of /healthz, /readyz and /metrics; 0 for any free one.
+        certificate_directory: where tls.crt and tls.key are, if somebody else makes them; None: each replica its own.
+        log_format, log_level: as those of `Settings`.
+        look_seconds: how often it is looked whether the API server still trusts this replica.
+        leaving_seconds: how long requests are answered after SIGTERM.
+    """
+
+    dsn: str = field(repr=False)
+    connections: int
+    service: tuple[str, str]
+    port: int
+    http_port: int
+    certificate_directory: str | None
+    log_format: str
+    log_level: str
+    look_seconds: float = 15.0
+    leaving_seconds: float = 5.0
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] | None = None) -> ApiSettings:
+        """Read the settings. Args and Raises as `Settings.from_environment`."""
+        env = os.environ if env is None else env
+        service = _service(env, "API_SERVICE")
+        if service is None:
+            raise SettingsError("API_SERVICE is not set; set it to namespace/name of the Service of these replicas")
+        return cls(
+            dsn=reader_dsn(env),
+            connections=_integer(env, "READER_CONNECTIONS", 4, lowest=2, highest=64),
+            service=service,
+            port=_integer(env, "API_PORT", 10250, lowest=0, highest=65535),
+            http_port=_integer(env, "HTTP_PORT", 8080, lowest=0, highest=65535),
+            certificate_directory=env.get("API_CERTIFICATE_DIRECTORY") or None,
+            log_format=_choice(env, "LOG_FORMAT", "text", ("text", "json")),
+            log_level=_choice(env, "LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
+        )
+
+
 def reader_dsn(env: Mapping[str, str] | None = None) -> str:
     """Return the libpq connection string of the reader: the login of the trials API, in the operator's database.
 
@@ -355,12 +401,12 @@ def _classes(env: Mapping[str, str]) -> tuple[str, ...]:
     return classes
 
 
-def _service(env: Mapping[str, str]) -> tuple[str, str] | None:
-    if not (text := env.get("OPERATOR_SERVICE")):
+def _service(env: Mapping[str, str], variable: str = "OPERATOR_SERVICE") -> tuple[str, str] | None:
+    if not (text := env.get(variable)):
         return None
     namespace, _, name = text.partition("/")
     if not (namespace and name) or "/" in name:
-        raise SettingsError(f"OPERATOR_SERVICE is {text!r}; write namespace/name")
+        raise SettingsError(f"{variable} is {text!r}; write namespace/name")
     return namespace, name
 
 
