@@ -66,6 +66,10 @@ capabilities:
 {{- include "study-operator.fullname" . }}-keys
 {{- end }}
 
+{{- define "study-operator.trialsApi" -}}
+{{ include "study-operator.fullname" . }}-trials-api
+{{- end }}
+
 {{- define "study-operator.databaseService" -}}
 {{ include "study-operator.fullname" . }}-database
 {{- end }}
