@@ -6,8 +6,8 @@ the number that it is read at come from one snapshot.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 from psycopg2.extensions import connection, cursor
@@ -157,8 +157,8 @@ class ReadableTrials:
             study: the study.
             with_reports: whether reports are read, too: of each trial REPORTS_OF_EACH at most, spread evenly.
         """
-        with self._snapshot() as others:
-            yield self._chunks(others, study, with_reports)
+        with self._snapshot() as others, closing(self._chunks(others, study, with_reports)) as chunks:
+            yield chunks
 
     def number(self) -> int:
         """Give numbers to what has changed, and return the last number."""
@@ -242,7 +242,7 @@ class ReadableTrials:
         _learn(cursor, rows, known)
         return [trial_of(row, studies, known) for row in rows if row[0] in studies]
 
-    def _chunks(self, others: cursor, study: ReadableStudy, with_reports: bool) -> Iterator[Columns]:
+    def _chunks(self, others: cursor, study: ReadableStudy, with_reports: bool) -> Generator[Columns]:
         reports = _REPORTS if with_reports else "NULL"
         studies, known = {study.study_id: study}, dict[tuple[int, int], Distribution | None]()
         most = _TRIALS_WITH_REPORTS if with_reports else MOST_AT_ONCE
