@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import psycopg2
 import pytest
@@ -19,6 +21,7 @@ from study_operator.storage.readable_trials import ReadableTrials
 from study_operator.storage.reader_login import heal_reader
 from study_operator.storage.reader_pool import ReaderPool
 
+ROOT = Path(__file__).resolve().parents[2]
 # Statements that no walk finds. Each must be refused for want of a right.
 FORBIDDEN = """
 SELECT * FROM public.trials
@@ -136,12 +139,15 @@ def test_it_owns_nothing_and_is_member_of_nothing(login):
 
 def test_a_session_begins_with_limits(reading):
     with closing(psycopg2.connect(reading.dsn)) as opened:
-        names = "'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout'"
-        found = read(opened, f"SELECT current_setting(n) FROM unnest(ARRAY[{names}]) n")
-        assert [one for (one,) in found] == ["10s", "5s", "30s", "1min"]
-        assert attempt(opened, "SELECT study_reading.number_changes()") in ("25006", "done")
-        opened.rollback()
-        assert read(opened, "SHOW transaction_read_only") == [("on",)]
+        has_limits(opened)
+
+
+def has_limits(opened: psycopg2.extensions.connection) -> None:
+    names = "'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout'"
+    found = read(opened, f"SELECT current_setting(n) FROM unnest(ARRAY[{names}]) n")
+    assert [one for (one,) in found] == ["10s", "5s", "30s", "1min"]
+    assert read(opened, "SHOW transaction_read_only") == [("on",)]
+    opened.rollback()
 
 
 @pytest.mark.parametrize(
@@ -178,18 +184,30 @@ def test_a_new_password_is_that_of_the_settings(reading):
     psycopg2.connect(reading.dsn).close()
 
 
-def test_where_no_role_may_be_made_there_must_be_one(services):
-    """An administrator makes it: docs/install.md. The migration gives it its rights."""
+def test_where_no_role_may_be_made_an_administrator_makes_it(services):
+    """By docs/install.md. The migration gives it its rights, as a login that is no superuser."""
     with fresh_database(services["database_url"]) as fresh:
         reader = f"{fresh.database.name}_reader"
-        given = {"READER_USER": reader, "READER_PASSWORD": "given"}
+        fresh.create_role(fresh.operator)
         fresh.create_role(fresh.reporter)
-        settings = fresh.settings(MANAGE_REPORTER="false", **given)
+        owner = sql.Identifier(fresh.operator)
+        fresh.execute("ALTER DATABASE {} OWNER TO {}", sql.Identifier(fresh.database.name), owner)
+        given = {"READER_USER": reader, "READER_PASSWORD": "given"}
+        settings = fresh.settings(fresh.operator, MANAGE_REPORTER="false", **given)
         with pytest.raises(StorageError, match="MANAGE_REPORTER=false an administrator creates that login"):
             migrate(settings)
-        fresh.execute("CREATE ROLE {} LOGIN PASSWORD 'given'", sql.Identifier(reader))
+        blocks = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/install.md").read_text(), re.DOTALL)
+        (text,) = [block for block in blocks if "CREATE ROLE study_reader" in block]
+        text = text.replace("study_operator", fresh.operator).replace("study_reader", reader)
+        fresh.database.query(text.replace("'...'", "'given'"))
         try:
             migrate(settings)
+            with closing(psycopg2.connect(reader_dsn({"DATABASE_URL": fresh.database.url, **given}))) as login:
+                has_limits(login)
+                login.autocommit = True
+                login.cursor().execute("SET default_transaction_read_only = off")
+                test_what_needs_a_right_is_refused(login)
+                test_of_our_functions_it_may_call_one(login)
             pool = ReaderPool(reader_dsn({"DATABASE_URL": fresh.database.url, **given}))
             ReadableTrials(pool, "any").check()
             pool.close()
