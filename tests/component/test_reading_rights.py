@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +14,9 @@ from database import KEY, REPORTER_PASSWORD, SEED
 from fresh import fresh_database
 from psycopg2 import sql
 from reading import READER_PASSWORD, Reading, reading_database
+from waiting import until
 
+from study_operator.controller import reporter_guard
 from study_operator.settings import reader_dsn
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
 from study_operator.storage.migrate import migrate
@@ -171,6 +174,34 @@ def test_what_somebody_changes_is_made_good(reading, change):
     pool = ReaderPool(reading.dsn)
     ReadableTrials(pool, "any").check()
     pool.close()
+
+
+async def test_the_operator_looks_at_it_again_and_again(reading, monkeypatch):
+    """And forgets old changes, both as the replica that leads."""
+    monkeypatch.setattr(reporter_guard, "INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr(reporter_guard, "_SECONDS_PER_LOGIN", 0.05)
+    reading.trials.number()
+    reading.database.query("UPDATE study_operator.numbered_changes SET at = at - interval '1 hour'")
+    reading.fresh.execute("ALTER ROLE {} CONNECTION LIMIT 3", sql.Identifier(reading.reader))
+    told: list[str] = []
+
+    async def tell(text: str) -> None:
+        told.append(text)
+
+    asked = [False, False, False]  # whether it leads: at first it does not
+
+    def leads() -> bool:
+        return asked.pop() if asked else True
+
+    watching = asyncio.create_task(reporter_guard.guard(reading.settings(), "cluster", leads, tell))
+    try:
+        await until(lambda: not asked or told)
+        assert told == []
+        await until(lambda: told)
+    finally:
+        watching.cancel()
+    assert told[0].startswith("the login of the trials API was not as it must be, and has been set right: its CONN")
+    assert reading.database.query("SELECT number FROM study_operator.numbered_changes") == []
 
 
 def test_a_new_password_is_that_of_the_settings(reading):

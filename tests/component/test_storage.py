@@ -340,7 +340,7 @@ async def test_a_study_deleted_with_its_rows_leaves_none_in_any_table(world):
 
 
 def _rows_of_every_table(database: TestDatabase) -> dict[str, list[tuple]]:
-    """The rows of every table that belong to a study or a trial, but for the log of changes, which forgets by itself."""
+    """The rows of every table that belong to a study or a trial. The log of changes forgets its own by itself."""
     tables = database.query(
         "SELECT DISTINCT format('%I.%I', table_schema, table_name) FROM information_schema.columns"
         " JOIN information_schema.tables USING (table_schema, table_name)"
