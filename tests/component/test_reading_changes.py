@@ -204,6 +204,45 @@ def test_a_study_whose_rows_are_kept(reading):
     assert (back.kind, back.deleted, made.kind) == (ChangeKind.STUDY, True, ChangeKind.TRIAL)
 
 
+def test_a_study_that_goes_on_as_another_one(reading):
+    """Its CRD was deleted, or its cluster was lost, and it was created again: under another UID."""
+    reading.database.running_trial(study_name="again")
+    start = reading.trials.number()
+    reading.database.query("UPDATE study_operator.access SET cluster_id = 'lost', holder = 5")
+    since(reading, start)
+    between = reading.trials.number()
+    reading.database.query("UPDATE study_operator.access SET cluster_id = 'test-cluster', uid = 'another'")
+    (change,) = since(reading, between)
+    assert (change.kind, change.uid, change.deleted) == (ChangeKind.STUDY, "again", False)
+    reading.database.query("UPDATE study_operator.access SET holder = 6, paused_seconds = 7")
+    assert since(reading, change.number) == [], "who serves a study is nothing that people read"
+
+
+def test_the_operator_and_replicas_never_wait_for_each_other_in_a_circle(reading):
+    """Who numbers holds the row of the last number, and replaces rows of the log. Who prunes must hold none of them."""
+    reading.database.running_trial(study_name="circle")
+    reading.trials.number()
+    reading.database.query("UPDATE study_operator.numbered_changes SET at = at - interval '1 hour'")
+    with closing(psycopg2.connect(reading.database.url)) as numbers, numbers.cursor() as cursor:
+        cursor.execute("SELECT FROM study_operator.change_numbers FOR UPDATE")
+        with ThreadPoolExecutor(1) as pool:
+            pruned = pool.submit(prune_changes, Database(reading.settings().dsn))
+            while not waits(reading):
+                assert not pruned.done()
+            cursor.execute("SET lock_timeout = '1s'; DELETE FROM study_operator.numbered_changes")
+            numbers.commit()
+            pruned.result(30)
+
+
+def waits(reading: Reading) -> bool:
+    """Whether a session of this database waits for a lock."""
+    return bool(
+        reading.database.query(
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+    )
+
+
 def test_changes_are_kept_for_ten_minutes(reading):
     database = Database(reading.settings().dsn)
     start = reading.trials.number()

@@ -102,12 +102,13 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- Notes that a study has become another Study's, or that its Study is gone or is back: its trials have other names then.
+-- Notes that a study has become another Study's, or that its Study is gone or is back: its trials have other names then. If it comes
+-- from another cluster, which is lost, the new one hears of it.
 CREATE OR REPLACE FUNCTION study_operator.note_study() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO study_operator.unnumbered_changes (kind, id, cluster_id, namespace, name, uid, deleted)
-    SELECT 'study', OLD.study_id, OLD.cluster_id, OLD.namespace, OLD.name, OLD.uid, OLD.key_hash IS NULL
+    SELECT 'study', OLD.study_id, NEW.cluster_id, OLD.namespace, OLD.name, OLD.uid, OLD.key_hash IS NULL
     WHERE EXISTS (SELECT FROM study_operator.change_numbers n WHERE n.noted_until > clock_timestamp())
     ON CONFLICT DO NOTHING;
     RETURN NULL;
@@ -172,6 +173,7 @@ DECLARE
     forgotten bigint;
     rows integer;
 BEGIN
+    PERFORM FROM study_operator.change_numbers FOR UPDATE;  -- before any row of the log, as number_changes() does
     PERFORM study_reading.number_changes();
     UPDATE study_operator.change_numbers n
     SET last = greatest(n.last + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint),
