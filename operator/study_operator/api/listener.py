@@ -10,9 +10,12 @@ import asyncio
 import socket
 import ssl
 import tempfile
+from asyncio import BaseProtocol
 from pathlib import Path
+from weakref import WeakSet
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 _BACKLOG = 128
 _HANDSHAKE_SECONDS = 10.0
@@ -40,6 +43,8 @@ class Listener:
         family = socket.AF_INET6 if both else socket.AF_INET
         self._socket = socket.create_server(("", port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
         self.port: int = self._socket.getsockname()[1]
+        self._leaving: WeakSet[BaseProtocol] = WeakSet()
+        app.middlewares.insert(0, self._parting)
         self._runner = web.AppRunner(
             app, access_log=None, keepalive_timeout=_IDLE_SECONDS, handler_cancellation=True, shutdown_timeout=5.0
         )
@@ -76,9 +81,20 @@ class Listener:
         self._authority = authority
 
     def let_go(self) -> None:
-        """Let open connections end when they have answered what was asked."""
+        """Let open connections end when they have answered what was asked; at once, if nothing was."""
         for connection in self._runner.server.connections if self._runner.server else ():
-            connection.close()
+            # Not its own `close`: that would leave an idle connection open, and read no more from it.
+            if connection._waiter is not None:
+                connection.force_close()
+            else:
+                self._leaving.add(connection)
+
+    @web.middleware
+    async def _parting(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        if request.protocol in self._leaving:
+            response.force_close()
+        return response
 
     async def close(self) -> None:
         """Stop serving."""

@@ -1,8 +1,8 @@
 """Numbers and times as JSON for Kubernetes' clients has them.
 
 JSON has no infinity and no NaN: such a number becomes the text by which Python, and `float()`, know it. And kubectl's
-`--sort-by` ends the program when it compares a whole number with a broken one. A value 1.0 is written so, but kubectl
-writes a Table's rows anew before it sorts them, then as 1, and reads a whole number. `sortable` keeps it from that.
+`--sort-by` ends the program when it compares a whole number with a broken one. A value 1.0 is sent so, but kubectl
+writes objects anew before it sorts them, then as 1, and reads a whole number. `comparable` and `sortable` prevent that.
 """
 
 from __future__ import annotations
@@ -49,10 +49,18 @@ def _finite(content: Any) -> Any:
     return [_finite(value) for value in content] if isinstance(content, list | tuple) else content
 
 
+def comparable(value: float) -> float | None:
+    """Return a number to sort by: the value, or if that is a whole number the next one above it.
+
+    None stands for what cannot be told so: what is not finite, and what is so large that all numbers are whole.
+    """
+    return _broken(value) if math.isfinite(value) and abs(value) < _WHOLE_FROM else None
+
+
 def sortable(content: Any) -> Any:
     """Return an object whose floats are in the same order and none of which is a whole number.
 
-    It is for a Table's rows, which kubectl sorts by and does not show.
+    It is for a Table's rows, which kubectl sorts by and does not show. Very large numbers are larger there.
     """
     if isinstance(content, float):
         return _broken(content)

@@ -52,8 +52,9 @@ _TRIAL = _record(
         state=_said(_TEXT, f"{_STATES}."),
         value=_said(
             _NUMBER,
-            "The final value, to sort by. It is absent with several objectives, before there is one, and if it is "
-            "infinite; status.values has it.",
+            "The final value, to sort by: kubectl cannot compare whole numbers with others, so of a whole number it is "
+            "the next one above. It is absent with several objectives, before there is one, and if it is infinite or "
+            "above 4.5e15. status.values has it exactly.",
         ),
         values=_list(_TEXT, "The final values, one for each objective, as texts: 0.93, inf, nan."),
         startTime=_said(_TIME, "When it was started."),

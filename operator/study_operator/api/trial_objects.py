@@ -101,8 +101,8 @@ def trial_object(trial: ReadableTrial, version: int) -> dict[str, Any]:
 
 def _status(trial: ReadableTrial) -> dict[str, Any]:
     found: dict[str, Any] = {"state": str(trial.state)}
-    if len(trial.values) == 1 and isinstance(numbers.number(trial.values[0]), float):
-        found["value"] = float(trial.values[0])
+    if len(trial.values) == 1 and (value := numbers.comparable(trial.values[0])) is not None:
+        found["value"] = value
     seconds = duration(trial)
     more = {
         "values": [numbers.text(value) for value in trial.values],

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import subprocess
+import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ import yaml
 from chart import render
 from database import TestDatabase
 from kubectl_cli import Kubectl
+from kubernetes import client
+from kubernetes.config import load_kube_config
 from optuna.trial import TrialState
 from ports import free_port
 from process import Process
@@ -93,6 +98,22 @@ class Aggregated:
     def get(self, path: str) -> Any:
         """What the API server answers to a path below the API's."""
         return json.loads(self.kubectl.ok("get", "--raw", f"{BASE}{path}"))
+
+    @contextmanager
+    def proxied(self) -> Iterator[Callable[[str, dict[str, str]], tuple[Message, bytes]]]:
+        """A function that asks the API server, with headers: it returns those of the answer, and its body."""
+        config = client.Configuration()
+        load_kube_config(config_file=self.kubectl.kubeconfig, client_configuration=config)
+        tls = ssl.create_default_context(cafile=config.ssl_ca_cert)
+        tls.load_cert_chain(config.cert_file, config.key_file)
+
+        def get(path: str, headers: dict[str, str]) -> tuple[Message, bytes]:
+            with urllib.request.urlopen(
+                urllib.request.Request(config.host + path, headers=headers), context=tls
+            ) as got:
+                return got.headers, got.read()
+
+        yield get
 
     def namespace(self) -> str:
         """A new namespace."""

@@ -36,6 +36,16 @@ def test_kubectl_can_compare_what_it_sorts_by_and_the_order_stays(values):
             assert not (one < one2 and fine and fine2) or other < other2 or neighbours
 
 
+@given(FINITE)
+def test_a_value_to_sort_by_is_the_value_or_the_next_one_above(value):
+    found = numbers.comparable(value)
+    if abs(value) >= 2**52:
+        assert found is None
+    else:
+        assert found in (value, math.nextafter(value, math.inf))
+        assert isinstance(as_go(found), float)
+
+
 def test_numbers_that_json_cannot_have_become_texts():
     content = {"a": [math.inf, 1.0, {"b": math.nan}], "c": -math.inf}
     assert json.loads(numbers.encode(content)) == {"a": ["inf", 1.0, {"b": "nan"}], "c": "-inf"}
