@@ -3,7 +3,7 @@ PYTHON ?= python3
 CACHE  := $(or $(STUDY_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/study-operator)
 # A virtual environment for each set of dependencies, outside the checkout: a fresh clone finds it again.
 VENV   := $(CACHE)/venv-$(shell sha256sum requirements/constraints.txt | cut -c1-12)
-PYTEST := PYTHONPATH=$(CURDIR)/operator:$(CURDIR)/trial-image $(VENV)/bin/python -m pytest
+PYTEST := PYTHONPATH=$(CURDIR)/operator:$(CURDIR)/trial-image:$(CURDIR)/client $(VENV)/bin/python -m pytest
 
 .PHONY: help demo test test-faults test-variants test-unit lint lint-ruff lint-types lint-imports lint-licenses lint-audit dev cluster-up cluster-down cluster-status
 .PHONY: bench bench-report bench-reading bench-start bench-turnaround bench-trials bench-idle bench-storm bench-scale bench-growth bench-neighbours bench-plots bench-suggest bench-sizing simulate
@@ -42,7 +42,7 @@ lint-types: $(VENV)/ready
 	@$(VENV)/bin/mypy --cache-dir=$(VENV)/mypy-cache
 
 lint-imports: $(VENV)/ready
-	@PYTHONPATH=operator:trial-image $(VENV)/bin/lint-imports --no-cache
+	@PYTHONPATH=operator:trial-image:client $(VENV)/bin/lint-imports --no-cache
 
 lint-licenses: $(VENV)/ready
 	@$(VENV)/bin/python hack/dependencies.py licenses
@@ -50,10 +50,10 @@ lint-licenses: $(VENV)/ready
 lint-audit: $(VENV)/ready
 	@$(VENV)/bin/python hack/dependencies.py audit
 
-dev: ## .venv for your editor, with both packages, and ruff and mypy before each commit
+dev: ## .venv for your editor, with all packages, and ruff and mypy before each commit
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/pip install --quiet --disable-pip-version-check -r requirements/constraints.txt
-	@.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --editable . --editable trial-image
+	@.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --editable . --editable trial-image --editable client
 	@.venv/bin/pre-commit install
 	@echo "ready: let your editor use .venv/bin/python; CONTRIBUTING.md says how to go on"
 
@@ -67,7 +67,7 @@ cluster-status: ## each component's process and health
 	@$(PYTHON) hack/local-cluster status
 
 # ARGS="--help" shows a benchmark's options. Figures come on stdout, progress on stderr.
-BENCH := PYTHONPATH=$(CURDIR)/operator:$(CURDIR)/trial-image $(VENV)/bin/python benchmarks
+BENCH := PYTHONPATH=$(CURDIR)/operator:$(CURDIR)/trial-image:$(CURDIR)/client $(VENV)/bin/python benchmarks
 
 bench: $(VENV)/ready ## all benchmarks, half an hour; see docs/benchmarks.md
 	@for name in report start turnaround trials idle; do $(BENCH)/$$name.py || exit 1; echo; done

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-SOURCES = ("operator", "trial-image", "hack", "tests", "examples", "benchmarks")
+SOURCES = ("operator", "trial-image", "client", "hack", "tests", "examples", "benchmarks")
 MODULES = [str(path.relative_to(ROOT)) for folder in SOURCES for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def test_the_import_contracts_of_pyproject_are_kept():
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
-    paths = os.pathsep.join(str(ROOT / folder) for folder in ("operator", "trial-image"))
+    paths = os.pathsep.join(str(ROOT / folder) for folder in ("operator", "trial-image", "client"))
     environment = {**os.environ, "PYTHONPATH": paths}  # also where the package is not installed
     done = subprocess.run(
         [*command, "--no-cache"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -34,7 +34,11 @@ def test_every_module_says_what_it_is_for(path):
 
 @pytest.mark.parametrize(
     "package",
-    sorted(path.parent for path in (ROOT / "operator/study_operator").rglob("__init__.py")),
+    sorted(
+        path.parent
+        for folder in ("operator/study_operator", "client/study_client")
+        for path in (ROOT / folder).rglob("__init__.py")
+    ),
     ids=lambda p: p.name,
 )
 def test_each_package_says_what_its_modules_are(package):
