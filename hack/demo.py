@@ -81,6 +81,7 @@ def _install(images: dict[str, str]) -> None:
             continue
         repository, _, tag = images[name].rpartition(":")
         values += ["--set-string", f"{key}.repository={repository},{key}.tag={tag}"]
+    values += ["--set", "trialsApi.enabled=true"]
     chart, namespace = str(REPOSITORY / "helm/study-operator"), ["--namespace", SYSTEM_NAMESPACE, "--create-namespace"]
     _run(
         ["helm", "upgrade", "--install", RELEASE, chart, *namespace, "--wait", "--timeout", "5m", *values],
@@ -130,9 +131,9 @@ def _show() -> None:
     best = _study()["status"]["bestTrial"]
     _step("kubectl get studies")
     _run(["kubectl", "-n", NAMESPACE, "get", "studies"])
-    print(f"\nBest trial: number {best['number']}, value {', '.join(best['values'])}")
-    for name, value in best["parameters"].items():
-        print(f"  {name:<12} {value}")
+    _step(f"kubectl study trials {STUDY} --best 10")
+    table = [sys.executable, "-m", "study_client", "trials", STUDY, "--best", "10", "-n", NAMESPACE]
+    _run(table, env={"PYTHONPATH": str(REPOSITORY / "client")})
     local = os.environ.get("CLUSTER") != "current"
     setup = (
         f'  eval "$({LOCAL_CLUSTER[0].rpartition("/")[2]} hack/local-cluster env)"   # kubectl for this cluster\n'
@@ -142,9 +143,10 @@ def _show() -> None:
     print(
         f"\nLook further:\n{setup}"
         f"  kubectl -n {NAMESPACE} describe study {STUDY}\n"
-        f"  kubectl -n {NAMESPACE} get jobs -l study-operator.io/study={STUDY}\n"
+        f"  kubectl -n {NAMESPACE} get studytrials -l study-operator.io/study={STUDY} -o wide\n"
         f"  kubectl -n {NAMESPACE} logs job/{best.get('jobName')}\n"
-        f"  kubectl explain study.spec"
+        f"  kubectl explain study.spec\n"
+        f"  pip install ./client   # for kubectl study best {STUDY} and more: docs/client.md"
     )
 
 
@@ -160,8 +162,15 @@ def _step(text: str) -> None:
     print(f"\n$ {text}", flush=True)
 
 
-def _run(command: list[str], stdin: str | None = None, quiet: bool = False, hint: str = "") -> None:
-    done = subprocess.run(command, input=stdin, text=True, stdout=subprocess.PIPE if quiet else None)
+def _run(
+    command: list[str],
+    stdin: str | None = None,
+    quiet: bool = False,
+    hint: str = "",
+    env: dict[str, str] | None = None,
+) -> None:
+    pipe = subprocess.PIPE if quiet else None
+    done = subprocess.run(command, input=stdin, text=True, stdout=pipe, env={**os.environ, **(env or {})})
     if done.returncode != 0:
         raise Failed(
             f"`{' '.join(command[:4])} ...` failed with exit code {done.returncode}" + (f": {hint}" if hint else "")
