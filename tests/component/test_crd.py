@@ -169,7 +169,7 @@ DEFAULTS: dict[str, Any] = {
 # What is absent unless given, and what its absence means is in its description.
 OPTIONAL = {
     "constraints", "pruner", "activeDeadlineSeconds", "convergence", "pendingDeadlineSeconds", "infeasibleExitCodes",
-    "initialTrials", "warmStart", "checkpoints",
+    "initialTrials", "warmStart", "checkpoints", "stop",
 }  # fmt: skip
 
 

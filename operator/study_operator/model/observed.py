@@ -41,6 +41,7 @@ class Observed:
         exhausted: whether the sampler has nothing more to suggest.
         converged: whether more trials are not expected to help.
         launching: whether new trials may be started.
+        ended: the reason with which the study has ended, as its status has it; None if it has not.
         drained: the Jobs whose output has been read to its end, by name, where trials report by what they print. The
             value says why a part could not be read; it is empty if all was read.
         impossible: waiting trials that cannot be run, each with the reason.
@@ -60,6 +61,7 @@ class Observed:
     exhausted: bool = False
     converged: bool = False
     launching: bool = True
+    ended: str | None = None
     drained: Mapping[str, str] = field(default_factory=dict)
     impossible: tuple[tuple[TrialRow, str], ...] = ()
     stuck: Mapping[str, Stuck] = field(default_factory=dict)

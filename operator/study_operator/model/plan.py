@@ -118,8 +118,8 @@ def _stops(
     observed: Observed, tells: Sequence[Tell], reruns: Sequence[RunAgain]
 ) -> tuple[tuple[StopJob, ...], timedelta | None]:
     """Return the active Jobs to stop now, and in what time the next one must stop."""
-    failed = {told.row.job for told in tells if told.state is TrialState.FAIL}
-    ending = failed | {rerun.row.job for rerun in reruns}
+    at_once = {TrialState.FAIL, TrialState.PRUNED} if _ends_all(observed.study) else {TrialState.FAIL}
+    ending = {told.row.job for told in tells if told.state in at_once} | {rerun.row.job for rerun in reruns}
     stops: list[StopJob] = []
     waits: list[timedelta] = []
     for job in observed.active:
@@ -129,7 +129,7 @@ def _stops(
         if left > timedelta(0):
             waits.append(left)
         else:
-            stops.append(StopJob(job, PRUNED_KILL_SECONDS if _was_pruned(job, observed) else None))
+            stops.append(StopJob(job, _kill_after(job, observed)))
     return tuple(stops), min(waits, default=None)
 
 
@@ -185,7 +185,7 @@ def _time_left(job: JobState, observed: Observed) -> timedelta | None:
         return timedelta(0)
     if row.state is TrialState.COMPLETE:  # the program may still be saving a model
         return None
-    if row.state is TrialState.FAIL:
+    if row.state is TrialState.FAIL or _ends_all(observed.study):
         return timedelta(0)
     assert row.completed_at is not None
     if row.completed_at > observed.now + CLOCKS_DIFFER:  # Optuna in a notebook stores its local time
@@ -200,9 +200,17 @@ def _pruned_grace(row: TrialRow, study: Study) -> timedelta:
     return max(PRUNED_GRACE, min(study.termination_grace, MOST_STOPPING_GRACE))
 
 
-def _was_pruned(job: JobState, observed: Observed) -> bool:
+def _kill_after(job: JobState, observed: Observed) -> int | None:
+    """Return how many seconds the pods of a Job get to end; None for their template's time."""
     row = observed.rows.open.get(job.number)
-    return row is not None and row.state is TrialState.PRUNED
+    pruned = row is not None and row.state is TrialState.PRUNED
+    return PRUNED_KILL_SECONDS if pruned and not _ends_all(observed.study) else None
+
+
+def _ends_all(study: Study) -> bool:
+    """Return whether the user has stopped the study with all that runs: each pod is told to end now, and gets the time
+    of its template. A trial that was given up has no more to hear from its next report."""
+    return study.stop == "Terminate"
 
 
 def _removals(observed: Observed, trials_end: bool) -> tuple[tuple[RemoveFinishedJob, ...], timedelta | None]:

@@ -188,7 +188,7 @@ def _phase(study: Study | None, situation: Situation, progressing: Condition) ->
         return "Succeeded" if situation.outcome.succeeded else "Failed"
     if situation.accepted.status is False:
         return "Refused"
-    if study is not None and study.paused:
+    if study is not None and study.paused and study.stop is None:
         return "Suspended"
     if progressing.status is False:
         return "Waiting"
@@ -229,14 +229,15 @@ def _progressing(situation: Situation) -> Condition:
     if situation.accepted.status is not True:
         message = f"no new trials are started, {still}: {situation.accepted.message}"
         return Condition("Progressing", False, "NotAccepted", message)
-    if study.paused:
+    if study.paused and study.stop is None:
         again = f", {queued} will run again" if queued else ""
         return Condition("Progressing", False, "Suspended", f"the study is suspended; {still}{again}")
     if situation.sampler_failed and over(observed) is None:
         return Condition("Progressing", False, "SamplerFailed", situation.sampler_failed)
     left = f"; {words}" if (words := still_running(observed.active)) else ""
     if (ended := over(observed)) is not None:
-        return Condition("Progressing", True, "Ending", f"{ended.message}; {still}{left}")
+        waits_for = f"; {situation.pending}" if situation.pending else ""
+        return Condition("Progressing", True, "Ending", f"{ended.message}; {still}{left}{waits_for}")
     if situation.pending:
         return Condition("Progressing", False, "TrialPending", situation.pending)
     if situation.unreachable:

@@ -191,6 +191,7 @@ class Study:
         warm_start: names of earlier studies, as Optuna knows them.
         active_trials_policy: Terminate or Wait.
         suspend_policy: Drain or Terminate.
+        stop: Drain or Terminate, by which the user has ended the study; None while it may go on.
         stored_name: the study's name in Optuna, as the database has it; None if that was not asked.
         gpu_names: what the names of resources that count as GPUs have in them.
     """
@@ -215,6 +216,7 @@ class Study:
     active_trials_policy: str
     suspend: bool
     suspend_policy: str
+    stop: str | None
     infrastructure_retries: int
     pending_deadline: int | None
     infeasible_exit_codes: frozenset[int]
@@ -336,6 +338,7 @@ def parse(manifest: Mapping[str, Any]) -> Study:
         active_trials_policy=spec["activeTrialsPolicy"],
         suspend=spec["suspend"],
         suspend_policy=spec["suspendPolicy"],
+        stop=spec.get("stop"),
         infrastructure_retries=spec["infrastructureRetries"],
         pending_deadline=spec.get("pendingDeadlineSeconds"),
         infeasible_exit_codes=frozenset(spec.get("infeasibleExitCodes") or ()),

@@ -34,7 +34,24 @@ def is_goal(study: Study, values: Sequence[float] | None) -> bool:
 
 
 def over(observed: Observed) -> Outcome | None:
-    """Return why the study is over although trials run or are left to start; None while it goes on."""
+    """Return why the study is over although trials run or are left to start; None while it goes on.
+
+    A user's stop comes before every limit, so that it decides what becomes of the trials that run.
+    """
+    return _stopped(observed) or _limit_reached(observed)
+
+
+def _stopped(observed: Observed) -> Outcome | None:
+    """Return the end of a study that its user has stopped; None if it may go on."""
+    stop = observed.study.stop
+    if stop is None:
+        return None
+    ended = many(observed.rows.finished, "trial", "trials")
+    message = f"the study was stopped after {ended}: spec.stop is {stop}; remove it to go on"
+    return Outcome(True, "Stopped", message)
+
+
+def _limit_reached(observed: Observed) -> Outcome | None:
     study, rows = observed.study, observed.rows
     if too_many_failed(study, rows):
         message = f"{many(rows.failed, 'trial', 'trials')} failed, maxFailedTrials is {study.max_failed_trials}"
@@ -58,10 +75,19 @@ def outcome(observed: Observed) -> Outcome | None:
 
     It has ended when no trial runs, none is left to start, and none of its pods holds a GPU any more.
     """
-    rows, study = observed.rows, observed.study
+    rows = observed.rows
     if any(row.state is TrialState.RUNNING and row.job for row in rows.open.values()) or observed.active:
         return None
-    if (ended := over(observed)) is not None:
+    own, stopped = _own_end(observed), _stopped(observed)
+    if own is not None and own.reason == observed.ended:  # it had ended by itself, before somebody stopped it
+        return own
+    return stopped or own
+
+
+def _own_end(observed: Observed) -> Outcome | None:
+    """Return how a study of which nothing runs has ended, were it not for a stop; None if trials are left to start."""
+    rows, study = observed.rows, observed.study
+    if (ended := _limit_reached(observed)) is not None:
         return ended
     if not observed.exhausted and rows.total < study.max_trials:
         return None

@@ -64,7 +64,8 @@ class TrialRow:
             notebook: that trial is counted, and otherwise left alone.
         completed_at: when it ended, aware, UTC; None while it has not.
         result: what its pod has sent in the end; None if nothing.
-        reports: whether it has reported at least once, if it was read as a trial without a Job; else False.
+        reports: whether it has reported at least once, if that was asked for or it was read as a trial without a Job;
+            else False.
         retries: how often it has run again because the infrastructure failed.
         started_at: when it was started, aware, UTC, to the microsecond; None if that was not read.
         last_bad_report: the last thing that its program has written and that could not be read as a value; or "".

@@ -121,11 +121,29 @@ def result_missing(case: Case) -> FindCause | Tell | RunAgain | None:
     return FindCause(case.row, job, otherwise=Failure("MetricMissing", message, exit_code=0))
 
 
+def stopped(case: Case) -> Tell | None:
+    """End a trial of a study that its user has stopped: PRUNED with its last report, FAIL if it has none.
+
+    With stop Drain this ends only trials that wait: for a Job, or for a queue manager that has suspended their Job.
+    Either way it is nobody's failure.
+    """
+    stop, waits = case.observed.study.stop, not case.launched or (case.job is not None and case.job.suspended)
+    if stop is None or (stop == "Drain" and not waits):
+        return None
+    if case.row.reports:
+        return Tell(case.row, TrialState.PRUNED)
+    words = "the study was stopped before the trial had reported a value"
+    return Tell(case.row, TrialState.FAIL, failure=Failure("StudyStopped", words, kind=FailureClass.TERMINATED))
+
+
 def study_over(case: Case) -> Tell | None:
     """End a trial of a study that is over, because its result is not needed any more.
 
-    With activeTrialsPolicy Wait this ends only trials that have no Job yet.
+    With activeTrialsPolicy Wait this ends only trials that have no Job yet. What becomes of the trials of a study that
+    was stopped, `stopped` decides alone.
     """
+    if case.observed.study.stop is not None:
+        return None
     if not case.over or (case.observed.study.active_trials_policy != "Terminate" and case.launched):
         return None
     failure = Failure("StudyEnded", "the study ended before the trial did", kind=FailureClass.TERMINATED)
@@ -166,9 +184,13 @@ def given_up(case: Case) -> Tell | None:
 
 
 def suspended(case: Case) -> RunAgain | None:
-    """Run the trial again later if the study is suspended with suspendPolicy Terminate: its Job stops now."""
+    """Run the trial again later if the study is suspended with suspendPolicy Terminate: its Job stops now.
+
+    A study that was stopped is not resumed, so its trials would wait in vain.
+    """
     study = case.observed.study
-    return RunAgain(case.row) if study.suspend and study.suspend_policy == "Terminate" else None
+    ends = study.suspend and study.suspend_policy == "Terminate" and study.stop is None
+    return RunAgain(case.row) if ends else None
 
 
 def stuck(case: Case) -> Tell | RunAgain | None:
@@ -189,6 +211,7 @@ RULES: tuple[Callable[[Case], Answer | None], ...] = (
     output_unread,
     job_failed,
     result_missing,
+    stopped,
     study_over,
     name_taken,
     job_missing,

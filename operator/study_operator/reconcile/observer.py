@@ -83,11 +83,9 @@ class Observer:
         await live.stuck_jobs.try_again(self._cluster, study.namespace, to_try, now)
         result.sooner(again)
         drained = self._follower.drained(key, found.values())
+        end = _end_before(manifest)
         rows, outlook = await self._pool.run(
-            live.trials.observe,
-            list({job.number for job in observed.active}),
-            launching=launching,
-            end=_end_before(manifest),
+            live.trials.observe, list({job.number for job in observed.active}), launching=launching, end=end
         )
         if live.trials.behind:
             result.sooner(0.0)
@@ -99,6 +97,7 @@ class Observer:
             launched=frozenset(live.known.launched),
             prune=frozenset(live.trials.prune),
             behind=live.trials.behind,
+            ended=end,
             exhausted=outlook.exhausted,
             converged=outlook.converged,
             impossible=outlook.impossible,

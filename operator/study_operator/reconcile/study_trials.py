@@ -148,17 +148,20 @@ class StudyTrials:
         """
         self._ensure()
         self.unavailable = None
-        rows = self._with_front(self._rows.observe(self.study_id, list(jobs), self._study.metrics.additional))
+        stopped = self._study.stop is not None  # then what a trial has reported decides how it ends
+        rows = self._with_front(
+            self._rows.observe(self.study_id, list(jobs), self._study.metrics.additional, reports=stopped)
+        )
         if rows.changed and self._optimizer is None:
             history.forget_changes(self._database, self.study_id)  # so that they do not pile up
         running = [row for row in rows.open.values() if row.state is TrialState.RUNNING and row.job]
         # Only the history tells whether a search space is exhausted, or the study has converged.
         must_know = is_finite(self._study.sampler.name) or self._study.convergence is not None
-        ended = rows.total >= self._study.max_trials or (end is not None and not must_know)
+        ended = rows.total >= self._study.max_trials or stopped or (end is not None and not must_know)
         if not launching or (ended and not running):
             self._let_go()  # hundreds of finished studies must not stay in memory
             self.behind = frozenset()
-            if launching:
+            if launching and not (stopped and must_know):
                 return rows, Outlook()
             return rows, _as_it_was(end)
         try:

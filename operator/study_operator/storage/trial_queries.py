@@ -37,16 +37,17 @@ def counts_of(cursor: cursor, study_id: int) -> dict[TrialState, int]:
     return {TrialState[state]: count for state, count in cursor.fetchall()}
 
 
-def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dict[int, TrialRow]:
+def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int], reports: bool = False) -> dict[int, TrialRow]:
     """Return the RUNNING trials and those that have a Job, by number.
 
-    Parameters and reports are read only for trials without a Job, because only those are started or judged by them.
-    A thousand running trials have ten thousand parameters and reports.
+    Parameters are read only for trials without a Job, because only those are started by them. A thousand running trials
+    have ten thousand parameters. Whether a trial has reported is read for the same trials, or for all.
 
     Args:
         cursor: the transaction.
         study_id: the study.
         with_jobs: numbers of the trials that have a Job.
+        reports: whether to read for all of them whether they have reported.
     """
     cursor.execute(
         "SELECT t.trial_id, t.number, t.state::text, t.datetime_start, t.datetime_complete, a.value_json,"
@@ -61,13 +62,12 @@ def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int]) -> dic
     )
     found, jobs = cursor.fetchall(), set(with_jobs)
     without = [row[0] for row in found if row[1] not in jobs]
-    params, reported = {}, set()
-    if without:
-        params = params_of(cursor, without)
+    params, reported = params_of(cursor, without) if without else {}, set()
+    if asked := [row[0] for row in found] if reports else without:
         cursor.execute(
             "SELECT trial_id FROM unnest(%s::int[]) AS asked (trial_id)"
             " WHERE EXISTS (SELECT FROM trial_intermediate_values v WHERE v.trial_id = asked.trial_id)",
-            (without,),
+            (asked,),
         )
         reported = {trial_id for (trial_id,) in cursor.fetchall()}
     return {

@@ -42,17 +42,24 @@ class Trials:
         self._database = database
         self._best: dict[int, trial_queries.Best] = {}  # by study_id
 
-    def observe(self, study_id: int, with_jobs: Sequence[int] = (), attributes: Sequence[str] = ()) -> Rows:
+    def observe(
+        self,
+        study_id: int,
+        with_jobs: Sequence[int] = (),
+        attributes: Sequence[str] = (),
+        reports: bool = False,
+    ) -> Rows:
         """Read counts by state, the best trial, and the open trials.
 
         Args:
             with_jobs: numbers of the trials that have a Job. They are read although they may have ended, and without
                 their parameters.
             attributes: names of the user attributes that are wanted of the best trial.
+            reports: whether it is wanted of every open trial whether it has reported.
         """
         with self._database.transaction() as cursor:
             counts = trial_queries.counts_of(cursor, study_id)
-            rows = trial_queries.open_rows_of(cursor, study_id, with_jobs)
+            rows = trial_queries.open_rows_of(cursor, study_id, with_jobs, reports)
             facts = trial_queries.facts_of(cursor, study_id)
             # Ended trials do not change, so the best trial changes only when one more is complete.
             seen = counts.get(TrialState.COMPLETE, 0), facts.incidents.get(FailureClass.INFEASIBLE, 0)

@@ -620,6 +620,16 @@ RULES: dict[str, tuple[Change, Change, str]] = {
         spec(suspendPolicy="Wait"),
         'spec.suspendPolicy: Unsupported value: "Wait": supported values: "Drain", "Terminate"',
     ),
+    "stop": (
+        spec(stop="Terminate"),
+        spec(stop=True),
+        "spec.stop in body must be of type string",
+    ),
+    "stop-values": (
+        spec(stop="Drain"),
+        spec(stop="Wait"),
+        'spec.stop: Unsupported value: "Wait": supported values: "Drain", "Terminate"',
+    ),
     "infrastructure-retries-min": (
         spec(infrastructureRetries=0),
         spec(infrastructureRetries=-1),

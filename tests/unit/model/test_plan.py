@@ -92,6 +92,7 @@ def test_the_actions_are_in_the_order_of_the_fields():
 
 
 SUSPENDED = {"suspend": True, "suspendPolicy": "Terminate"}
+STOPPED = {"stop": "Terminate"}
 PRINTS = {"metrics": {"from": "Stdout", "stepName": "epoch"}}
 STUCK = {"stuck": {"digits-0": Stuck(Failure("Unschedulable", kind=FailureClass.INFRASTRUCTURE))}}
 
@@ -108,6 +109,11 @@ STUCK = {"stuck": {"digits-0": Stuck(Failure("Unschedulable", kind=FailureClass.
         ({}, None, {"spec": SUSPENDED}, "job_not_created suspended"),
         ({}, ACTIVE, {"spec": SUSPENDED, "prune": frozenset({0})}, "given_up suspended"),
         ({}, ACTIVE, {"spec": SUSPENDED, **STUCK}, "suspended stuck"),
+        ({"result": result(0.5)}, ACTIVE, {"spec": STOPPED}, "has_result stopped"),
+        ({"reports": True}, FAILED, {"spec": STOPPED}, "job_failed result_missing stopped"),
+        ({"reports": True}, ACTIVE, {"spec": {**SUSPENDED, **STOPPED}, "prune": frozenset({0})}, "stopped given_up"),
+        ({}, None, {"spec": {**SUSPENDED, "stop": "Drain"}}, "stopped job_not_created"),
+        ({}, ACTIVE, {"spec": {**SUSPENDED, "stop": "Drain"}, **STUCK}, "stuck"),
     ],
 )
 def test_the_first_rule_that_answers_wins(row, job, about, answering):
@@ -134,6 +140,7 @@ def test_the_first_rule_that_answers_wins(row, job, about, answering):
         {"launching": False},
         {"exhausted": True},
         {**BROKEN, "jobs": [job_state(0)]},
+        {"spec": {"stop": "Terminate"}, "jobs": [job_state(0)]},
     ],
 )
 @pytest.mark.parametrize(
@@ -458,6 +465,102 @@ def test_trials_that_the_study_ended_are_no_failures():
     assert over(observe(counts={FAIL: 11, COMPLETE: 1}, about=about)) is None
 
 
+# stopped
+
+STOPPED_EARLY = Failure(
+    "StudyStopped", "the study was stopped before the trial had reported a value", kind=FailureClass.TERMINATED
+)
+
+
+def test_terminate_prunes_what_has_reported_and_ends_every_pod_in_its_own_time():
+    rows = [
+        trial_row(0, reports=True),
+        trial_row(1),
+        trial_row(2, PRUNED),
+        trial_row(3, COMPLETE),
+        trial_row(4, job=None),
+    ]
+    jobs = [job_state(n) for n in range(4)]
+    found = actions(observe(*rows, jobs=jobs, spec={"stop": "Terminate", "parallelism": 9}))
+    told = [Tell(rows[0], PRUNED), Tell(rows[1], FAIL, failure=STOPPED_EARLY)]
+    assert told[0].by_last_report
+    assert found == [*told, *(StopJob(job) for job in jobs[:3])], "4 is a notebook's, and 3 may save its model"
+
+
+def test_the_rest_of_a_terminate_that_was_cut_off_is_made_good():
+    rows, jobs = [trial_row(0, PRUNED), trial_row(1, FAIL)], [job_state(0), job_state(1)]
+    found = actions(observe(*rows, jobs=jobs, spec={"stop": "Terminate"}))
+    assert found == [StopJob(jobs[0]), StopJob(jobs[1])]
+
+
+def test_drain_starts_nothing_and_what_runs_goes_on():
+    rows = [trial_row(0), trial_row(1, result=result(0.5)), trial_row(2, PRUNED)]
+    jobs = [job_state(n) for n in range(3)]
+    observed = observe(*rows, jobs=jobs, spec={"stop": "Drain", "parallelism": 9})
+    assert actions(observed) == [Tell(rows[1], COMPLETE, (0.5,))]
+    assert plan(observed).reconcile_after is not None, "a pruned trial keeps its grace"
+
+
+@pytest.mark.parametrize(
+    ("row", "job", "about"),
+    [
+        ({}, None, {}),  # the operator died before it had made the Job
+        ({"job": "digits-0-r1"}, None, {}),  # it is to run again
+        ({}, job_state(0, suspended=True), {}),  # by a queue manager
+    ],
+)
+@pytest.mark.parametrize("reports", [False, True])
+def test_drain_ends_what_waits_to_run(row, job, about, reports):
+    row = trial_row(0, **row, reports=reports)
+    found = actions(observe(row, jobs=[job] if job else [], spec={"stop": "Drain"}, **about))
+    told = Tell(row, PRUNED) if reports else Tell(row, FAIL, failure=STOPPED_EARLY)
+    assert found == [told, *([StopJob(job)] if job and not reports else [])]
+
+
+def test_a_queue_that_other_ends_wait_for_is_left_alone():
+    row, job = trial_row(0), job_state(0, suspended=True)
+    spec = {"activeTrialsPolicy": "Wait", "convergence": {}}
+    assert without_ask(observe(row, jobs=[job], spec=spec, converged=True)) == []
+
+
+@pytest.mark.parametrize("stop", ["Drain", "Terminate"])
+@pytest.mark.parametrize(
+    ("about", "own"),
+    [
+        ({"counts": {COMPLETE: 3}}, None),
+        ({}, None),  # before the first trial
+        ({"counts": {FAIL: 3}}, None),
+        ({"counts": {COMPLETE: 100}}, "MaxTrialsReached"),
+        ({"counts": {FAIL: 100}}, "MaxFailedTrialsExceeded"),
+        ({"counts": {COMPLETE: 3}, "spec": GOAL, "about": {"best": BEST}}, "GoalReached"),
+        ({"counts": {COMPLETE: 3}, "exhausted": True}, "SearchSpaceExhausted"),
+        ({"counts": {COMPLETE: 3}, "spec": {"convergence": {}}, "converged": True}, "Converged"),
+    ],
+)
+def test_a_stopped_study_is_complete_unless_it_had_ended_by_itself(about, own, stop):
+    stopped = {**about, "spec": {**about.get("spec", {}), "stop": stop}}
+    end = outcome(observe(**stopped))
+    assert (end.succeeded, end.reason) == (True, "Stopped")
+    assert f"spec.stop is {stop}; remove it to go on" in end.message
+    assert outcome(observe(**stopped, ended="Stopped")).reason == "Stopped", "it stays so"
+    assert (own_end := outcome(observe(**about))) is None or own_end.reason == own
+    if own is not None:
+        assert outcome(observe(**stopped, ended=own)) == own_end
+    assert outcome(observe(**stopped, ended="NoTrialSucceeded")).reason == "Stopped", "which is not so any more"
+
+
+@pytest.mark.parametrize("stop", ["Drain", "Terminate"])
+def test_a_stop_decides_before_every_limit_what_becomes_of_trials(stop):
+    row, job = trial_row(0), job_state(0)
+    for spec, about in ((GOAL, {"best": BEST}), (STRICT, {})):
+        for policy in ("Terminate", "Wait"):
+            spec = {**spec, "activeTrialsPolicy": policy, "stop": stop}
+            observed = observe(row, jobs=[job], counts={FAIL: 1, COMPLETE: 5}, spec=spec, about=about)
+            assert over(observed).reason == "Stopped"
+            assert (StopJob(job) in actions(observed)) is (stop == "Terminate")
+            assert outcome(observed) is None
+
+
 # suspended, and scaling
 
 
@@ -664,6 +767,7 @@ def observations(draw: st.DrawFn) -> Observed:
         "maxFailedTrials": draw(st.integers(0, 4)),
         "suspend": draw(st.booleans()),
         "suspendPolicy": draw(st.sampled_from(["Drain", "Terminate"])),
+        "stop": draw(st.sampled_from([None, None, "Drain", "Terminate"])),
         "activeTrialsPolicy": draw(st.sampled_from(["Terminate", "Wait"])),
         "infrastructureRetries": draw(st.integers(0, 3)),
         "successfulJobsHistoryLimit": draw(st.integers(0, 2)),
@@ -681,10 +785,6 @@ def observations(draw: st.DrawFn) -> Observed:
         exhausted=draw(st.booleans()),
         launching=draw(st.booleans()),
     )
-
-
-def over_and_terminating(observed: Observed) -> bool:
-    return over(observed) is not None and observed.study.active_trials_policy == "Terminate"
 
 
 def settles(row, job) -> bool:
@@ -748,7 +848,8 @@ def test_no_job_of_a_running_trial_is_ended_unless_that_trial_is_told_or_runs_ag
             row = observed.rows.open.get(action.job.number)
             if row is not None and (row.trial_id, row.job) == (action.job.trial_id, action.job.name):
                 assert row.state in (PRUNED, FAIL) or row.job in ending
-                assert row.state is not PRUNED or observed.now - row.completed_at >= PRUNED_GRACE
+                in_time = observed.study.stop != "Terminate"
+                assert not in_time or row.state is not PRUNED or observed.now - row.completed_at >= PRUNED_GRACE
 
 
 @given(observations())

@@ -51,6 +51,8 @@ class PlayWorld:
     prune: set[int] = field(default_factory=set)
     seconds: float = 0.0
     suspended: bool = False
+    stop: str | None = None
+    terminated: int = 0
     jobs_created: list[int] = field(default_factory=list)
     told: list[int] = field(default_factory=list)
 
@@ -71,7 +73,7 @@ class PlayWorld:
         self.launched |= {job.name for job in jobs.values() if job.number in opened}
         return Observed(
             self.study(),
-            Rows(counts, opened),
+            Rows(counts, opened, incidents={FailureClass.TERMINATED: self.terminated}),
             jobs,
             NOW + timedelta(seconds=self.seconds),
             launched=frozenset(self.launched),
@@ -87,6 +89,7 @@ class PlayWorld:
             infrastructureRetries=2,
             suspend=self.suspended,
             suspendPolicy="Terminate",
+            stop=self.stop,
             successfulJobsHistoryLimit=1,
         )
 
@@ -125,6 +128,7 @@ class PlayWorld:
         if row.state is not RUNNING or (row.result and not told.row.result):
             return  # the database refuses: the trial has ended, or a result has just arrived
         self.told.append(number)
+        self.terminated += told.failure is not None and told.failure.kind is FailureClass.TERMINATED
         self.prune.discard(number)
         self.launched.discard(row.job)
         now = NOW + timedelta(seconds=self.seconds)
@@ -169,6 +173,7 @@ class PlayWorld:
     def pods_go_on(self) -> None:
         self.seconds += self.chance.choice((0, 1, 3))
         self.suspended = self.happens(self.chaos / 10)
+        self.stop = self.chance.choice(("Drain", "Terminate")) if self.happens(self.chaos / 10) else None
         for name, job in list(self.jobs.items()):
             number, row = job.number, self.rows[job.number]
             if job.deleting:
@@ -217,13 +222,15 @@ def test_every_study_reaches_its_end_and_breaks_no_rule_on_the_way(
             row = world.rows[number]
             invalid = row.result.values[0] != row.result.values[0] and not row.result.pruned
             assert row.state is RUNNING or (row.state is FAIL) == invalid
-        if end is not None:
+        if end is not None and end.reason == "Stopped":
+            assert all(row.state is not RUNNING for row in world.rows.values())
+        elif end is not None:
             break
     else:
         raise AssertionError("the study never ended")
     assert len(set(world.told)) == len(world.told)
     assert sorted(world.told) == sorted(world.rows)
-    failed = sum(row.state is FAIL for row in world.rows.values())
+    failed = sum(row.state is FAIL for row in world.rows.values()) - world.terminated
     assert (end.reason == "MaxFailedTrialsExceeded") == (failed > max_failed)
     if end.reason != "MaxFailedTrialsExceeded":
         assert len(world.rows) == min(max_trials, cells)

@@ -47,6 +47,7 @@ from study_operator.model.trial import BestTrial, Failure, Rows
 from study_operator.model.warm_start import WarmStarted
 from study_operator.texts import one_line
 
+STOPPED = Outcome(True, "Stopped", "the study was stopped after 3 trials: spec.stop is Drain; remove it to go on")
 SUCCEEDED = Outcome(True, "MaxTrialsReached", "100 of 100 trials have ended")
 BROKEN = Outcome(False, "MaxFailedTrialsExceeded", "11 trials failed")
 IN_USE = observe(trial_row(0), jobs=[job_state(0)], counts={COMPLETE: 2, PRUNED: 1, FAIL: 1, WAITING: 4})
@@ -60,6 +61,11 @@ def situation(observed: Observed | None = IN_USE, **fields: Any) -> Situation:
 def compute(now: Situation, old: dict[str, Any] | None = None, at: Any = NOW) -> dict[str, Any]:
     seen = manifest() if old is None else {**manifest(), "status": old}
     return status(seen, study(), now, at)
+
+
+def draining(**spec: Any) -> Observed:
+    """A study that was stopped: a trial still runs."""
+    return observe(trial_row(0), jobs=[job_state(0)], counts={COMPLETE: 2, PRUNED: 1}, spec={"stop": "Drain", **spec})
 
 
 def condition(of: dict[str, Any], type_: str) -> dict[str, Any]:
@@ -225,6 +231,10 @@ def test_best_parameters_that_a_status_cannot_hold_are_left_out_and_it_says_so(p
         (situation(troubles=("exceeded quota",)), "Waiting"),
         (situation(observe()), "Pending"),
         (situation(observe(counts={WAITING: 3})), "Pending"),
+        (situation(draining(suspend=True)), "Running"),
+        (situation(draining(), pending="the pod of trial 0 waits: Unschedulable"), "Running"),
+        (situation(observe(spec={"stop": "Drain"}), outcome=STOPPED), "Succeeded"),
+        (situation(accepted=refused("JobTemplateRefused", "…"), outcome=STOPPED), "Succeeded"),
         (situation(), "Running"),
         (situation(observe(counts={COMPLETE: 1})), "Running"),
         (situation(outcome=SUCCEEDED), "Succeeded"),
@@ -238,7 +248,9 @@ def test_phases(now, phase):
 
 
 @pytest.mark.parametrize(
-    ("end", "there"), [(None, set()), (SUCCEEDED, {"Complete"}), (BROKEN, {"Failed"})], ids=["none", "good", "bad"]
+    ("end", "there"),
+    [(None, set()), (SUCCEEDED, {"Complete"}), (STOPPED, {"Complete"}), (BROKEN, {"Failed"})],
+    ids=["none", "good", "stopped", "bad"],
 )
 def test_how_a_study_ended_can_be_waited_for(end, there):
     found = compute(situation(outcome=end))
@@ -332,6 +344,19 @@ def test_start_and_completion_are_noted_once_and_completion_is_taken_back():
             "False",
             "Finished",
             "100 of 100 trials have ended",
+        ),
+        (
+            situation(draining()),
+            "True",
+            "Ending",
+            "the study was stopped after 3 trials: spec.stop is Drain; remove it to go on; 1 trial still runs",
+        ),
+        (
+            situation(draining(suspend=True), pending="the pod of trial 0 waits: Unschedulable"),
+            "True",
+            "Ending",
+            "the study was stopped after 3 trials: spec.stop is Drain; remove it to go on; 1 trial still runs; the pod "
+            "of trial 0 waits: Unschedulable",
         ),
         (situation(troubles=("exceeded quota",)), "False", "TrialsCannotStart", "exceeded quota"),
         (
