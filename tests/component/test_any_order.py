@@ -160,6 +160,11 @@ class Lives(RuleBasedStateMachine):
         self._run(self._edit(looks, suspend=suspend, suspendPolicy=policy))
 
     @precondition(lambda self: self._is_there)
+    @rule(stop=st.sampled_from([None, "Drain", "Terminate"]), looks=LOOKS)
+    def it_is_stopped_or_may_go_on(self, stop: str | None, looks: int) -> None:
+        self._run(self._edit(looks, stop=stop))
+
+    @precondition(lambda self: self._is_there)
     @rule(image=st.sampled_from(["trial:1", "trial:2", ""]), looks=LOOKS)
     def the_template_is_changed(self, image: str, looks: int) -> None:
         self._run(self._edit(looks, jobTemplate=job_template(image=image)))
@@ -330,7 +335,7 @@ class Lives(RuleBasedStateMachine):
         if self._is_there:
             here = play.records()
             most = max(len(here.started()) if here else 0, 2)
-            spec = {"suspend": False, "jobTemplate": job_template(), "activeDeadlineSeconds": None}
+            spec = {"suspend": False, "stop": None, "jobTemplate": job_template(), "activeDeadlineSeconds": None}
             spec |= {"parallelism": 2, "maxTrials": most, "maxFailedTrials": 1000}
             await play.edit(**spec)
         for _ in range(60):

@@ -158,6 +158,31 @@ async def test_studies_of_a_replica_that_is_killed_go_on_within_ten_seconds(worl
         await run_out(world, names)
 
 
+async def test_studies_end_that_were_stopped_while_the_replica_that_serves_them_dies(world, kubeconfig, tmp_path):
+    names = [f"study{i}" for i in range(4)]
+    async with replicas(world, tmp_path, kubeconfig, 2) as two:
+        await apply_and_wait(world, names, maxTrials=9, parallelism=1)
+        await shares(two, 4)
+        victim = await server_of(two, "study0")
+        for name in names:
+            await world.edit(name, stop="Terminate")
+        victim.signal(signal.SIGKILL)
+
+        async def all_stopped() -> bool:
+            await world.remove_finalizers()
+            return all([(await world.condition("Complete", name)).get("reason") == "Stopped" for name in names])
+
+        await until(all_stopped, PATIENCE_SECONDS)
+        for name in names:
+            assert (world.rows(name), await world.jobs(name)) == ([(0, "FAIL")], [])
+            await world.edit(name, stop=None, maxTrials=2)
+
+        async def goes_on_alone() -> bool:
+            return all([await world.active(name) == [1] for name in names])
+
+        await until(goes_on_alone, PATIENCE_SECONDS)
+
+
 async def test_a_replica_whose_connection_is_ended_goes_on_with_what_is_its_own(world, kubeconfig, tmp_path):
     async with replicas(world, tmp_path, kubeconfig, 2):
         await apply_and_wait(world, ["study0"], maxTrials=4, parallelism=1)

@@ -417,6 +417,17 @@ def runs_for_ever(_: Pod) -> Generator[None, None, None]:
         yield
 
 
+def reports_for_ever(reports: Mapping[int, float]) -> Script:
+    """Reports, and goes on."""
+
+    def script(pod: Pod) -> Generator[None, None, None]:
+        for step, value in reports.items():
+            pod.report(step, value)
+        yield from runs_for_ever(pod)
+
+    return script
+
+
 def crashes(pod: Pod) -> Generator[None, None, str]:
     yield
     pod.exit_code = 1

@@ -19,6 +19,7 @@ from play import (
     is_never_scheduled,
     jump,
     prints,
+    reports_for_ever,
     runs_for_ever,
     succeeds,
     waits_for,
@@ -67,6 +68,33 @@ async def let_the_deadline_pass(play: Play, jobs: list[Manifest]) -> bool:
 async def raise_the_deadline(play: Play, jobs: list[Manifest]) -> bool:
     if done := (await play.status()).get("phase") == "Succeeded":
         await play.edit(activeDeadlineSeconds=1_000_000)
+    return done
+
+
+def is_stopped(play: Play) -> bool:
+    return "stop" in play._watcher.spec
+
+
+async def drain(play: Play, jobs: list[Manifest]) -> bool:
+    """When three trials run, and the first has reported."""
+    if done := {0, 1, 2} <= play.numbers:
+        await play.edit(stop="Drain")
+    return done
+
+
+async def terminate(play: Play, jobs: list[Manifest]) -> bool:
+    """When one of them has finished all the same."""
+    here = play.records()
+    if done := here is not None and here.states().get(2) == "COMPLETE":
+        await play.edit(stop="Terminate")
+    return done
+
+
+async def go_on(play: Play, jobs: list[Manifest]) -> bool:
+    status = await play.status()
+    if done := status.get("phase") == "Succeeded":
+        assert {c["reason"] for c in status["conditions"] if c["type"] in ("Finished", "Complete")} == {"Stopped"}
+        await play.edit(stop=None)
     return done
 
 
@@ -153,6 +181,11 @@ async def _values_are_kept(play: Play, here: Records | None) -> None:
 
 async def _warm(play: Play, here: Records | None) -> None:
     assert [one["taken"] for one in (await play.status())["warmStart"]] == [1]
+
+
+async def _the_last_report_is_kept(play: Play, here: Records | None) -> None:
+    assert here is not None
+    assert [(trial.values, trial.failure) for trial in here.trials[:2]] == [((0.6,), None), ((), "StudyStopped")]
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -255,6 +288,18 @@ SCENARIOS: dict[str, Scenario] = {
         scripts={0: [succeeds(0.5)], 1: [runs_for_ever], 2: [succeeds(0.6)]},
         acts=[let_the_deadline_pass, raise_the_deadline],
         ends={0: "COMPLETE", 1: "FAIL", 2: "COMPLETE"},
+    ),
+    "stopped": Scenario(
+        spec={"parallelism": 3, "maxTrials": 5, "activeDeadlineSeconds": 100_000},
+        scripts={
+            0: [reports_for_ever({1: 0.9, 2: 0.6})],
+            1: [runs_for_ever],
+            2: [waits_for(is_stopped, succeeds(0.5))],
+            3: [succeeds(0.7)],
+        },
+        acts=[drain, terminate, go_on],
+        ends={0: "PRUNED", 1: "FAIL", 2: "COMPLETE", 3: "COMPLETE", 4: "COMPLETE"},
+        check=_the_last_report_is_kept,
     ),
     "pending": Scenario(
         spec={"parallelism": 1, "maxTrials": 2, "pendingDeadlineSeconds": 60, "parameters": SPACE},
