@@ -155,6 +155,37 @@ async def test_a_study_that_has_ended_by_itself_stays_as_it_ended(world, stop):
     assert await world.active() == [2, 3]
 
 
+@pytest.mark.parametrize("cells", [2, 3], ids=["used up before", "one cell is left"])
+async def test_no_history_is_held_to_look_at_a_stopped_study_of_a_finite_space(world, cells):
+    choices = ["a", "b", "c"][:cells]
+    await world.apply(sampler={"name": "Grid"}, parameters=[{"name": "x", "categorical": {"choices": choices}}])
+    await world.settle()
+    if cells == 3:
+        await world.edit(stop="Drain")
+    await _ends(world, 0, 1)
+    await world.edit(stop="Drain")
+    for _ in range(2):
+        await world.settle()
+        reason = "SearchSpaceExhausted" if cells == 2 else "Stopped"
+        assert await _end(world) == ("Succeeded", {"Finished": reason, "Complete": reason})
+        assert world.remembered() is None
+        world.start_operator()
+    await world.edit(stop=None)
+    await world.settle()
+    assert await world.active() == ([] if cells == 2 else [2])
+
+
+async def test_the_pruner_works_on_while_a_study_drains(world):
+    await world.apply(pruner={"name": "Threshold", "options": {"lower": 0.5}})
+    await world.settle()
+    await world.edit(stop="Drain")
+    await world.settle()
+    (await world.pod(0)).call("report", 1, 0.1)
+    await world.settle()
+    assert world.rows() == [(0, "PRUNED"), (1, "RUNNING")]
+    assert await _deleting(world) == [], "it has its grace, as ever"
+
+
 async def test_a_study_that_may_be_run_no_longer_can_be_stopped(world):
     await world.apply()
     await world.settle()

@@ -95,6 +95,11 @@ def test_every_field_of_the_spec_is_taken():
     }
 
 
+def test_a_study_of_an_earlier_resource_definition_is_not_stopped():
+    assert "stop" not in manifest()["spec"]
+    assert study().stop is None
+
+
 def test_a_plug_in_is_called_by_its_class():
     assert study(sampler={"class": "acme.samplers:Best"}).sampler == Algorithm(
         "acme.samplers:Best", {}, cls="acme.samplers:Best"
