@@ -60,7 +60,7 @@ def situation(observed: Observed | None = IN_USE, **fields: Any) -> Situation:
 
 def compute(now: Situation, old: dict[str, Any] | None = None, at: Any = NOW) -> dict[str, Any]:
     seen = manifest() if old is None else {**manifest(), "status": old}
-    return status(seen, study(), now, at)
+    return status(seen, now.observed.study if now.observed else study(), now, at)
 
 
 def draining(**spec: Any) -> Observed:
