@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -10,6 +11,7 @@ from contextlib import closing
 import psycopg2
 import pytest
 from database import KEY, TrialPod
+from psycopg2 import sql
 from reading import Reading, reading_database
 
 from study_operator.model.readable import Change, ChangeKind, Gone, Key, ShownState, Where
@@ -313,3 +315,35 @@ def test_a_migration_keeps_the_log(reading):
 def test_without_the_trials_api_there_are_no_triggers(database):
     assert database.query("SELECT tgname FROM pg_trigger WHERE starts_with(tgname, 'study_reading')") == []
     assert database.query("SELECT to_regclass('public.study_operator_numbers')::text") == [(None,)]
+
+
+def test_a_database_that_is_in_use_gets_its_triggers(fresh):
+    """Who writes to two tables, in another order than the migration changes them, never waits with it in a circle."""
+    reader = f"{fresh.database.name}_reader"
+    migrate(fresh.settings())
+    trial = fresh.database.running_trial(study_name="busy")
+    over = threading.Event()
+
+    def write() -> int:
+        done = 0
+        with closing(psycopg2.connect(fresh.database.url)) as opened, opened.cursor() as cursor:
+            while not over.is_set():
+                for table in ("trial_system_attributes", "trials"):
+                    cursor.execute(f"UPDATE {table} SET trial_id = trial_id WHERE trial_id = %s", (trial,))
+                opened.commit()
+                done += 1
+        return done
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        try:
+            migrate(fresh.settings(READER_USER=reader, READER_PASSWORD="a word"))
+        finally:
+            over.set()
+        assert writing.result(30) > 0
+    triggers = fresh.database.query("SELECT count(*) FROM pg_trigger WHERE starts_with(tgname, 'study_reading')")
+    assert triggers == [(9,)]
+    fresh.database.running_trial(study_name="busy")
+    assert fresh.database.query("SELECT count(*) FROM study_operator.unnumbered_changes") != [(0,)]
+    fresh.execute("DROP OWNED BY {}", sql.Identifier(reader))
+    fresh.execute("DROP ROLE {}", sql.Identifier(reader))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from psycopg2 import sql
-from psycopg2.extensions import cursor
+from psycopg2.extensions import connection, cursor
 
 from study_operator.settings import Settings
 from study_operator.storage.database import Database, one_row
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare_reader(cursor: cursor, settings: Settings) -> None:
-    """Create the reader, give it its rights, and note changes from now on. Do nothing if there is no trials API.
+    """Create the reader and give it its rights. Do nothing if there is no trials API.
 
     Args:
         cursor: the migration's transaction, after reading.sql.
@@ -58,7 +58,27 @@ def prepare_reader(cursor: cursor, settings: Settings) -> None:
     if settings.manage_reporter:
         set_role(cursor, _login(settings, settings.reader_password), CONNECTIONS, own=LIMITS)
     _grant(cursor, settings.reader_user)
-    cursor.execute("SELECT study_operator.note_changes(), study_operator.prune_changes(%s)", (_PIECE,))
+
+
+def note_changes(connection: connection, settings: Settings) -> None:
+    """Let changes be noted from now on. Do nothing if there is no trials API.
+
+    Args:
+        connection: the migration's, after its own transaction.
+        settings: say whether there is one.
+
+    Raises:
+        psycopg2.Error: when the database refuses.
+    """
+    if settings.reader_password is None:
+        return
+    made = True
+    while made:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT study_operator.note_changes()")
+            (made,) = one_row(cursor)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT study_operator.prune_changes(%s)", (_PIECE,))
 
 
 def prune_changes(database: Database) -> None:

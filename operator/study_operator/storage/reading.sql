@@ -192,9 +192,11 @@ END $$;
 REVOKE ALL ON FUNCTION study_operator.note_trial(), study_operator.note_deleted_trials(), study_operator.note_study(),
     study_operator.prune_changes(integer), study_reading.number_changes() FROM PUBLIC;
 
--- Makes the triggers that are not there yet. Reports have none: they come up to a thousand a second, and are no change. Of what the
--- operator stores itself, parameters and values come with a change of the state; of system attributes, people see two kinds.
-CREATE OR REPLACE FUNCTION study_operator.note_changes() RETURNS void
+-- Makes one trigger or index that is not there yet, and returns whether it has made one. The caller commits after each: an operator's
+-- transaction writes to these tables in another order, and the two would wait for each other. Reports have no trigger: they
+-- come up to a thousand a second, and are no change. Of what the operator stores itself, parameters and values come with a change of
+-- the state; of system attributes, people see two kinds.
+CREATE OR REPLACE FUNCTION study_operator.note_changes() RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     others constant text := 'current_setting(''study_operator.own'', true) IS DISTINCT FROM ''on''';
@@ -219,12 +221,15 @@ BEGIN
             EXECUTE format('CREATE TRIGGER %s %s ON %s %s FOR EACH %s EXECUTE FUNCTION study_operator.%s()', made.column2,
                 made.column3, made.column1, CASE made.column4 WHEN 'STATEMENT' THEN 'REFERENCING OLD TABLE AS gone' ELSE '' END,
                 made.column4, made.column5);
+            RETURN true;
         END IF;
     END LOOP;
     -- Pages of trials are read in this order. Without it each page would sort all trials of its study.
     IF to_regclass('public.study_operator_numbers') IS NULL THEN
         CREATE INDEX study_operator_numbers ON public.trials (study_id, number);
+        RETURN true;
     END IF;
+    RETURN false;
 END $$;
 REVOKE ALL ON FUNCTION study_operator.note_changes() FROM PUBLIC;
 
