@@ -64,6 +64,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         fill(command)
         if cluster:
             _cluster_options(command)
+    if arguments[:1] == ["run"] and "--" in arguments:  # argparse takes what follows for more options of `run`
+        end = list(arguments).index("--")
+        given = parser.parse_args(arguments[:end])
+        given.program = list(arguments[end + 1 :])
+        return given
     return parser.parse_args(arguments)
 
 
@@ -206,6 +211,9 @@ def _validate(command: argparse.ArgumentParser) -> None:
 
 def _run(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", metavar="FILE", help="YAML with one Study")
+    command.usage = "kubectl study run --local FILE [--trials N] [--parallel N] [-- PROGRAM ...]"
+    command.epilog = "PROGRAM is a command in place of the container's, such as: -- python train.py"
+    command.set_defaults(program=[])
     command.add_argument("--local", action="store_true", required=True, help="as processes of this machine")
     command.add_argument("--trials", type=_positive, default=5, metavar="N", help="how many; 5 unless given")
     command.add_argument("--parallel", type=_positive, default=1, metavar="N", help="how many at the same time; 1")
@@ -255,6 +263,7 @@ COMMANDS: dict[str, tuple[str, Fill, bool]] = {
     "clone": ("create a Study like another one, with changes", _clone, True),
     "init": ("write a Study for a training script", _init, False),
     "validate": ("check a Study without a cluster", _validate, False),
+    "run": ("run a study's first trials on this machine", _run, False),
     "doctor": ("say what the cluster has, and what you may do", _doctor, True),
     "version": ("show this program's version", _nothing, False),
 }

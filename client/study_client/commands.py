@@ -5,7 +5,20 @@ from __future__ import annotations
 import argparse
 from datetime import UTC, datetime
 
-from study_client import VERSION, acting, curves, doctor, importance, logs, showing, status, trial_tables, waiting
+from study_client import (
+    VERSION,
+    acting,
+    begin,
+    curves,
+    doctor,
+    importance,
+    logs,
+    operators_rooms,
+    showing,
+    status,
+    trial_tables,
+    waiting,
+)
 from study_client.arguments import duration, options_of
 from study_client.errors import ClientError
 from study_client.kubectl import Kubectl
@@ -86,14 +99,9 @@ def _changing(given: argparse.Namespace, kubectl: Kubectl) -> int:
 
 
 def _without_cluster(given: argparse.Namespace) -> int:
-    # Imported here: the commands of every day need none of it, and it takes time.
     match given.command:
         case "init":
-            from study_client.begin import init
-
-            return init(given.script, given.file)
+            return begin.init(given.script, given.file)
         case "validate":
-            from study_client import operators_rooms
-
             return operators_rooms.validate(given.files)
-    raise ClientError(f"there is no command {given.command}")
+    return operators_rooms.run_local(given.file, given.trials, given.parallel, given.program)

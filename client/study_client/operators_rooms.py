@@ -43,6 +43,19 @@ def module(name: str) -> Any:
         ) from None
 
 
+def run_local(file: str, trials: int, parallel: int, instead: Sequence[str]) -> int:
+    """Run a Study's first trials on this machine, and return an exit code: see `study_client.local`.
+
+    Raises:
+        ClientError: the operator's code is not installed, or the Study cannot be run here.
+    """
+    find()
+    for name in ("optuna", "yaml", "study_trial"):
+        module(name)
+    code: int = module("study_client.local").run_local(file, trials, parallel, instead)
+    return code
+
+
 def validate(files: Sequence[str]) -> int:
     """Check Studies as `study-operator validate` does, and return its exit code.
 

@@ -12,6 +12,7 @@ from typing import Any
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*(?:[ ][A-Za-z0-9_./()-]+)*")
 _OTHER_MEANING = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null", "none", "nan", "inf"))
 _FLOW_WIDTH = 100
+_LONGEST_KEY = 1000  # characters; YAML wants a sign before a longer one
 
 
 def to_yaml(value: Any) -> str:
@@ -29,6 +30,9 @@ def _lines(value: Any) -> list[str]:
 
 def _field(name: str, value: Any) -> list[str]:
     key = scalar(name)
+    if len(key) > _LONGEST_KEY:
+        first, *rest = _field("x", value)
+        return [f"? {key}", first.removeprefix("x"), *rest]
     if isinstance(value, str) and "\n" in value.rstrip("\n") and _fits_a_block(value):
         mark = "|" if value.endswith("\n") else "|-"
         return [f"{key}: {mark}", *(f"  {line}" if line else "" for line in value.removesuffix("\n").split("\n"))]
@@ -40,7 +44,7 @@ def _field(name: str, value: Any) -> list[str]:
 
 
 def _item(value: Any) -> list[str]:
-    if isinstance(value, Mapping) and len(flow := _flow(value)) <= _FLOW_WIDTH and _is_flat(value, 2):
+    if isinstance(value, Mapping) and _is_flat(value, 2) and len(flow := _flow(value)) <= _FLOW_WIDTH:
         return [f"- {flow}"]
     first, *rest = _lines(value)
     return [f"- {first}", *(f"  {line}" if line else "" for line in rest)]

@@ -7,12 +7,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from study_trial._connection import Call, Connection
-from study_trial._delivery import Delivery
+from study_trial._delivery import Caller, Delivery
 from study_trial._environment import PodEnvironment
 from study_trial._errors import RefusedError, TrialFinishedError
+from study_trial._local import SCHEME, LocalConnection
 from study_trial._output import say
 from study_trial._together import Answers, Listener, answers_path
 
@@ -277,12 +279,19 @@ def open_channel(pod: PodEnvironment | None, together: bool = False) -> Channel:
     if pod is None:
         say("local run (this is no trial's pod): parameters are given or defaults, reports are printed")
         return LocalChannel()
-    delivery = Delivery(Connection(pod.url, pod.key, pod.storage_directory), pod.report_timeout, pod.finish_timeout)
+    delivery = Delivery(_connection(pod), pod.report_timeout, pod.finish_timeout)
     path = answers_path(f"{pod.optuna_name}/{pod.job}/{pod.trial_id}") if together and pod.one_of_several else None
     if pod.silent_because is not None:
         channel = PodChannel(delivery, pod.trial_id, pod.number, pod.job)
         return SilentChannel(channel, pod.silent_because, Listener(path) if path else None)
     return PodChannel(delivery, pod.trial_id, pod.number, pod.job, answers=Answers(path) if path else None)
+
+
+def _connection(pod: PodEnvironment) -> Caller:
+    """Return the way to the study: its database, or the program that runs it on this machine."""
+    if pod.url.startswith(SCHEME):
+        return LocalConnection(Path(pod.url.removeprefix(SCHEME)))
+    return Connection(pod.url, pod.key, pod.storage_directory)
 
 
 def _text(final: Final) -> str:
