@@ -101,6 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     validation.add_argument("files", nargs="+", metavar="FILE", help='YAML or JSON; "-" is standard input')
     given = parser.parse_args(arguments)
     if given.command == "validate":
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it as it ends other commands, without a traceback
         from study_operator.validate.command import validate
 
         return validate(given.files)

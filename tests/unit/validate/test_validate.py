@@ -329,3 +329,13 @@ def test_the_command_needs_no_settings(tmp_path):
     done = subprocess.run(command, input=STUDY, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("-:1: Study digits can be run")
+
+
+def test_a_reader_that_has_seen_enough_is_no_traceback(tmp_path):
+    (tmp_path / "study.yaml").write_text(STUDY)
+    command = f"{sys.executable} -m study_operator validate study.yaml | true"
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{REPOSITORY}/operator"}
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
