@@ -272,7 +272,7 @@ def reader_dsn(env: Mapping[str, str] | None = None) -> str:
 
 def _reader_user(env: Mapping[str, str], database: Mapping[str, str], reporter: str) -> str:
     user = env.get("READER_USER") or "study_reader"
-    if user in (database.get("user"), reporter):
+    if env.get("READER_PASSWORD") and user in (database.get("user"), reporter):
         raise SettingsError(f"READER_USER is {user!r}, which is another login already; give the reader one of its own")
     return user
 

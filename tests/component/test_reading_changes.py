@@ -18,7 +18,9 @@ from study_operator.model.readable import Change, ChangeKind, Gone, Key, ShownSt
 from study_operator.model.trial import Failure, TrialState
 from study_operator.storage.database import Database
 from study_operator.storage.migrate import migrate
+from study_operator.storage.readable_trials import ReadableTrials
 from study_operator.storage.reader_login import prune_changes
+from study_operator.storage.reader_pool import ReaderPool, call
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +143,33 @@ def test_replicas_number_at_once(reading):
     assert others == [first] * 2
     numbers = [one.number for one in since(reading, start)]
     assert numbers == sorted(set(numbers))
+
+
+def test_a_replica_that_stops_keeps_nobody_waiting(reading):
+    """Numbers are given out in one statement, which ends its transaction: no lock waits for a client's next word."""
+    reading.database.running_trial(study_name="frozen")
+    with reading.pool.lend() as connection:
+        assert call(connection, "SELECT study_reading.number_changes()") == reading.trials.number()
+        assert connection.info.transaction_status == psycopg2.extensions.TRANSACTION_STATUS_IDLE
+
+
+def test_very_many_changes_at_once(reading):
+    """Numbered by a session that has planned its statements while there was nothing: in time in proportion to them."""
+    pool = ReaderPool(reading.dsn, size=1, statement_seconds=4)
+    trials = ReadableTrials(pool, "test-cluster")
+    for _ in range(8):
+        reading.database.running_trial(study_name="small")
+        start = trials.number()
+    reading.database.query(
+        "INSERT INTO trials (number, study_id, state) SELECT n, study_id, 'WAITING'"
+        " FROM studies, generate_series(8, 15007) n"
+    )
+    assert trials.number() < trials.number(), "ten thousand at a time"
+    counted = reading.database.query("SELECT count(*) FROM study_operator.numbered_changes WHERE number > %s", start)
+    assert counted == [(15_000,)]
+    reading.database.query("UPDATE trials SET state = 'RUNNING'")
+    trials.number()
+    pool.close()
 
 
 def test_batches_are_bounded(reading):

@@ -176,8 +176,6 @@ def test_what_is_required_and_missing_is_named(variable, value):
     [
         ("STUDY_KEY_SEED", "short", "STUDY_KEY_SEED has 5 characters; write at least 32 random ones"),
         ("MANAGE_REPORTER", "yes", "MANAGE_REPORTER is 'yes'; write one of true, false"),
-        ("READER_USER", "optuna", "READER_USER is 'optuna', which is another login already; give the reader one of"),
-        ("READER_USER", "study_reporter", "READER_USER is 'study_reporter', which is another login already"),
         ("LOG_FORMAT", "xml", "LOG_FORMAT is 'xml'; write one of text, json"),
         ("LOG_LEVEL", "trace", "LOG_LEVEL is 'trace'; write one of debug, info, warning, error"),
         ("WORKERS", "0", "WORKERS is '0'; write a whole number from 1 to 1000000"),
@@ -255,6 +253,10 @@ def test_the_reader_has_the_operators_place_and_a_login_of_its_own():
         reader_dsn({**env, "READER_PASSWORD": ""})
     with pytest.raises(SettingsError, match="another login already"):
         reader_dsn({**env, "READER_USER": "optuna"})
+    for user in ("optuna", "study_reporter"):
+        words = f"READER_USER is '{user}', which is another login already; give the reader one of its own"
+        assert refusal(READER_USER=user, READER_PASSWORD="x") == words
+        assert read(READER_USER=user).reader_password is None, "without the trials API there is no reader"
 
 
 # The operator's own address

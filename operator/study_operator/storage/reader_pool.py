@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from queue import Empty, LifoQueue
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, connection
 
-from study_operator.storage.database import StorageError, StorageFull, StorageUnavailable, one_line
+from study_operator.storage.database import StorageError, StorageFull, StorageUnavailable, one_line, one_row
 
 _WAIT_SECONDS = 5.0  # for a free connection
 _FRESH_SECONDS = 30.0  # a connection that has been idle for longer may have been ended by the server or on the way
@@ -85,6 +86,30 @@ class ReaderPool:
             if opened is not None:
                 opened.close()
             self._places.put((None, 0.0))
+
+
+def call(opened: connection, statement: str, arguments: Sequence[Any] = ()) -> Any:
+    """Call a function that writes, and return its answer.
+
+    The statement is a transaction of its own, in one round trip. So a process that stops keeps no lock for
+    which all others would wait.
+
+    Args:
+        opened: a connection outside of a transaction.
+        statement: SQL that answers with one value.
+        arguments: for its placeholders.
+
+    Raises:
+        psycopg2.Error: when the database refuses it.
+    """
+    opened.autocommit = True
+    try:
+        with opened.cursor() as cursor:
+            cursor.execute(f"SET TRANSACTION READ WRITE; {statement}", arguments)
+            return one_row(cursor)[0]
+    finally:
+        if not opened.closed:
+            opened.autocommit = False
 
 
 def _translated(error: psycopg2.Error) -> StorageUnavailable | StorageError:

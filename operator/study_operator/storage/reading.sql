@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS study_operator.numbered_changes (
 );
 CREATE INDEX IF NOT EXISTS numbered_changes_by_trial ON study_operator.numbered_changes (trial_id);
 
--- The last number that was given out, and the last one that is not kept any more: one row. Numbers follow the clock, in milliseconds,
+-- The last number that was given out, and the last one that is not kept any more: one row. Numbers follow the clock, in microseconds,
 -- so that a database that was restored to an earlier time gives none out for a second time. Changes are noted until `noted_until`:
 -- the operator moves it on while the trials API is in use, so that nothing piles up when nobody numbers and prunes.
 CREATE TABLE IF NOT EXISTS study_operator.change_numbers (
@@ -63,7 +63,7 @@ CREATE TABLE IF NOT EXISTS study_operator.change_numbers (
     incarnation text        NOT NULL        -- as in identity.sql, when that was last compared
 ) WITH (fillfactor = 50);
 INSERT INTO study_operator.change_numbers (last, gone, noted_until, incarnation)
-SELECT extract(epoch FROM clock_timestamp()) * 1000, extract(epoch FROM clock_timestamp()) * 1000, '-infinity', ''
+SELECT t.now, t.now, '-infinity', '' FROM (SELECT extract(epoch FROM clock_timestamp()) * 1000000 AS now) t
 ON CONFLICT DO NOTHING;
 REVOKE ALL ON study_operator.unnumbered_changes, study_operator.numbered_changes, study_operator.change_numbers FROM PUBLIC;
 
@@ -116,9 +116,10 @@ END $$;
 
 -- Numbers the changes that are visible, ten thousand at most, and returns the last number. Nothing is written if there are none.
 -- An earlier change of the same trial that was no change of its state is forgotten: who has not read it yet will read this one. So a
--- program that sets attributes all day adds one row.
+-- program that sets attributes all day adds one row. It is planned each time (force_custom_plan): a session that planned it once for
+-- empty tables would go through all trials for each note when there are thousands.
 CREATE OR REPLACE FUNCTION study_reading.number_changes() RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     base bigint;
     highest bigint;
@@ -126,12 +127,11 @@ BEGIN
     IF NOT EXISTS (SELECT FROM study_operator.unnumbered_changes) THEN
         RETURN (SELECT n.last FROM study_operator.change_numbers n);
     END IF;
-    SELECT greatest(n.last, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) INTO base
+    SELECT greatest(n.last, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) INTO base
     FROM study_operator.change_numbers n FOR UPDATE;  -- one call after the other, until the end of the transaction
     WITH taken AS (
         DELETE FROM study_operator.unnumbered_changes u
-        WHERE (u.xact, u.kind, u.id, u.first) IN (
-            SELECT o.xact, o.kind, o.id, o.first FROM study_operator.unnumbered_changes o ORDER BY o.noted LIMIT 10000)
+        WHERE u.ctid = ANY (ARRAY(SELECT o.ctid FROM study_operator.unnumbered_changes o ORDER BY o.noted LIMIT 10000))
         RETURNING u.*
     ), changed AS (
         SELECT 'trial' AS kind, t.trial_id, t.study_id, a.cluster_id, a.namespace, a.name, a.uid, a.key_hash IS NULL AS deleted,
@@ -167,17 +167,17 @@ END $$;
 -- noted for another hour. If they have not been noted for a while, or the database has been restored, all numbers that were given out
 -- are gone. Returns whether there is more to forget.
 CREATE OR REPLACE FUNCTION study_operator.prune_changes(most integer) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     here constant text := (SELECT w.incarnation FROM study_operator.whereabouts() w);
+    now constant bigint := extract(epoch FROM clock_timestamp()) * 1000000;
     forgotten bigint;
     rows integer;
 BEGIN
     PERFORM FROM study_operator.change_numbers FOR UPDATE;  -- before any row of the log, as number_changes() does
     PERFORM study_reading.number_changes();
     UPDATE study_operator.change_numbers n
-    SET last = greatest(n.last + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint),
-        gone = greatest(n.last + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint), incarnation = here
+    SET last = greatest(n.last + 1, now), gone = greatest(n.last + 1, now), incarnation = here
     WHERE n.noted_until < clock_timestamp() OR n.incarnation <> here;
     WITH old AS (
         DELETE FROM study_operator.numbered_changes c WHERE c.number IN (

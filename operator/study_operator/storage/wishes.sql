@@ -27,7 +27,7 @@ REVOKE ALL ON study_operator.wishes FROM PUBLIC;
 -- Refusals: SO012 there is no such study or trial, SO013 the act does not fit it, SO006 the namespace has a thousand open wishes.
 CREATE OR REPLACE FUNCTION study_reading.wish(
     cluster text, study integer, trial integer, what text, details jsonb, by_whom text)
-RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     owner study_operator.access;
     noted bigint;

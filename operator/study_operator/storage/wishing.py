@@ -9,9 +9,8 @@ from typing import Any
 import psycopg2
 
 from study_operator.model.wish import Act, Wish, WishRefused
-from study_operator.storage.database import one_row
 from study_operator.storage.readable_rows import WISH_COLUMNS, wish_of
-from study_operator.storage.reader_pool import ReaderPool
+from study_operator.storage.reader_pool import ReaderPool, call
 
 _MISSING, _REFUSED = "SO012", ("SO006", "SO012", "SO013")
 
@@ -55,12 +54,7 @@ class Wishing:
         arguments = (self._cluster_id, study_id, number, str(act), json.dumps(content or {}), wished_by)
         with self._pool.lend() as connection:
             try:
-                with connection, connection.cursor() as cursor:
-                    cursor.execute(
-                        "SET TRANSACTION READ WRITE; SELECT study_reading.wish(%s, %s, %s, %s, %s::jsonb, %s)",
-                        arguments,
-                    )
-                    return int(one_row(cursor)[0])
+                return int(call(connection, "SELECT study_reading.wish(%s, %s, %s, %s, %s::jsonb, %s)", arguments))
             except psycopg2.Error as error:
                 if error.pgcode not in _REFUSED:
                     raise

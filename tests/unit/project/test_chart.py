@@ -439,7 +439,9 @@ class TestReader:
 
     @pytest.mark.parametrize("other", ["study_operator", "study_reporter"])
     def test_it_is_nobody_elses(self, other: str) -> None:
-        assert "is another login already" in render_error(*EXTERNAL, f"database.external.reader.user={other}")
+        values = (*EXTERNAL, f"database.external.reader.user={other}")
+        assert "is another login already" in render_error(*values, "trialsApi.enabled=true")
+        render(*values)
 
 
 class TestTLS:
