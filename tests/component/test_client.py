@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -252,3 +256,31 @@ def test_the_doctor_says_which_binding_is_missing(study: StudyCommand, kubectl: 
     made = yaml.safe_load(binding)
     assert made["roleRef"]["name"] == "edit"
     assert made["subjects"] == [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "ann"}]
+
+
+def test_ctrl_c_ends_the_live_view_and_leaves_nothing_behind(study: StudyCommand, create: Callable[..., None]) -> None:
+    create("digits", RUNNING)
+    ours, terminal = os.openpty()
+    command = ["kubectl", "study", "status", "digits", "-w", "-n", study.kubectl.namespace]
+    # kubectl becomes the plug-in, so that the signal reaches it as Ctrl-C does.
+    watching = subprocess.Popen(command, env=study.environment, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    try:
+        while shown.count(b"Study ") < 2:  # it has been drawn over itself
+            shown += os.read(ours, 4096)
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(timeout=60) == 130
+        with contextlib.suppress(OSError):  # the terminal has no writer any more
+            while chunk := os.read(ours, 4096):
+                shown += chunk
+    finally:
+        watching.kill()
+        os.close(ours)
+    assert b"Traceback" not in shown
+    # It moves up and clears, and changes nothing that would have to be changed back, such as the cursor.
+    assert set(re.findall(rb"\x1b\[[0-9?]*[A-Za-z]", shown)) <= {
+        b"\x1b[K",
+        b"\x1b[J",
+        *(b"\x1b[%dA" % n for n in range(30)),
+    }
