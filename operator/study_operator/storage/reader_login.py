@@ -33,10 +33,6 @@ LIMITS = {
     "default_transaction_read_only": "on",
 }
 CONNECTIONS = 12
-_FUNCTIONS = (
-    "study_reading.number_changes()",
-    "study_reading.wish(text, integer, integer, text, jsonb, text)",
-)
 # The log of changes is pruned in so many pieces at most, each time that it is looked at.
 _PIECE, _PIECES = 10_000, 20
 
@@ -132,7 +128,7 @@ def _login(settings: Settings, password: str) -> Login:
 
 
 def _grant(cursor: cursor, reader: str) -> None:
-    """Give the reader the views and their functions, and take everything else that the operator's login has given."""
+    """Give the reader the views and their function, and take everything else that the operator's login has given."""
     cursor.execute(
         "SELECT current_database(), pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()"
     )
@@ -145,19 +141,19 @@ def _grant(cursor: cursor, reader: str) -> None:
         *(["GRANT CONNECT ON DATABASE {database} TO {reader}"] if is_owner else []),
         "GRANT USAGE ON SCHEMA study_reading TO {reader}",
         "GRANT SELECT ON ALL TABLES IN SCHEMA study_reading TO {reader}",
-        *(f"GRANT EXECUTE ON FUNCTION {function} TO {{reader}}" for function in _FUNCTIONS),
+        "GRANT EXECUTE ON FUNCTION study_reading.number_changes() TO {reader}",
     ):
         cursor.execute(sql.SQL(right).format(**names))
 
 
 def _has_rights(cursor: cursor, reader: str) -> bool:
-    """Return whether the reader may select from every view and call the functions."""
+    """Return whether the reader may select from every view and call the function."""
     cursor.execute(
         "SELECT bool_and(has_table_privilege(r.oid, c.oid, 'SELECT'))"
-        " AND (SELECT bool_and(has_function_privilege(r.oid, f, 'EXECUTE')) FROM unnest(%s) f)"
+        " AND has_function_privilege(r.oid, 'study_reading.number_changes()', 'EXECUTE')"
         " AND has_schema_privilege(r.oid, 'study_reading', 'USAGE')"
         " FROM pg_roles r, pg_class c WHERE r.rolname = %s AND c.relnamespace = 'study_reading'::regnamespace"
         " GROUP BY r.oid",
-        (list(_FUNCTIONS), reader),
+        (reader,),
     )
     return cursor.fetchone() == (True,)
