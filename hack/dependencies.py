@@ -30,7 +30,7 @@ DISTRIBUTIONS = (REPOSITORY / "pyproject.toml", REPOSITORY / "trial-image/pyproj
 ALLOWED = {
     *("Apache-2.0", "Apache Software License", "0BSD", "BSD License", "BSD-2-Clause", "BSD-3-Clause"),
     *("3-Clause BSD License", "MIT", "MIT License", "PSF-2.0", "Python Software Foundation License"),
-    *("Zlib", "CC0-1.0", "MIT-CMU", "MPL-2.0", "Mozilla Public License 2.0 (MPL 2.0)", "Unlicense", "ISC"),
+    *("Zlib", "CC0-1.0", "MIT-0", "MIT-CMU", "MPL-2.0", "Mozilla Public License 2.0 (MPL 2.0)", "Unlicense", "ISC"),
     "GNU Library or Lesser General Public License (LGPL)",
 }
 _HEADER = """\

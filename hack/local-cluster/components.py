@@ -106,6 +106,7 @@ state = "{home}/state"
         serving = self._authority.issue("apiserver", "kube-apiserver", sans=sans)
         to_kubelet = self._authority.issue("apiserver-kubelet", "kube-apiserver-kubelet-client", "system:masters")
         private, public = self._authority.signing_key("service-accounts")
+        aggregation, trusted = Authority(self._directory / "front-proxy").aggregation()
         # Writes only: how many API writes each client makes is something to measure.
         rules = [
             {"level": "Metadata", "omitStages": ["RequestReceived"], "verbs": ["create", "update", "patch", "delete"]}
@@ -134,6 +135,7 @@ state = "{home}/state"
             f"--kubelet-client-certificate={to_kubelet.crt}",
             f"--kubelet-client-key={to_kubelet.key}",
             "--allow-privileged=true",
+            *aggregation,
             f"--audit-policy-file={policy}",
             f"--audit-log-path={self._directory / 'logs' / 'audit.log'}",
             "--audit-log-mode=batch",
@@ -141,7 +143,7 @@ state = "{home}/state"
             "--audit-log-maxbackup=2",
         ]
         health = probes.http(f"{SERVER}/readyz", self._authority.crt)
-        return Component("kube-apiserver", argv, health, config=(serving.crt, to_kubelet.crt, public, policy))
+        return Component("kube-apiserver", argv, health, config=(serving.crt, to_kubelet.crt, public, policy, *trusted))
 
     def _controller_manager(self) -> Component:
         client = self._client("kube-controller-manager", "system:kube-controller-manager")

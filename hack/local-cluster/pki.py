@@ -97,6 +97,26 @@ class Authority:
         write(stamp, wanted)
         return made
 
+    def aggregation(self) -> tuple[list[str], tuple[Path, ...]]:
+        """What lets an API server pass requests on to the servers of APIServices, and prove to them that it is it.
+
+        For the authority of these proofs alone: whoever it signs may name any user.
+
+        Returns:
+            The API server's arguments, and the files that they name.
+        """
+        proxy = self.issue("front-proxy-client", "front-proxy-client")
+        arguments = [
+            f"--requestheader-client-ca-file={self.crt}",
+            "--requestheader-allowed-names=front-proxy-client",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            f"--proxy-client-cert-file={proxy.crt}",
+            f"--proxy-client-key-file={proxy.key}",
+        ]
+        return arguments, (self.crt, proxy.crt)
+
     def signing_key(self, name: str) -> tuple[Path, Path]:
         """A key pair that signs tokens: paths of the private and the public key."""
         private, public = self._directory / f"{name}.key", self._directory / f"{name}.pub"

@@ -126,6 +126,7 @@ def make_apiserver(
     private, public = authority.signing_key("service-accounts")
     server = f"https://127.0.0.1:{ports['apiserver']}"
     kubeconfig = authority.kubeconfig(directory / "kubeconfig", server, admin)
+    aggregation, trusted = Authority(directory / "front-proxy").aggregation()
     argv = [
         program,
         f"--etcd-servers=http://127.0.0.1:{ports['etcd']}",
@@ -141,10 +142,11 @@ def make_apiserver(
         f"--service-account-signing-key-file={private}",
         "--endpoint-reconciler-type=none",
         "--allow-privileged=true",
+        *aggregation,
         *more,
     ]
     health = probes.http(server + "/readyz", authority.crt)
-    return Component("kube-apiserver", argv, health, config=(serving.crt, public, *config)), kubeconfig
+    return Component("kube-apiserver", argv, health, config=(serving.crt, public, *trusted, *config)), kubeconfig
 
 
 def _postgres_dir(directory: Path, durable: bool) -> Path:

@@ -1,4 +1,4 @@
-"""study-operator run | migrate | optimize | validate"""
+"""study-operator run | migrate | optimize | serve-api | validate"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import sys
 
 from study_operator.logs import configure
-from study_operator.settings import OptimizeSettings, Settings, SettingsError
+from study_operator.settings import ApiSettings, OptimizeSettings, Settings, SettingsError
 
 _SETTINGS = """\
 settings, read from the environment:
@@ -47,6 +47,16 @@ settings, read from the environment:
 
 `optimize` reads OPTIMIZER_SOCKET (required), OPTIMIZER_MEMORY_MIB, SAMPLER_CLASSES, LOG_FORMAT and LOG_LEVEL, and
 HTTP_PORT if it is to serve /healthz. Give it no secret: it runs samplers.
+
+`serve-api` reads DATABASE_URL, DATABASE_CA_FILE, LOG_FORMAT, LOG_LEVEL, HTTP_PORT, and
+  READER_USER, READER_PASSWORD
+                      the login that may read trials, and nothing else [study_reader] (password required)
+  API_SERVICE         namespace/name of the Service by which the API server reaches it (required)
+  API_PORT            where it serves the API server [10250]
+  API_CERTIFICATE_DIRECTORY
+                      tls.crt and tls.key to serve with [each replica makes its own]
+  READER_CONNECTIONS  connections to the database [4]
+Give it no other secret: everybody in the cluster may ask it something.
 """
 
 # How long a thread that computes keeps the event loop waiting, each time the loop comes back from a read or a write.
@@ -75,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         epilog=_SETTINGS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run | migrate | optimize | validate")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="serve the Studies of this cluster")
     migration = commands.add_parser("migrate", help="create or migrate what the database must hold, then exit")
     migration.add_argument(
@@ -87,6 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     computing = commands.add_parser("optimize", help="fork processes in which samplers and pruners compute")
     computing.add_argument("--until-eof", action="store_true", help="end when standard input does")
+    commands.add_parser("serve-api", help="serve trials to people, behind the API server's aggregation layer")
     validation = commands.add_parser("validate", help="check Studies in files, without a cluster; needs no settings")
     validation.add_argument("files", nargs="+", metavar="FILE", help='YAML or JSON; "-" is standard input')
     given = parser.parse_args(arguments)
@@ -96,6 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
         return validate(given.files)
     if given.command == "optimize":
         return _optimize(given.until_eof)
+    if given.command == "serve-api":
+        return _serve_api()
     try:
         settings = Settings.from_environment()
     except SettingsError as error:
@@ -139,6 +152,23 @@ def _optimize(until_eof: bool) -> int:
 
     optimize(settings, until_eof)
     return 0
+
+
+def _serve_api() -> int:
+    try:
+        settings = ApiSettings.from_environment()
+        configure(settings.log_format, settings.log_level)
+        from study_operator.api.service import serve
+
+        asyncio.run(serve(settings))
+    except SettingsError as error:
+        print(f"study-operator: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    # As `run`: Python would wait for threads that still ask the database.
+    logging.shutdown()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,8 @@ class Settings:
             namespace where the database allows it, and pods reach it at the operator's own address.
         pooler_user: the login by which the embedded database's PgBouncer learns of logins; None if there is none.
         reporter_ca: the database's CA as PEM, for trials; None if they need none.
+        reader_user: the login of the trials API, a role in PostgreSQL.
+        reader_password: that login's; None if there is no trials API.
         study_key_seed: the secret that the studies' keys are derived from.
         watch_namespaces: empty for all, or those that `namespace_selector` finds.
         namespace_selector: labels of the namespaces to watch, as the API server's `labelSelector`; empty for all.
@@ -105,6 +107,8 @@ class Settings:
     pod: tuple[str, str, str] | None
     limits: Limits = field(default_factory=Limits)
     gpu_names: tuple[str, ...] = ()
+    reader_user: str = "study_reader"
+    reader_password: str | None = field(default=None, repr=False)
 
     @property
     def installation(self) -> str:
@@ -161,6 +165,8 @@ class Settings:
             pod=_pod(env),
             limits=_limits(env),
             gpu_names=tuple(name.lower() for name in _names(env, "GPU_NAMES")),
+            reader_user=_reader_user(env, database, reporter_user),
+            reader_password=env.get("READER_PASSWORD") or None,
         )
 
     def url_of(self, user: str, password: str) -> str:
@@ -200,6 +206,75 @@ class OptimizeSettings:
             log_format=_choice(env, "LOG_FORMAT", "text", ("text", "json")),
             log_level=_choice(env, "LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
         )
+
+
+@dataclass(frozen=True)
+class ApiSettings:
+    """The settings of `study-operator serve-api`. It gets none of the operator's secrets.
+
+    Attributes:
+        dsn: libpq connection string of the login that may read trials.
+        connections: how many connections to the database there are at most.
+        service: namespace and name of the Service through which the API server reaches these replicas.
+        port: TCP port of the server; 0 for any free one.
+        http_port: of /healthz, /readyz and /metrics; 0 for any free one.
+        certificate_directory: where tls.crt and tls.key are, if somebody else makes them; None: each replica its own.
+        log_format, log_level: as those of `Settings`.
+        look_seconds: how often it is looked whether the API server still trusts this replica.
+        leaving_seconds: how long requests are answered after SIGTERM.
+    """
+
+    dsn: str = field(repr=False)
+    connections: int
+    service: tuple[str, str]
+    port: int
+    http_port: int
+    certificate_directory: str | None
+    log_format: str
+    log_level: str
+    look_seconds: float = 15.0
+    leaving_seconds: float = 5.0
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] | None = None) -> ApiSettings:
+        """Read the settings. Args and Raises as `Settings.from_environment`."""
+        env = os.environ if env is None else env
+        service = _service(env, "API_SERVICE")
+        if service is None:
+            raise SettingsError("API_SERVICE is not set; set it to namespace/name of the Service of these replicas")
+        return cls(
+            dsn=reader_dsn(env),
+            connections=_integer(env, "READER_CONNECTIONS", 4, lowest=2, highest=64),
+            service=service,
+            port=_integer(env, "API_PORT", 10250, lowest=0, highest=65535),
+            http_port=_integer(env, "HTTP_PORT", 8080, lowest=0, highest=65535),
+            certificate_directory=env.get("API_CERTIFICATE_DIRECTORY") or None,
+            log_format=_choice(env, "LOG_FORMAT", "text", ("text", "json")),
+            log_level=_choice(env, "LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
+        )
+
+
+def reader_dsn(env: Mapping[str, str] | None = None) -> str:
+    """Return the libpq connection string of the reader: the login of the trials API, in the operator's database.
+
+    Args:
+        env: the variables; those of the process by default.
+
+    Raises:
+        SettingsError: a variable is missing or has a value that cannot be used.
+    """
+    env = os.environ if env is None else env
+    database = _database(env)
+    user = _reader_user(env, database, env.get("REPORTER_USER") or "study_reporter")
+    password = _required(env, "READER_PASSWORD", "the password of the role that reads trials for people")
+    return make_dsn(**{**database, "application_name": "study-reader", "user": user, "password": password})
+
+
+def _reader_user(env: Mapping[str, str], database: Mapping[str, str], reporter: str) -> str:
+    user = env.get("READER_USER") or "study_reader"
+    if user in (database.get("user"), reporter):
+        raise SettingsError(f"READER_USER is {user!r}, which is another login already; give the reader one of its own")
+    return user
 
 
 def _memory(env: Mapping[str, str]) -> int:
@@ -326,12 +401,12 @@ def _classes(env: Mapping[str, str]) -> tuple[str, ...]:
     return classes
 
 
-def _service(env: Mapping[str, str]) -> tuple[str, str] | None:
-    if not (text := env.get("OPERATOR_SERVICE")):
+def _service(env: Mapping[str, str], variable: str = "OPERATOR_SERVICE") -> tuple[str, str] | None:
+    if not (text := env.get(variable)):
         return None
     namespace, _, name = text.partition("/")
     if not (namespace and name) or "/" in name:
-        raise SettingsError(f"OPERATOR_SERVICE is {text!r}; write namespace/name")
+        raise SettingsError(f"{variable} is {text!r}; write namespace/name")
     return namespace, name
 
 

@@ -66,6 +66,10 @@ capabilities:
 {{- include "study-operator.fullname" . }}-keys
 {{- end }}
 
+{{- define "study-operator.trialsApi" -}}
+{{ include "study-operator.fullname" . }}-trials-api
+{{- end }}
+
 {{- define "study-operator.databaseService" -}}
 {{ include "study-operator.fullname" . }}-database
 {{- end }}
@@ -162,6 +166,9 @@ postgresql.sh: |
 {{- if or (eq .Values.database.mode "embedded") .Values.database.external.manageReporter }}
 {{- $names = append $names "reporter-password" }}
 {{- end }}
+{{- if and .Values.trialsApi.enabled (or (eq .Values.database.mode "embedded") .Values.database.external.manageReporter) }}
+{{- $names = append $names "reader-password" }}
+{{- end }}
 {{- if eq .Values.database.mode "embedded" }}
 {{- $names = append $names "database-password" }}
 {{- end }}
@@ -183,7 +190,7 @@ Secret and the Deployment's checksum must see the same random values.
 {{- $data := include "study-operator.foundKeys" . | fromJson }}
 {{- if not $data }}
 {{- $former := (lookup "v1" "Secret" .Release.Namespace (include "study-operator.formerKeysSecret" .)).data | default dict }}
-{{- range list "study-key-seed" "reporter-password" "database-password" }}
+{{- range list "study-key-seed" "reporter-password" "reader-password" "database-password" }}
 {{- $_ := set $data . (get $former . | default (randAlphaNum 48 | b64enc)) }}
 {{- end }}
 {{- end }}
@@ -221,6 +228,27 @@ Of objects that are not the chart's, only the version goes in: a hash of a short
 {{- end }}
 {{- end }}
 {{- $seen | toJson | sha256sum }}
+{{- end }}
+
+{{/* Name and password of the login of the trials API, as the operator and `serve-api` need them; nothing without it. */}}
+{{- define "study-operator.readerEnv" -}}
+{{- $external := .Values.database.external }}
+{{- $isExternal := eq .Values.database.mode "external" }}
+{{- if .Values.trialsApi.enabled }}
+- name: READER_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      {{- if and $isExternal (not $external.manageReporter) }}
+      name: {{ $external.existingSecret }}
+      {{- else }}
+      name: {{ include "study-operator.keysSecret" . }}
+      {{- end }}
+      key: reader-password
+{{- if $isExternal }}
+- name: READER_USER
+  value: {{ $external.reader.user | quote }}
+{{- end }}
+{{ end }}
 {{- end }}
 
 {{/* The operator's whole environment, the same for its init container. */}}
@@ -283,6 +311,7 @@ Of objects that are not the chart's, only the version goes in: a hash of a short
 - name: POOLER_USER
   value: study_pooler
 {{- end }}
+{{- include "study-operator.readerEnv" . }}
 - name: STUDY_KEY_SEED
   valueFrom:
     secretKeyRef:

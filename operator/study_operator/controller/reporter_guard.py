@@ -1,4 +1,4 @@
-"""Watches the logins of trials' pods, and counts what pods store and the calls that the database refuses them."""
+"""Watches the logins of trials' pods and of the trials API, and counts what pods store and what they are refused."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from study_operator import metrics
 from study_operator.settings import Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
+from study_operator.storage.reader_login import heal_reader, prune_changes
 from study_operator.storage.refused_calls import refusals
 from study_operator.storage.reporter import Guard, Healed
 from study_operator.storage.study_sizes import study_sizes
@@ -41,7 +42,7 @@ async def guard(
     executor = ThreadPoolExecutor(1, thread_name_prefix="guard")
     watch, database = Guard(settings, cluster_id), Database(settings.dsn)
     loop, said = asyncio.get_running_loop(), ""
-    look = drop = count = hurry = float("-inf")  # when to look at the logins again, and until when to hurry
+    look = drop = count = read = hurry = float("-inf")  # when to look at what again, and until when to hurry
     try:
         while True:
             now = time.monotonic()
@@ -52,6 +53,11 @@ async def guard(
                 if now >= count:
                     count = now + _SECONDS_PER_COUNT
                     metrics.STUDY_SIZES.taken = await loop.run_in_executor(executor, study_sizes, database, cluster_id)
+                if settings.reader_password is not None and leads() and now >= read:
+                    read = now + _SECONDS_PER_LOGIN
+                    await loop.run_in_executor(executor, prune_changes, database)
+                    for told in await loop.run_in_executor(executor, heal_reader, database, settings):
+                        await tell(f"the login of the trials API was not as it must be, and has been set right: {told}")
                 if settings.manage_reporter and leads() and (now >= look or now < hurry):
                     look = now + _SECONDS_PER_LOGIN
                     healed = await loop.run_in_executor(executor, watch.heal)
@@ -70,7 +76,7 @@ async def guard(
             except StorageError as error:
                 hurry = now + _HURRY_LASTS_SECONDS
                 if str(error) != said:
-                    log.warning("cannot watch the logins of the trials' pods: %s", error)
+                    log.warning("cannot watch the logins of trials' pods and of the trials API: %s", error)
                 said = str(error)
             await asyncio.sleep(_HURRY_SECONDS if now < hurry else INTERVAL_SECONDS)
     finally:

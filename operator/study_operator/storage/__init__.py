@@ -12,6 +12,9 @@ what was read from logs. `locks` are the locks by which replicas serve studies, 
 what pods were refused, `usage` how much of the server is in use, `study_sizes` what each study takes, and
 `predecessors` waits for operators of version 0.1.
 
+`reading.sql` is what people may read, and the log of what changes. `reader_login` is the login that reads it, with the
+connections of `reader_pool`; `readable_trials` are its questions, and `readable_rows` makes records of the answers.
+
 Rows come out as plain values of `model`, and batches of changes go in. This package may not decide anything about a
 trial, and knows neither Kubernetes nor samplers.
 """

@@ -16,6 +16,7 @@ from study_operator.storage.database import Database, StorageError, StorageUnava
 from study_operator.storage.logins import let_pooler_ask, prepare_logins
 from study_operator.storage.predecessors import wait_for_earlier_operators
 from study_operator.storage.public_rights import restrict_public
+from study_operator.storage.reader_login import prepare_reader
 
 # The revision of Optuna's tables that the .sql files and this package are written for and tested with.
 OPTUNA_SCHEMA = "v3.2.0.a"
@@ -48,7 +49,7 @@ def migrate(settings: Settings, patience: float = 600.0) -> None:
             cursor.execute("SELECT pg_advisory_lock(%s)", (ADVISORY_LOCK,))
             before = check_versions(cursor, may_be_empty=True)
         try:
-            with without_blockers(database, settings.reporter_user):
+            with without_blockers(database, settings.reporter_user, settings.reader_user):
                 _create_optuna_tables(database)
                 _apply(lock, settings)
         except psycopg2.errors.InsufficientPrivilege as error:
@@ -82,6 +83,7 @@ def _apply(connection: connection, settings: Settings) -> None:
         grantees = prepare_logins(cursor, settings)
         restrict_public(cursor, settings.reporter_user)
         _apply_reporting_schema(cursor, grantees)
+        prepare_reader(cursor, settings)
         if settings.pooler_user:
             let_pooler_ask(cursor, settings.pooler_user)
         cursor.execute(
@@ -178,6 +180,7 @@ def _apply_reporting_schema(cursor: cursor, grantees: Sequence[str]) -> None:
     roles = ", ".join(quote_ident(role, cursor) for role in grantees)
     _run_file(cursor, "reporting.sql", roles)
     _run_file(cursor, "mirror.sql")
+    _run_file(cursor, "reading.sql")
     cursor.execute(
         "SELECT quote_ident(datname), pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()"
     )
@@ -192,6 +195,6 @@ def _apply_reporting_schema(cursor: cursor, grantees: Sequence[str]) -> None:
 
 
 def _run_file(cursor: cursor, name: str, reporters: str = "") -> None:
-    """Run a .sql file of this package. Files need each other in the order tables, identity, reporting, mirror."""
+    """Run a .sql file of this package. The order is tables, identity, reporting, mirror, reading."""
     text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
     cursor.execute(text.replace(':"reporter"', reporters) if reporters else text)

@@ -10,8 +10,7 @@ import logging
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import psycopg2
-from psycopg2.extensions import cursor, make_dsn
+from psycopg2.extensions import cursor
 
 from study_operator.settings import Settings
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
@@ -24,6 +23,7 @@ from study_operator.storage.roles import (
     has_known_verifier,
     is_superuser,
     most_connections,
+    opens,
     verifier,
 )
 
@@ -171,7 +171,7 @@ class Guard:
                 if told:
                     found[login] = words, tuple(told)
         for login in self._to_try([login for login in logins if login.user not in stored]):
-            if login not in found and not self._opens(login):
+            if login not in found and not opens(self._settings.dsn, login):
                 found[login] = logins[login], ("its password is another",)
         return found
 
@@ -190,16 +190,6 @@ class Guard:
         chosen = [others[(self._tried + n) % len(others)] for n in range(min(_LOGINS_TRIED, len(others)))]
         self._tried += len(chosen)
         return shared + chosen
-
-    def _opens(self, login: Login) -> bool:
-        """Return whether the server accepts the password."""
-        given = {"user": login.user, "password": login.password, "application_name": "study-operator-guard"}
-        try:
-            psycopg2.connect(make_dsn(self._settings.dsn, **given)).close()
-        except psycopg2.OperationalError as error:
-            # Other reasons for a refused login do not lie in the role. libpq keeps only the message, no SQLSTATE.
-            return "password authentication failed" not in str(error)
-        return True
 
     def _heal(self, login: Login, words: str, told: tuple[str, ...]) -> Healed:
         """Set one login right. Its sessions are ended before, so that none of them changes it meanwhile, and after."""

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+import psycopg2
 from psycopg2 import sql
-from psycopg2.extensions import cursor, encrypt_password
+from psycopg2.extensions import cursor, encrypt_password, make_dsn
 
 from study_operator.storage.database import one_row
 
@@ -59,7 +60,9 @@ class Login(NamedTuple):
         return f"Login({self.user!r})"
 
 
-def set_role(cursor: cursor, login: Login, connections: int, inherit: bool = False) -> None:
+def set_role(
+    cursor: cursor, login: Login, connections: int, inherit: bool = False, own: Mapping[str, str] = LIMITS
+) -> None:
     """Create a login, or set its password, its limits and its settings again.
 
     Settings that only a superuser can make stay as they are.
@@ -69,6 +72,7 @@ def set_role(cursor: cursor, login: Login, connections: int, inherit: bool = Fal
         login: the role's name and password.
         connections: how many sessions it may have at once.
         inherit: whether it has the rights of the roles that it is a member of.
+        own: its limits and settings, beside those that only a superuser can make.
 
     Raises:
         psycopg2.Error: when the database refuses, for example because the operator's login may not create roles.
@@ -84,7 +88,7 @@ def set_role(cursor: cursor, login: Login, connections: int, inherit: bool = Fal
             sql.Literal(verifier(cursor, login)),
         )
     )
-    limits = _limits(cursor)
+    limits = _limits(cursor, own)
     for _, database, name, value, is_superusers in _settings(cursor, [login.user]):
         if not is_superusers and (database is not None or limits.get(name) != value):
             where = sql.SQL("IN DATABASE {} ").format(sql.Identifier(database)) if database else sql.SQL("")
@@ -96,7 +100,7 @@ def set_role(cursor: cursor, login: Login, connections: int, inherit: bool = Fal
         cursor.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(role))
 
 
-def changes(cursor: cursor, connections: Mapping[str, int]) -> dict[str, list[str]]:
+def changes(cursor: cursor, connections: Mapping[str, int], own: Mapping[str, str] = LIMITS) -> dict[str, list[str]]:
     """Return how logins differ from what they must be.
 
     More than a login must have is a change only if a session of it could have made it. What a superuser has added is no
@@ -105,6 +109,7 @@ def changes(cursor: cursor, connections: Mapping[str, int]) -> dict[str, list[st
     Args:
         cursor: a transaction of the operator's own login.
         connections: how many sessions each login may have, by the login's name.
+        own: as in `set_role`.
 
     Returns:
         For each login's name the changes, in words for the log; none for a login that is as it must be.
@@ -116,7 +121,7 @@ def changes(cursor: cursor, connections: Mapping[str, int]) -> dict[str, list[st
         "SELECT rolname, rolconnlimit, rolcanlogin FROM pg_roles WHERE rolname = ANY (%s)", ([*connections],)
     )
     found = {name: (limit, may) for name, limit, may in cursor.fetchall()}
-    limits = _limits(cursor)
+    limits = _limits(cursor, own)
     unset = {user: dict(limits) for user in connections}
     told: dict[str, list[str]] = {user: [] for user in connections}
     for user, database, name, value, is_superusers in _settings(cursor, [*connections]):
@@ -144,16 +149,27 @@ def _settings(cursor: cursor, users: list[str]) -> list[tuple[str, str | None, s
     return cursor.fetchall()
 
 
-def _limits(cursor: cursor) -> dict[str, str]:
-    """Return the settings that the operator's own login may give to a login."""
+def _limits(cursor: cursor, own: Mapping[str, str]) -> dict[str, str]:
+    """Return a login's own settings, and those of `SUPERUSERS_LIMITS` that the operator's login may give to it."""
     if is_superuser(cursor):
-        return LIMITS | SUPERUSERS_LIMITS
+        return {**own, **SUPERUSERS_LIMITS}
     if cursor.connection.server_version < 15_00_00:
-        return LIMITS
+        return dict(own)
     cursor.execute(
         "SELECT n FROM unnest(%s) n WHERE has_parameter_privilege(current_user, n, 'SET')", ([*SUPERUSERS_LIMITS],)
     )
-    return LIMITS | {name: SUPERUSERS_LIMITS[name] for (name,) in cursor.fetchall()}
+    return {**own, **{name: SUPERUSERS_LIMITS[name] for (name,) in cursor.fetchall()}}
+
+
+def opens(dsn: str, login: Login) -> bool:
+    """Return whether the server accepts a login's password."""
+    given = {"user": login.user, "password": login.password, "application_name": "study-operator-guard"}
+    try:
+        psycopg2.connect(make_dsn(dsn, **given)).close()
+    except psycopg2.OperationalError as error:
+        # Other reasons for a refused login do not lie in the role. libpq keeps only the message, no SQLSTATE.
+        return "password authentication failed" not in str(error)
+    return True
 
 
 def end_sessions_of(cursor: cursor, user: str) -> list[str]:

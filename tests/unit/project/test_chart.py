@@ -370,7 +370,7 @@ class TestDatabase:
             assert env["MANAGE_REPORTER"]["value"] == "true"
             assert env["DATABASE_CA_FILE"]["value"] == env["REPORTER_CA_FILE"]["value"]
         keys = one(objects, "Secret", "study-operator-generated")["data"]
-        assert set(keys) == {"study-key-seed", "reporter-password", "database-password"}
+        assert set(keys) == {"study-key-seed", "reporter-password", "reader-password", "database-password"}
 
     @pytest.mark.parametrize(("source", "volume"), [("secretName", "secret"), ("configMapName", "configMap")])
     def test_external_ca(self, source: str, volume: str) -> None:
@@ -409,6 +409,39 @@ class TestDatabase:
         assert "study-key-seed" in one(objects, "Secret", "study-operator-generated")["data"]
 
 
+class TestReader:
+    """The login of the trials API: there is none without it."""
+
+    def test_there_is_none_by_default(self) -> None:
+        assert not [name for name in environment(render()) if name.startswith("READER")]
+
+    def test_its_password_is_in_the_operators_keys(self) -> None:
+        for container in ("operator", "migrate"):
+            env = environment(render("trialsApi.enabled=true"), container)
+            assert env["READER_PASSWORD"]["valueFrom"]["secretKeyRef"] == {
+                "name": "study-operator-generated",
+                "key": "reader-password",
+            }
+            assert "READER_USER" not in env
+            assert "STUDY_KEY_SEED" in env
+
+    def test_an_external_one_has_a_name(self) -> None:
+        env = environment(render(*EXTERNAL, "trialsApi.enabled=true", "database.external.reader.user=people"))
+        assert env["READER_USER"]["value"] == "people"
+        assert env["READER_PASSWORD"]["valueFrom"]["secretKeyRef"]["name"] == "study-operator-generated"
+
+    def test_one_that_an_administrator_has_prepared(self) -> None:
+        env = environment(render(*EXTERNAL, "trialsApi.enabled=true", "database.external.manageReporter=false"))
+        assert env["READER_PASSWORD"]["valueFrom"]["secretKeyRef"] == {
+            "name": "database-login",
+            "key": "reader-password",
+        }
+
+    @pytest.mark.parametrize("other", ["study_operator", "study_reporter"])
+    def test_it_is_nobody_elses(self, other: str) -> None:
+        assert "is another login already" in render_error(*EXTERNAL, f"database.external.reader.user={other}")
+
+
 class TestTLS:
     def test_pods_check_the_embedded_database(self) -> None:
         objects = render()
@@ -442,9 +475,9 @@ class TestSecrets:
 
     def test_generated_ones_are_long_and_all_different(self) -> None:
         data = one(render(), "Secret", "study-operator-generated")["data"]
-        assert set(data) == {"study-key-seed", "reporter-password", "database-password"}
+        assert set(data) == {"study-key-seed", "reporter-password", "reader-password", "database-password"}
         clear = {base64.b64decode(value) for value in data.values()}
-        assert len(clear) == 3
+        assert len(clear) == 4
         assert all(len(value) == 48 for value in clear)
 
     def test_generated_ones_are_in_no_manifest(self) -> None:

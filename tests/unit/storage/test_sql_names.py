@@ -25,6 +25,7 @@ def attributes_in(name: str) -> set[str]:
 def test_the_attribute_that_names_a_trials_job_is_looked_up_under_the_name_that_it_is_stored_under():
     assert attributes_in("mirror.sql") == {JOB_ATTR}
     assert attributes_in("reporting.sql") == {JOB_ATTR}
+    assert attributes_in("reading.sql") == {JOB_ATTR}
 
 
 def test_failures_of_schema_1_are_looked_up_under_the_name_that_they_were_stored_under():
@@ -36,4 +37,4 @@ def test_no_other_text_in_a_statement_begins_like_an_attribute_of_the_operator(n
     """Else a name could be misspelt in a place where the tests above do not look."""
     statements = re.sub(r"--.*", "", SQL[name])
     for text in re.findall(r"'(study_operator:[^']*)'", statements):
-        assert text in (JOB_ATTR, FAILURE_ATTR, "study_operator:%")
+        assert text in (JOB_ATTR, FAILURE_ATTR, "study_operator:%", "study_operator:%%")
