@@ -38,13 +38,13 @@ def _trial(kubectl: Kubectl, name: str, best: bool, failed: bool) -> TrialName:
         return trial_name(name)
     if not (best or failed):
         raise ClientError(f"which trial? Write {one_line(name)}/7, or --best, or --failed for the latest failure")
-    status = kubectl.study(name).get("status") or {}
+    study = StudyView(kubectl.study(name))
     if best:
-        found = (status.get("bestTrial") or {}).get("number")
+        found = (study.status.get("bestTrial") or {}).get("number")
         if found is None:
-            raise ClientError(f"{name} has no best trial yet: {StudyView(kubectl.study(name)).why}")
+            raise ClientError(f"{name} has no best trial yet: {study.why}")
     else:
-        found = next((one["trial"] for one in status.get("recentFailures") or ()), None)
+        found = next((one["trial"] for one in study.status.get("recentFailures") or ()), None)
         if found is None:
             raise ClientError(f"no trial of {name} has failed")
     return TrialName(name, int(found))

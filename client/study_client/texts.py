@@ -68,7 +68,8 @@ def csv_cell(value: Any) -> str:
         return ""
     text = value_text(value)
     safe = _UNSAFE.sub(lambda found: " " if found[0] in _BREAKS else "", text)
-    if text.startswith(_FORMULA) and not is_number(text):
+    # Also what begins so once a character that cannot be seen is gone.
+    if (text.startswith(_FORMULA) or safe.startswith(_FORMULA)) and not is_number(text):
         return f"'{safe}"
     return safe
 

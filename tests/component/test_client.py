@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -252,3 +256,49 @@ def test_the_doctor_says_which_binding_is_missing(study: StudyCommand, kubectl: 
     made = yaml.safe_load(binding)
     assert made["roleRef"]["name"] == "edit"
     assert made["subjects"] == [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "ann"}]
+
+
+def test_ctrl_c_ends_the_live_view_and_leaves_nothing_behind(study: StudyCommand, create: Callable[..., None]) -> None:
+    create("digits", RUNNING)
+    ours, terminal = os.openpty()
+    command = ["kubectl", "study", "status", "digits", "-w", "-n", study.kubectl.namespace]
+    # kubectl becomes the plug-in, so that the signal reaches it as Ctrl-C does.
+    watching = subprocess.Popen(command, env=study.environment, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    try:
+        while shown.count(b"Study ") < 2:  # it has been drawn over itself
+            shown += os.read(ours, 4096)
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(timeout=60) == 130
+        with contextlib.suppress(OSError):  # the terminal has no writer any more
+            while chunk := os.read(ours, 4096):
+                shown += chunk
+    finally:
+        watching.kill()
+        os.close(ours)
+    assert b"Traceback" not in shown
+    # It moves up and clears, and changes nothing that would have to be changed back, such as the cursor.
+    assert set(re.findall(rb"\x1b\[[0-9?]*[A-Za-z]", shown)) <= {
+        b"\x1b[K",
+        b"\x1b[J",
+        *(b"\x1b[%dA" % n for n in range(30)),
+    }
+
+
+def test_logs_are_asked_of_the_trials_latest_pod(study: StudyCommand, create: Callable[..., None]) -> None:
+    """There is no kubelet here: the API server says on which node it looked for one, and each pod has its own."""
+    create("digits", RUNNING)
+    # The API server's times have whole seconds. Of pods of one second that with the last name counts.
+    for name, number, job in (("a", 7, "digits-7"), ("b", 7, "digits-7-r1"), ("c", 8, "digits-8")):
+        labels = {"study-operator.io/study": "digits", "study-operator.io/trial": str(number)}
+        labels |= {"batch.kubernetes.io/job-name": job}
+        annotations = {"kubectl.kubernetes.io/default-container": "trial"}
+        spec = {"nodeName": f"node-{name}", "containers": [{"name": one, "image": "x"} for one in ("proxy", "trial")]}
+        meta = {"name": name, "labels": labels, "annotations": annotations}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+        study.kubectl.ok("create", "-f", "-", stdin=json.dumps(pod))
+    for args in (("digits/7",), ("digits", "--best"), ("digits/7", "-f", "--tail", "3")):
+        done = study.run("logs", *args)
+        assert (done.returncode, re.findall(r"node-[abc]", done.stderr)) == (1, ["node-b"]), done.stderr
+    assert "which trial?" in study.refused("logs", "digits")
