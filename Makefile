@@ -6,7 +6,7 @@ VENV   := $(CACHE)/venv-$(shell sha256sum requirements/constraints.txt | cut -c1
 PYTEST := PYTHONPATH=$(CURDIR)/operator:$(CURDIR)/trial-image:$(CURDIR)/client $(VENV)/bin/python -m pytest
 
 .PHONY: help demo test test-faults test-variants test-unit lint lint-ruff lint-types lint-imports lint-licenses lint-audit dev cluster-up cluster-down cluster-status
-.PHONY: bench bench-report bench-start bench-turnaround bench-trials bench-idle bench-storm bench-scale bench-growth bench-neighbours bench-plots bench-suggest bench-sizing simulate
+.PHONY: bench bench-report bench-reading bench-start bench-turnaround bench-trials bench-idle bench-storm bench-scale bench-growth bench-neighbours bench-plots bench-suggest bench-sizing simulate
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -74,6 +74,9 @@ bench: $(VENV)/ready ## all benchmarks, half an hour; see docs/benchmarks.md
 
 bench-report: $(VENV)/ready ## reports per second, beside Optuna's own
 	@$(BENCH)/report.py $(ARGS)
+
+bench-reading: $(VENV)/ready ## what the log of changes costs who writes, and how long people wait who read
+	@$(BENCH)/reading.py $(ARGS)
 
 bench-start: $(VENV)/ready ## kubectl apply to a running pod, beside a bare Job
 	@$(BENCH)/start.py $(ARGS)

@@ -39,7 +39,7 @@ from optuna.storages import RDBStorage
 from psycopg2 import sql
 from psycopg2.extensions import connection
 
-from study_operator.settings import Settings
+from study_operator.settings import Settings, reader_dsn
 from study_operator.storage.database import Database
 from study_operator.storage.listen import CHANNEL
 from study_operator.storage.migrate import migrate
@@ -61,10 +61,11 @@ Report = Callable[[int], object]
 
 
 class Place(NamedTuple):
-    """Where to report to: the superuser's url of the database, and that of trials' pods."""
+    """The database's urls: the superuser's, that of trials' pods, and the reader's if there is one."""
 
     superuser: str
     reporter: str
+    reader: str = ""
 
 
 def _study_trial(place: Place, trial_id: int) -> Report:
@@ -118,30 +119,35 @@ def _storage(place: Place) -> RDBStorage:
 
 
 @contextmanager
-def database() -> Iterator[Place]:
+def database(with_reader: bool = False) -> Iterator[Place]:
     """A migrated database with one study in it, on the PostgreSQL of the component tests; dropped at the end."""
     up = [*LOCAL_CLUSTER, "test-services", "up"]
     done = subprocess.run(up, stdout=subprocess.PIPE, text=True, check=True)
     server = json.loads(done.stdout.strip().splitlines()[-1])["database_url"]
     name = f"bench_{uuid.uuid4().hex[:8]}"  # and a login of that name, for the server's own may be in use
+    superuser = urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+    reader = {"READER_USER": f"{name}_reader", "READER_PASSWORD": secrets.token_hex(16)} if with_reader else {}
     try:
         _administer(server, "CREATE DATABASE {}", name)
         settings = Settings.from_environment(
             {
-                "DATABASE_URL": urlunsplit(urlsplit(server)._replace(path=f"/{name}")),
+                "DATABASE_URL": superuser,
                 "REPORTER_USER": name,
                 "REPORTER_PASSWORD": secrets.token_hex(16),
                 "REPORTER_LOGINS": "shared",
                 "STUDY_KEY_SEED": secrets.token_hex(16),
+                **reader,
             }
         )
         migrate(settings, patience=60)
         studies = Studies(Database(settings.dsn), "bench")
         studies.ensure(STUDY, ["MAXIMIZE"], "team", "bench", "bench", "Retain", hashlib.sha256(KEY.encode()).digest())
-        yield Place(urlunsplit(urlsplit(server)._replace(path=f"/{name}")), settings.reporter_url)
+        reads = reader_dsn({"DATABASE_URL": superuser, **reader}) if with_reader else ""
+        yield Place(superuser, settings.reporter_url, reads)
     finally:
         _administer(server, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
-        _administer(server, "DROP ROLE IF EXISTS {}", name)
+        for role in (name, f"{name}_reader"):
+            _administer(server, "DROP ROLE IF EXISTS {}", role)
 
 
 def _administer(server: str, statement: str, name: str) -> None:

@@ -19,6 +19,7 @@ from embedded import POOL_SIZE, Embedded
 
 from study_operator.storage.database import Database
 from study_operator.storage.logins import Logins
+from study_operator.storage.migrate import migrate
 from study_trial._channels import PodChannel
 from study_trial._connection import Connection
 from study_trial._delivery import Delivery
@@ -214,6 +215,21 @@ def test_the_password_in_a_loop(embedded, logins, neighbour):
         time.sleep(2.0)
         over.set()
         thread.join()
+
+
+def test_people_read_by_the_operators_port(embedded):
+    """The login of the trials API comes to PostgreSQL itself, with its password. PgBouncer does not know it."""
+    migrate(embedded.settings_with(READER_PASSWORD="people"))
+    given = {"user": "study_reader", "password": "people"}
+    with closing(psycopg2.connect(embedded.server.url("studies"), **given)) as opened, opened.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM study_reading.numbers")
+        assert cursor.fetchall() == [(1,)]
+    with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+        psycopg2.connect(embedded.server.url("studies"), user="study_reader", password="another")
+    with pytest.raises(psycopg2.OperationalError, match="rejects connection"):
+        psycopg2.connect(embedded.server.url("postgres"), **given)
+    with pytest.raises(psycopg2.OperationalError):
+        psycopg2.connect(embedded.server.url("studies"), port=embedded.port, **given)
 
 
 def test_the_documented_limits_are_those_of_the_chart():

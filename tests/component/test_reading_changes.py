@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -10,13 +11,16 @@ from contextlib import closing
 import psycopg2
 import pytest
 from database import KEY, TrialPod
+from psycopg2 import sql
 from reading import Reading, reading_database
 
 from study_operator.model.readable import Change, ChangeKind, Gone, Key, ShownState, Where
 from study_operator.model.trial import Failure, TrialState
 from study_operator.storage.database import Database
 from study_operator.storage.migrate import migrate
+from study_operator.storage.readable_trials import ReadableTrials
 from study_operator.storage.reader_login import prune_changes
+from study_operator.storage.reader_pool import ReaderPool, call
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +145,33 @@ def test_replicas_number_at_once(reading):
     assert numbers == sorted(set(numbers))
 
 
+def test_a_replica_that_stops_keeps_nobody_waiting(reading):
+    """Numbers are given out in one statement, which ends its transaction: no lock waits for a client's next word."""
+    reading.database.running_trial(study_name="frozen")
+    with reading.pool.lend() as connection:
+        assert call(connection, "SELECT study_reading.number_changes()") == reading.trials.number()
+        assert connection.info.transaction_status == psycopg2.extensions.TRANSACTION_STATUS_IDLE
+
+
+def test_very_many_changes_at_once(reading):
+    """Numbered by a session that has planned its statements while there was nothing: in time in proportion to them."""
+    pool = ReaderPool(reading.dsn, size=1, statement_seconds=4)
+    trials = ReadableTrials(pool, "test-cluster")
+    for _ in range(8):
+        reading.database.running_trial(study_name="small")
+        start = trials.number()
+    reading.database.query(
+        "INSERT INTO trials (number, study_id, state) SELECT n, study_id, 'WAITING'"
+        " FROM studies, generate_series(8, 15007) n"
+    )
+    assert trials.number() < trials.number(), "ten thousand at a time"
+    counted = reading.database.query("SELECT count(*) FROM study_operator.numbered_changes WHERE number > %s", start)
+    assert counted == [(15_000,)]
+    reading.database.query("UPDATE trials SET state = 'RUNNING'")
+    trials.number()
+    pool.close()
+
+
 def test_batches_are_bounded(reading):
     start = reading.trials.number()
     for _ in range(5):
@@ -202,6 +233,45 @@ def test_a_study_whose_rows_are_kept(reading):
     reading.database.running_trial(study_name="kept")  # its key is back
     back, made = since(reading, change.number)
     assert (back.kind, back.deleted, made.kind) == (ChangeKind.STUDY, True, ChangeKind.TRIAL)
+
+
+def test_a_study_that_goes_on_as_another_one(reading):
+    """Its CRD was deleted, or its cluster was lost, and it was created again: under another UID."""
+    reading.database.running_trial(study_name="again")
+    start = reading.trials.number()
+    reading.database.query("UPDATE study_operator.access SET cluster_id = 'lost', holder = 5")
+    since(reading, start)
+    between = reading.trials.number()
+    reading.database.query("UPDATE study_operator.access SET cluster_id = 'test-cluster', uid = 'another'")
+    (change,) = since(reading, between)
+    assert (change.kind, change.uid, change.deleted) == (ChangeKind.STUDY, "again", False)
+    reading.database.query("UPDATE study_operator.access SET holder = 6, paused_seconds = 7")
+    assert since(reading, change.number) == [], "who serves a study is nothing that people read"
+
+
+def test_the_operator_and_replicas_never_wait_for_each_other_in_a_circle(reading):
+    """Who numbers holds the row of the last number, and replaces rows of the log. Who prunes must hold none of them."""
+    reading.database.running_trial(study_name="circle")
+    reading.trials.number()
+    reading.database.query("UPDATE study_operator.numbered_changes SET at = at - interval '1 hour'")
+    with closing(psycopg2.connect(reading.database.url)) as numbers, numbers.cursor() as cursor:
+        cursor.execute("SELECT FROM study_operator.change_numbers FOR UPDATE")
+        with ThreadPoolExecutor(1) as pool:
+            pruned = pool.submit(prune_changes, Database(reading.settings().dsn))
+            while not waits(reading):
+                assert not pruned.done()
+            cursor.execute("SET lock_timeout = '1s'; DELETE FROM study_operator.numbered_changes")
+            numbers.commit()
+            pruned.result(30)
+
+
+def waits(reading: Reading) -> bool:
+    """Whether a session of this database waits for a lock."""
+    return bool(
+        reading.database.query(
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+    )
 
 
 def test_changes_are_kept_for_ten_minutes(reading):
@@ -274,3 +344,35 @@ def test_a_migration_keeps_the_log(reading):
 def test_without_the_trials_api_there_are_no_triggers(database):
     assert database.query("SELECT tgname FROM pg_trigger WHERE starts_with(tgname, 'study_reading')") == []
     assert database.query("SELECT to_regclass('public.study_operator_numbers')::text") == [(None,)]
+
+
+def test_a_database_that_is_in_use_gets_its_triggers(fresh):
+    """Who writes to two tables, in another order than the migration changes them, never waits with it in a circle."""
+    reader = f"{fresh.database.name}_reader"
+    migrate(fresh.settings())
+    trial = fresh.database.running_trial(study_name="busy")
+    over = threading.Event()
+
+    def write() -> int:
+        done = 0
+        with closing(psycopg2.connect(fresh.database.url)) as opened, opened.cursor() as cursor:
+            while not over.is_set():
+                for table in ("trial_system_attributes", "trials"):
+                    cursor.execute(f"UPDATE {table} SET trial_id = trial_id WHERE trial_id = %s", (trial,))
+                opened.commit()
+                done += 1
+        return done
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        try:
+            migrate(fresh.settings(READER_USER=reader, READER_PASSWORD="a word"))
+        finally:
+            over.set()
+        assert writing.result(30) > 0
+    triggers = fresh.database.query("SELECT count(*) FROM pg_trigger WHERE starts_with(tgname, 'study_reading')")
+    assert triggers == [(9,)]
+    fresh.database.running_trial(study_name="busy")
+    assert fresh.database.query("SELECT count(*) FROM study_operator.unnumbered_changes") != [(0,)]
+    fresh.execute("DROP OWNED BY {}", sql.Identifier(reader))
+    fresh.execute("DROP ROLE {}", sql.Identifier(reader))

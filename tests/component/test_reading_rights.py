@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import psycopg2
 import pytest
@@ -11,7 +14,9 @@ from database import KEY, REPORTER_PASSWORD, SEED
 from fresh import fresh_database
 from psycopg2 import sql
 from reading import READER_PASSWORD, Reading, reading_database
+from waiting import until
 
+from study_operator.controller import reporter_guard
 from study_operator.settings import reader_dsn
 from study_operator.storage.database import Database, StorageError, StorageUnavailable
 from study_operator.storage.migrate import migrate
@@ -19,6 +24,7 @@ from study_operator.storage.readable_trials import ReadableTrials
 from study_operator.storage.reader_login import heal_reader
 from study_operator.storage.reader_pool import ReaderPool
 
+ROOT = Path(__file__).resolve().parents[2]
 # Statements that no walk finds. Each must be refused for want of a right.
 FORBIDDEN = """
 SELECT * FROM public.trials
@@ -100,16 +106,17 @@ def test_of_all_relations_it_reads_the_views(reading, login):
                 done.append((schema, name, statement))
             # An aggregate makes some views ones that nobody could write to, which is found before the right is.
             assert code in ("done", "42501", "55000", "42809"), (name, statement)
-    views = {"changes", "numbers", "params", "reports", "studies", "trials"}
+    views = {"changes", "numbers", "params", "reports", "studies", "trials", "wishes"}
     assert sorted(done) == [("study_reading", name, "SELECT * FROM {}") for name in sorted(views)]
 
 
-def test_of_our_functions_it_may_call_one(login):
+def test_of_our_functions_it_may_call_two(login):
     assert read(
         login,
         "SELECT n.nspname, p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
-        " WHERE has_function_privilege(p.oid, 'EXECUTE') AND n.nspname NOT IN ('pg_catalog', 'information_schema')",
-    ) == [("study_reading", "number_changes")]
+        " WHERE has_function_privilege(p.oid, 'EXECUTE') AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
+        " ORDER BY 2",
+    ) == [("study_reading", "number_changes"), ("study_reading", "wish")]
 
 
 def test_the_views_tell_no_secret(reading, login):
@@ -118,7 +125,7 @@ def test_the_views_tell_no_secret(reading, login):
     )
     verifiers = reading.database.query("SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL")
     secrets = [KEY, stored_hash, channel, SEED, REPORTER_PASSWORD, READER_PASSWORD, *(one for (one,) in verifiers)]
-    for view in ("changes", "numbers", "params", "reports", "studies", "trials"):
+    for view in ("changes", "numbers", "params", "reports", "studies", "trials", "wishes"):
         text = str(read(login, f"SELECT t::text FROM study_reading.{view} t"))
         assert [secret for secret in secrets if secret in text] == []
 
@@ -136,12 +143,15 @@ def test_it_owns_nothing_and_is_member_of_nothing(login):
 
 def test_a_session_begins_with_limits(reading):
     with closing(psycopg2.connect(reading.dsn)) as opened:
-        names = "'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout'"
-        found = read(opened, f"SELECT current_setting(n) FROM unnest(ARRAY[{names}]) n")
-        assert [one for (one,) in found] == ["10s", "5s", "30s", "1min"]
-        assert attempt(opened, "SELECT study_reading.number_changes()") in ("25006", "done")
-        opened.rollback()
-        assert read(opened, "SHOW transaction_read_only") == [("on",)]
+        has_limits(opened)
+
+
+def has_limits(opened: psycopg2.extensions.connection) -> None:
+    names = "'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout'"
+    found = read(opened, f"SELECT current_setting(n) FROM unnest(ARRAY[{names}]) n")
+    assert [one for (one,) in found] == ["10s", "5s", "30s", "1min"]
+    assert read(opened, "SHOW transaction_read_only") == [("on",)]
+    opened.rollback()
 
 
 @pytest.mark.parametrize(
@@ -153,6 +163,7 @@ def test_a_session_begins_with_limits(reading):
         "ALTER ROLE {} RESET default_transaction_read_only",
         "REVOKE SELECT ON study_reading.trials FROM {}",
         "REVOKE USAGE ON SCHEMA study_reading FROM {}",
+        "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA study_reading FROM {}",
         "ALTER ROLE {} NOLOGIN",
     ],
 )
@@ -167,6 +178,34 @@ def test_what_somebody_changes_is_made_good(reading, change):
     pool.close()
 
 
+async def test_the_operator_looks_at_it_again_and_again(reading, monkeypatch):
+    """And forgets old changes, both as the replica that leads."""
+    monkeypatch.setattr(reporter_guard, "INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr(reporter_guard, "_SECONDS_PER_LOGIN", 0.05)
+    reading.trials.number()
+    reading.database.query("UPDATE study_operator.numbered_changes SET at = at - interval '1 hour'")
+    reading.fresh.execute("ALTER ROLE {} CONNECTION LIMIT 3", sql.Identifier(reading.reader))
+    told: list[str] = []
+
+    async def tell(text: str) -> None:
+        told.append(text)
+
+    asked = [False, False, False]  # whether it leads: at first it does not
+
+    def leads() -> bool:
+        return asked.pop() if asked else True
+
+    watching = asyncio.create_task(reporter_guard.guard(reading.settings(), "cluster", leads, tell))
+    try:
+        await until(lambda: not asked or told)
+        assert told == []
+        await until(lambda: told)
+    finally:
+        watching.cancel()
+    assert told[0].startswith("the login of the trials API was not as it must be, and has been set right: its CONN")
+    assert reading.database.query("SELECT number FROM study_operator.numbered_changes") == []
+
+
 def test_a_new_password_is_that_of_the_settings(reading):
     """As after `helm upgrade` with another Secret."""
     migrate(reading.settings())
@@ -178,18 +217,30 @@ def test_a_new_password_is_that_of_the_settings(reading):
     psycopg2.connect(reading.dsn).close()
 
 
-def test_where_no_role_may_be_made_there_must_be_one(services):
-    """An administrator makes it: docs/install.md. The migration gives it its rights."""
+def test_where_no_role_may_be_made_an_administrator_makes_it(services):
+    """By docs/install.md. The migration gives it its rights, as a login that is no superuser."""
     with fresh_database(services["database_url"]) as fresh:
         reader = f"{fresh.database.name}_reader"
-        given = {"READER_USER": reader, "READER_PASSWORD": "given"}
+        fresh.create_role(fresh.operator)
         fresh.create_role(fresh.reporter)
-        settings = fresh.settings(MANAGE_REPORTER="false", **given)
+        owner = sql.Identifier(fresh.operator)
+        fresh.execute("ALTER DATABASE {} OWNER TO {}", sql.Identifier(fresh.database.name), owner)
+        given = {"READER_USER": reader, "READER_PASSWORD": "given"}
+        settings = fresh.settings(fresh.operator, MANAGE_REPORTER="false", **given)
         with pytest.raises(StorageError, match="MANAGE_REPORTER=false an administrator creates that login"):
             migrate(settings)
-        fresh.execute("CREATE ROLE {} LOGIN PASSWORD 'given'", sql.Identifier(reader))
+        blocks = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/install.md").read_text(), re.DOTALL)
+        (text,) = [block for block in blocks if "CREATE ROLE study_reader" in block]
+        text = text.replace("study_operator", fresh.operator).replace("study_reader", reader)
+        fresh.database.query(text.replace("'...'", "'given'"))
         try:
             migrate(settings)
+            with closing(psycopg2.connect(reader_dsn({"DATABASE_URL": fresh.database.url, **given}))) as login:
+                has_limits(login)
+                login.autocommit = True
+                login.cursor().execute("SET default_transaction_read_only = off")
+                test_what_needs_a_right_is_refused(login)
+                test_of_our_functions_it_may_call_two(login)
             pool = ReaderPool(reader_dsn({"DATABASE_URL": fresh.database.url, **given}))
             ReadableTrials(pool, "any").check()
             pool.close()

@@ -3,75 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
-import ssl
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 from aggregated import BASE, Aggregated, aggregated
-from kubernetes import client
-from kubernetes.config import load_kube_config
 from optuna.trial import TrialState
 from waiting import wait_until
+from watch_client import Client, trials_path
 
 
 @pytest.fixture(scope="module")
 def api(own_services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aggregated]:
     with aggregated(own_services, tmp_path_factory.mktemp("api")) as opened:
         yield opened
-
-
-class Client:
-    """A client of the API server, as an administrator."""
-
-    def __init__(self, kubeconfig: str) -> None:
-        config = client.Configuration()
-        load_kube_config(config_file=kubeconfig, client_configuration=config)
-        self.host = config.host
-        self.tls = ssl.create_default_context(cafile=config.ssl_ca_cert)
-        self.tls.load_cert_chain(config.cert_file, config.key_file)
-
-    @asynccontextmanager
-    async def watch(self, namespace: str, **query: str) -> AsyncIterator[Watch]:
-        """A watch of the trials of a namespace."""
-        async with (
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self.tls, limit=0)) as session,
-            session.get(f"{self.host}{path(namespace)}", params={"watch": "1", **query}) as answer,
-        ):
-            assert answer.status == 200, await answer.text()
-            yield Watch(answer)
-
-
-class Watch:
-    """Events of a watch."""
-
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
-        self._answer = answer
-
-    async def next(self) -> tuple[str, dict[str, Any]]:
-        """Type and object of the next event."""
-        line = await asyncio.wait_for(self._answer.content.readline(), 60)
-        assert line, "the watch has ended"
-        event = json.loads(line)
-        return event["type"], event["object"]
-
-    async def told(self) -> tuple[str, str]:
-        """Type of the next event, and the name of its object."""
-        kind, found = await self.next()
-        return kind, found["metadata"]["name"]
-
-    async def ended(self) -> bool:
-        return await asyncio.wait_for(self._answer.content.readline(), 60) == b""
-
-
-def path(namespace: str) -> str:
-    return f"{BASE}/namespaces/{namespace}/studytrials"
 
 
 @pytest.fixture
@@ -99,7 +48,7 @@ async def test_the_trials_that_there_are_and_then_what_happens(api, http, study)
 async def test_from_a_list_on(api, http, study):
     """Nothing of what happened since is lost, and what was in the list is not told again."""
     study.add(0.5)
-    version = api.get(path(study.namespace).removeprefix(BASE))["metadata"]["resourceVersion"]
+    version = api.get(trials_path(study.namespace).removeprefix(BASE))["metadata"]["resourceVersion"]
     study.add(0.25)
     async with http.watch(study.namespace, resourceVersion=version) as watch:
         kind, found = await watch.next()
@@ -172,7 +121,7 @@ async def test_over_a_web_socket(api, http, study):
     study.add(0.5)
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=http.tls)) as session,
-        session.ws_connect(f"{http.host}{path(study.namespace)}?watch=1") as socket_,
+        session.ws_connect(f"{http.host}{trials_path(study.namespace)}?watch=1") as socket_,
     ):
         event = await asyncio.wait_for(socket_.receive_json(), 60)
         assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "digits-0")
@@ -220,7 +169,7 @@ async def test_clients_that_never_read_keep_nobody_waiting(api, http):
     for _ in range(30):
         study.add(1.0, attributes={f"a{number}": "x" * 1000 for number in range(60)})
     host, _, port = http.host.removeprefix("https://").partition(":")
-    request = f"GET {path(study.namespace)}?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    request = f"GET {trials_path(study.namespace)}?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     with ExitStack() as stack:
         for _ in range(20):
             raw = socket.create_connection((host, int(port)))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg2.extensions import parse_dsn
 
-from study_operator.settings import TRIAL_STORAGE_DIRECTORY, Limits, Settings, SettingsError
+from study_operator.settings import TRIAL_STORAGE_DIRECTORY, Limits, Settings, SettingsError, reader_dsn
 
 SEED = "0123456789abcdef0123456789abcdef"
 REQUIRED = {
@@ -67,6 +67,8 @@ def test_what_is_required_is_enough():
     plain = {
         "reporter_user": "study_reporter",
         "manage_reporter": True,
+        "reader_user": "study_reader",
+        "reader_password": None,
         "reporter_ca": None,
         "watch_namespaces": (),
         "namespace_selector": "",
@@ -85,6 +87,8 @@ def test_what_is_required_is_enough():
     ("variable", "text", "field", "value"),
     [
         ("REPORTER_USER", "trials", "reporter_user", "trials"),
+        ("READER_USER", "people", "reader_user", "people"),
+        ("READER_PASSWORD", "a word", "reader_password", "a word"),
         ("MANAGE_REPORTER", "false", "manage_reporter", False),
         ("MANAGE_REPORTER", "True", "manage_reporter", True),
         ("WATCH_NAMESPACES", "a", "watch_namespaces", ("a",)),
@@ -116,6 +120,8 @@ def test_every_setting_can_be_changed(variable, text, field, value):
     "variable",
     [
         "REPORTER_USER",
+        "READER_USER",
+        "READER_PASSWORD",
         "MANAGE_REPORTER",
         "WATCH_NAMESPACES",
         "WATCH_NAMESPACE_SELECTOR",
@@ -170,6 +176,8 @@ def test_what_is_required_and_missing_is_named(variable, value):
     [
         ("STUDY_KEY_SEED", "short", "STUDY_KEY_SEED has 5 characters; write at least 32 random ones"),
         ("MANAGE_REPORTER", "yes", "MANAGE_REPORTER is 'yes'; write one of true, false"),
+        ("READER_USER", "optuna", "READER_USER is 'optuna', which is another login already; give the reader one of"),
+        ("READER_USER", "study_reporter", "READER_USER is 'study_reporter', which is another login already"),
         ("LOG_FORMAT", "xml", "LOG_FORMAT is 'xml'; write one of text, json"),
         ("LOG_LEVEL", "trace", "LOG_LEVEL is 'trace'; write one of debug, info, warning, error"),
         ("WORKERS", "0", "WORKERS is '0'; write a whole number from 1 to 1000000"),
@@ -220,11 +228,33 @@ def test_a_file_that_is_no_pem_is_refused(tmp_path):
 def test_secrets_are_not_shown(tmp_path):
     (tmp_path / "ca.crt").write_text(PEM)
     settings = read(
-        DATABASE_PASSWORD="hunter2", REPORTER_PASSWORD="tell nobody", REPORTER_CA_FILE=str(tmp_path / "ca.crt")
+        DATABASE_PASSWORD="hunter2",
+        REPORTER_PASSWORD="tell nobody",
+        READER_PASSWORD="nor this",
+        REPORTER_CA_FILE=str(tmp_path / "ca.crt"),
     )
     shown = f"{settings!r} {settings}"
-    for secret in ("hunter2", "tell nobody", "tell%20nobody", SEED):
+    for secret in ("hunter2", "tell nobody", "tell%20nobody", "nor this", SEED):
         assert secret not in shown
+
+
+# The reader
+
+
+def test_the_reader_has_the_operators_place_and_a_login_of_its_own():
+    env = {
+        "DATABASE_URL": "postgresql://optuna:hunter2@db.example/studies?sslmode=require",
+        "READER_PASSWORD": "a ' word",
+    }
+    found = parse_dsn(reader_dsn(env))
+    expected = {"host": "db.example", "dbname": "studies", "sslmode": "require", "application_name": "study-reader"}
+    assert {name: found[name] for name in expected} == expected
+    assert (found["user"], found["password"]) == ("study_reader", "a ' word")
+    assert parse_dsn(reader_dsn({**env, "READER_USER": "people", "DATABASE_PASSWORD": "x"}))["user"] == "people"
+    with pytest.raises(SettingsError, match="READER_PASSWORD is not set; set it to the password"):
+        reader_dsn({**env, "READER_PASSWORD": ""})
+    with pytest.raises(SettingsError, match="another login already"):
+        reader_dsn({**env, "READER_USER": "optuna"})
 
 
 # The operator's own address

@@ -127,19 +127,21 @@ class Feed:
 
     async def _read(self) -> None:
         """Read the log, and tell all watchers, until nobody watches."""
-        waits = delays(_FIRST_DELAY, _LONGEST_DELAY)
+        waits, said = delays(_FIRST_DELAY, _LONGEST_DELAY), False
         while self._watchers:
             assert self._at is not None
             try:
                 found = await self._reading.changes(self._at, _CHANGES)
                 news = await batch(self._reading, found)
             except Refusal as error:
-                log.warning("watches wait: %s", error.message)
+                if not said:
+                    log.warning("watches wait: %s", error.message)
+                said = True
                 await asyncio.sleep(next(waits))
                 continue
             except Gone:
                 break  # the database is another one, or was away for longer than changes are kept
-            waits = delays(_FIRST_DELAY, _LONGEST_DELAY)
+            waits, said = delays(_FIRST_DELAY, _LONGEST_DELAY), False
             if news.at > self._at:
                 self._at = news.at
                 for watcher in list(self._watchers):

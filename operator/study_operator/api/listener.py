@@ -12,7 +12,6 @@ import ssl
 import tempfile
 from asyncio import BaseProtocol
 from pathlib import Path
-from weakref import WeakSet
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -22,6 +21,7 @@ _HANDSHAKE_SECONDS = 10.0
 # The API server keeps an idle connection for 90 s. It must be the side that closes it: a request that is on its way
 # to a closed connection would fail.
 _IDLE_SECONDS = 300.0
+_MOST_REMEMBERED = 10_000  # connections; the API server has fewer
 
 
 class Listener:
@@ -43,7 +43,8 @@ class Listener:
         family = socket.AF_INET6 if both else socket.AF_INET
         self._socket = socket.create_server(("", port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
         self.port: int = self._socket.getsockname()[1]
-        self._leaving: WeakSet[BaseProtocol] = WeakSet()
+        self._served: set[BaseProtocol] = set()  # connections that have had an answer, and some that are closed
+        self._leaving: set[BaseProtocol] = set()
         app.middlewares.insert(0, self._parting)
         self._runner = web.AppRunner(
             app, access_log=None, keepalive_timeout=_IDLE_SECONDS, handler_cancellation=True, shutdown_timeout=5.0
@@ -81,17 +82,27 @@ class Listener:
         self._authority = authority
 
     def let_go(self) -> None:
-        """Let open connections end when they have answered what was asked; at once, if nothing was."""
+        """Let open connections end when they have answered what was asked; idle ones end at once."""
+        self._forget_closed()
         for connection in self._runner.server.connections if self._runner.server else ():
-            # Not its own `close`: that would leave an idle connection open, and read no more from it.
-            if connection._waiter is not None:
+            # Not its own `close`: that would leave an idle connection open, and read no more from it. On a new one the
+            # first request is on its way, and no client sends that again.
+            if connection._waiter is not None and connection in self._served:
                 connection.force_close()
             else:
                 self._leaving.add(connection)
 
+    def _forget_closed(self) -> None:
+        opened = set(self._runner.server.connections if self._runner.server else ())
+        self._served &= opened
+        self._leaving &= opened
+
     @web.middleware
     async def _parting(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
+        self._served.add(request.protocol)
+        if len(self._served) > _MOST_REMEMBERED:
+            self._forget_closed()
         if request.protocol in self._leaving:
             response.force_close()
         return response

@@ -112,9 +112,12 @@ def too_large_version(asked: int, newest: int) -> Refusal:
 
 
 def database_away(why: str) -> Refusal:
-    """The database does not answer, or has no time."""
+    """The database does not answer, or has no time.
+
+    Nothing is said of when to ask again: kubectl would then ask ten times before it shows the message.
+    """
     message = f"the database of the trials cannot be asked now: {why}. Studies and their Jobs are not affected"
-    return Refusal(503, "ServiceUnavailable", message, {"retryAfterSeconds": 5})
+    return Refusal(503, "ServiceUnavailable", message)
 
 
 def busy(why: str) -> Refusal:

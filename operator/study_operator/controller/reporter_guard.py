@@ -15,6 +15,7 @@ from study_operator.storage.reader_login import heal_reader, prune_changes
 from study_operator.storage.refused_calls import refusals
 from study_operator.storage.reporter import Guard, Healed
 from study_operator.storage.study_sizes import study_sizes
+from study_operator.storage.wishes import Wishes
 
 INTERVAL_SECONDS = 5.0
 _SECONDS_PER_LOGIN = 15.0
@@ -41,6 +42,7 @@ async def guard(
     # A thread of its own: the storage threads may all be waiting for a lock of a session that has to be ended.
     executor = ThreadPoolExecutor(1, thread_name_prefix="guard")
     watch, database = Guard(settings, cluster_id), Database(settings.dsn)
+    wishes = Wishes(database, cluster_id)
     loop, said = asyncio.get_running_loop(), ""
     look = drop = count = read = hurry = float("-inf")  # when to look at what again, and until when to hurry
     try:
@@ -56,6 +58,8 @@ async def guard(
                 if settings.reader_password is not None and leads() and now >= read:
                     read = now + _SECONDS_PER_LOGIN
                     await loop.run_in_executor(executor, prune_changes, database)
+                    await loop.run_in_executor(executor, wishes.grant_purges)
+                    await loop.run_in_executor(executor, wishes.forget)
                     for told in await loop.run_in_executor(executor, heal_reader, database, settings):
                         await tell(f"the login of the trials API was not as it must be, and has been set right: {told}")
                 if settings.manage_reporter and leads() and (now >= look or now < hurry):

@@ -17,7 +17,8 @@ and `grid` counts the cells of a finite space. `mistakes` looks for what is most
 from the Study: `terminal` takes away what no terminal shows, `pairs` finds `name=value`, `unmarked` names beside
 numbers, and `numerals` reads numbers and steps; the trials' library has the same files. `log_position` is how far a log
 has been read. `final_values` chooses which value counts, and `missing_value` says what there is instead of one, with
-`seen_names`. `thinning` chooses the reports that a pruner is shown. `readable` is what people read of trials.
+`seen_names`. `thinning` chooses the reports that a pruner is shown. `readable` is what people read of trials, and
+`wish` what they wish.
 
 The time is an argument. This package does no I/O, and imports no other package of the operator, nor Optuna or NumPy: a
 process that serves Studies runs without them.

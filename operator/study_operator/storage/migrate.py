@@ -16,7 +16,7 @@ from study_operator.storage.database import Database, StorageError, StorageUnava
 from study_operator.storage.logins import let_pooler_ask, prepare_logins
 from study_operator.storage.predecessors import wait_for_earlier_operators
 from study_operator.storage.public_rights import restrict_public
-from study_operator.storage.reader_login import prepare_reader
+from study_operator.storage.reader_login import note_changes, prepare_reader
 
 # The revision of Optuna's tables that the .sql files and this package are written for and tested with.
 OPTUNA_SCHEMA = "v3.2.0.a"
@@ -52,6 +52,7 @@ def migrate(settings: Settings, patience: float = 600.0) -> None:
             with without_blockers(database, settings.reporter_user, settings.reader_user):
                 _create_optuna_tables(database)
                 _apply(lock, settings)
+                note_changes(lock, settings)
         except psycopg2.errors.InsufficientPrivilege as error:
             raise StorageError(
                 f"the operator's database login lacks a right: {error.diag.message_primary}. Make it the owner of "
@@ -181,6 +182,7 @@ def _apply_reporting_schema(cursor: cursor, grantees: Sequence[str]) -> None:
     _run_file(cursor, "reporting.sql", roles)
     _run_file(cursor, "mirror.sql")
     _run_file(cursor, "reading.sql")
+    _run_file(cursor, "wishes.sql")
     cursor.execute(
         "SELECT quote_ident(datname), pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()"
     )
@@ -195,6 +197,6 @@ def _apply_reporting_schema(cursor: cursor, grantees: Sequence[str]) -> None:
 
 
 def _run_file(cursor: cursor, name: str, reporters: str = "") -> None:
-    """Run a .sql file of this package. The order is tables, identity, reporting, mirror, reading."""
+    """Run a .sql file of this package. The order is tables, identity, reporting, mirror, reading, wishes."""
     text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
     cursor.execute(text.replace(':"reporter"', reporters) if reporters else text)

@@ -1,4 +1,4 @@
-"""Turn rows of the views of reading.sql into records."""
+"""Turn rows of the views of reading.sql and wishes.sql into records."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from study_operator.model.readable import (
     ShownState,
 )
 from study_operator.model.trial import Failure, FailureClass, attempt_of
+from study_operator.model.wish import Act, Wish
 
 # The columns of each record, in the order in which the functions below take them.
 STUDY_COLUMNS = "study_id, namespace, name, uid, deleted, directions, metric_names"
@@ -27,6 +28,7 @@ TRIAL_COLUMNS = (
     " attribute_count, last_report, job, failure"
 )
 CHANGE_COLUMNS = "number, kind, study_id, namespace, name, uid, deleted, first, last, was, made"
+WISH_COLUMNS = "wish_id, namespace, study_id, number, act, content, wished_by, at, granted, answer"
 
 # A parameter as a row has it: name, number, and the hash of its distribution.
 _Stored = tuple[str, float | None, int]
@@ -97,6 +99,12 @@ def change_of(row: Sequence[Any]) -> Change:
     number, kind, study_id, namespace, name, uid, deleted, first, last, was, made = row
     before = None if was is None else ShownState(was)
     return Change(number, ChangeKind(kind), study_id, namespace, name, uid, deleted, first, last, before, made)
+
+
+def wish_of(row: Sequence[Any]) -> Wish:
+    """Return the wish of a row."""
+    wish_id, namespace, study_id, number, act, *rest = row
+    return Wish(wish_id, namespace, study_id, number, Act(act), *rest)
 
 
 def _params(

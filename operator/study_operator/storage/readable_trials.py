@@ -36,7 +36,7 @@ from study_operator.storage.readable_rows import (
     trial_of,
     unknown_distributions,
 )
-from study_operator.storage.reader_pool import ReaderPool
+from study_operator.storage.reader_pool import ReaderPool, call
 
 # Rows of trials, and of reports, that are in memory at once.
 MOST_AT_ONCE, MOST_REPORTS = 500, 10_000
@@ -45,6 +45,7 @@ REPORTS_OF_EACH, _TRIALS_WITH_REPORTS = 1_000, 50
 # The distributions of one page, in characters together. Parameters of others are left out.
 _MOST_DISTRIBUTIONS = 8_000_000
 
+_NUMBER = "SELECT study_reading.number_changes()"
 _STUDIES = (
     f"SELECT {STUDY_COLUMNS} FROM study_reading.studies s WHERE s.cluster_id = %(cluster)s AND s.deleted = %(deleted)s"
     " AND (%(namespace)s IS NULL OR s.namespace = %(namespace)s) AND (%(study)s IS NULL OR s.name = %(study)s)"
@@ -97,7 +98,7 @@ class ReadableTrials:
         limit = min(max(limit, 1), MOST_AT_ONCE)
         with self._pool.lend() as connection:
             if after is None:
-                _number(connection)  # or a watch from here on would tell again what the page shows
+                call(connection, _NUMBER)  # or a watch from here on would tell again what the page shows
             with _reading(connection) as cursor:
                 cursor.execute("SELECT last FROM study_reading.numbers")
                 (at,) = one_row(cursor)
@@ -163,7 +164,7 @@ class ReadableTrials:
     def number(self) -> int:
         """Give numbers to what has changed, and return the last number."""
         with self._pool.lend() as connection:
-            return _number(connection)
+            return int(call(connection, _NUMBER))
 
     def changes(self, since: int, limit: int = MOST_AT_ONCE) -> Changes:
         """Give numbers to what has changed, and return the changes after a number.
@@ -177,7 +178,7 @@ class ReadableTrials:
         """
         limit = min(max(limit, 1), MOST_AT_ONCE)
         with self._pool.lend() as connection:
-            _number(connection)
+            call(connection, _NUMBER)
             with _reading(connection) as cursor:
                 cursor.execute("SELECT last, gone FROM study_reading.numbers")
                 last, gone = one_row(cursor)
@@ -267,12 +268,6 @@ def _reading(connection: connection) -> Iterator[cursor]:
     with connection, connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         yield cursor
-
-
-def _number(connection: connection) -> int:
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SET TRANSACTION READ WRITE; SELECT study_reading.number_changes()")
-        return int(one_row(cursor)[0])
 
 
 def _learn(cursor: cursor, rows: Sequence[Sequence[Any]], known: dict[tuple[int, int], Distribution | None]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from psycopg2 import sql
-from psycopg2.extensions import cursor
+from psycopg2.extensions import connection, cursor
 
 from study_operator.settings import Settings
 from study_operator.storage.database import Database, one_row
@@ -33,6 +33,10 @@ LIMITS = {
     "default_transaction_read_only": "on",
 }
 CONNECTIONS = 12
+_FUNCTIONS = (
+    "study_reading.number_changes()",
+    "study_reading.wish(text, integer, integer, text, jsonb, text)",
+)
 # The log of changes is pruned in so many pieces at most, each time that it is looked at.
 _PIECE, _PIECES = 10_000, 20
 
@@ -40,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare_reader(cursor: cursor, settings: Settings) -> None:
-    """Create the reader, give it its rights, and note changes from now on. Do nothing if there is no trials API.
+    """Create the reader and give it its rights. Do nothing if there is no trials API.
 
     Args:
         cursor: the migration's transaction, after reading.sql.
@@ -54,7 +58,27 @@ def prepare_reader(cursor: cursor, settings: Settings) -> None:
     if settings.manage_reporter:
         set_role(cursor, _login(settings, settings.reader_password), CONNECTIONS, own=LIMITS)
     _grant(cursor, settings.reader_user)
-    cursor.execute("SELECT study_operator.note_changes(), study_operator.prune_changes(%s)", (_PIECE,))
+
+
+def note_changes(connection: connection, settings: Settings) -> None:
+    """Let changes be noted from now on. Do nothing if there is no trials API.
+
+    Args:
+        connection: the migration's, after its own transaction.
+        settings: say whether there is one.
+
+    Raises:
+        psycopg2.Error: when the database refuses.
+    """
+    if settings.reader_password is None:
+        return
+    made = True
+    while made:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT study_operator.note_changes()")
+            (made,) = one_row(cursor)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT study_operator.prune_changes(%s)", (_PIECE,))
 
 
 def prune_changes(database: Database) -> None:
@@ -108,7 +132,7 @@ def _login(settings: Settings, password: str) -> Login:
 
 
 def _grant(cursor: cursor, reader: str) -> None:
-    """Give the reader the views and their function, and take everything else that the operator's login has given."""
+    """Give the reader the views and their functions, and take everything else that the operator's login has given."""
     cursor.execute(
         "SELECT current_database(), pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()"
     )
@@ -121,19 +145,19 @@ def _grant(cursor: cursor, reader: str) -> None:
         *(["GRANT CONNECT ON DATABASE {database} TO {reader}"] if is_owner else []),
         "GRANT USAGE ON SCHEMA study_reading TO {reader}",
         "GRANT SELECT ON ALL TABLES IN SCHEMA study_reading TO {reader}",
-        "GRANT EXECUTE ON FUNCTION study_reading.number_changes() TO {reader}",
+        *(f"GRANT EXECUTE ON FUNCTION {function} TO {{reader}}" for function in _FUNCTIONS),
     ):
         cursor.execute(sql.SQL(right).format(**names))
 
 
 def _has_rights(cursor: cursor, reader: str) -> bool:
-    """Return whether the reader may select from every view and call the function."""
+    """Return whether the reader may select from every view and call the functions."""
     cursor.execute(
         "SELECT bool_and(has_table_privilege(r.oid, c.oid, 'SELECT'))"
-        " AND has_function_privilege(r.oid, 'study_reading.number_changes()', 'EXECUTE')"
+        " AND (SELECT bool_and(has_function_privilege(r.oid, f, 'EXECUTE')) FROM unnest(%s) f)"
         " AND has_schema_privilege(r.oid, 'study_reading', 'USAGE')"
         " FROM pg_roles r, pg_class c WHERE r.rolname = %s AND c.relnamespace = 'study_reading'::regnamespace"
         " GROUP BY r.oid",
-        (reader,),
+        (list(_FUNCTIONS), reader),
     )
     return cursor.fetchone() == (True,)

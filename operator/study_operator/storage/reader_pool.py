@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from queue import Empty, LifoQueue
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, connection
 
-from study_operator.storage.database import StorageError, StorageFull, StorageUnavailable, one_line
+from study_operator.storage.database import StorageError, StorageFull, StorageUnavailable, one_line, one_row
 
 _WAIT_SECONDS = 5.0  # for a free connection
 _FRESH_SECONDS = 30.0  # a connection that has been idle for longer may have been ended by the server or on the way
@@ -27,10 +28,11 @@ class ReaderPool:
 
     def __init__(self, dsn: str, size: int = 4, statement_seconds: float = 10.0) -> None:
         self._dsn, self._timeout = dsn, int(statement_seconds * 1000)
-        self._free = threading.BoundedSemaphore(size)
-        self._idle: list[tuple[connection, float]] = []
-        self._lock = threading.Lock()
+        # A place for each connection, with the one that is open, and since when it has been idle.
+        self._places: LifoQueue[tuple[connection | None, float]] = LifoQueue()
         self._closed = False
+        for _ in range(size):
+            self._places.put((None, 0.0))
 
     @contextmanager
     def lend(self) -> Iterator[connection]:
@@ -40,65 +42,74 @@ class ReaderPool:
             StorageUnavailable: no connection becomes free in time, or the database cannot be reached, or goes away.
             StorageError: the database refuses a statement. One that takes too long is among these.
         """
-        if not self._free.acquire(timeout=_WAIT_SECONDS):
-            raise StorageUnavailable("every connection for reading trials is in use: try again in a moment")
         try:
-            opened = self._take()
-            try:
-                yield opened
-            except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-                if opened.closed:  # the others are probably closed as well: without this each would fail once
-                    self._forget_idle()
-                raise _translated(error) from None
-            except psycopg2.Error as error:
-                raise StorageError(one_line(error)) from None
-            finally:
-                self._give_back(opened)
+            opened, since = self._places.get(timeout=_WAIT_SECONDS)
+        except Empty:
+            raise StorageUnavailable("every connection for reading trials is in use: try again in a moment") from None
+        try:
+            if opened is not None and time.monotonic() - since > _FRESH_SECONDS:
+                opened.close()
+                opened = None
+            opened = opened or self._open()
+            yield opened
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+            if opened is not None and opened.closed:
+                self._close_idle()  # probably closed as well: without this each would fail once
+            raise _translated(error) from None
+        except psycopg2.Error as error:
+            raise StorageError(one_line(error)) from None
         finally:
-            self._free.release()
+            self._put_back(opened)
 
     def close(self) -> None:
         """Close every connection. One that is lent is closed when it comes back."""
         self._closed = True
-        self._forget_idle()
-
-    def _forget_idle(self) -> None:
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for opened, _ in idle:
-            opened.close()
-
-    def _take(self) -> connection:
-        stale: list[connection] = []
-        found = None
-        with self._lock:
-            while self._idle and found is None:
-                opened, since = self._idle.pop()
-                if time.monotonic() - since < _FRESH_SECONDS:
-                    found = opened
-                else:
-                    stale.append(opened)
-        for opened in stale:
-            opened.close()
-        return found or self._open()
+        self._close_idle()
 
     def _open(self) -> connection:
-        try:
-            # jit: to compile a query takes longer than to run it. UTF8 is what the records are in.
-            opened = psycopg2.connect(
-                self._dsn, client_encoding="UTF8", options=f"-c statement_timeout={self._timeout} -c jit=off"
-            )
-        except psycopg2.OperationalError as error:
-            raise StorageUnavailable(one_line(error)) from None
-        return opened
+        # jit: to compile a query takes longer than to run it. UTF8 is what the records are in.
+        return psycopg2.connect(
+            self._dsn, client_encoding="UTF8", options=f"-c statement_timeout={self._timeout} -c jit=off"
+        )
 
-    def _give_back(self, opened: connection) -> None:
-        if not opened.closed and opened.info.transaction_status == TRANSACTION_STATUS_IDLE:
-            with self._lock:
-                if not self._closed:
-                    self._idle.append((opened, time.monotonic()))
-                    return
-        opened.close()
+    def _put_back(self, opened: connection | None) -> None:
+        if opened is not None and (self._closed or opened.info.transaction_status != TRANSACTION_STATUS_IDLE):
+            opened.close()
+        self._places.put((None if opened is None or opened.closed else opened, time.monotonic()))
+
+    def _close_idle(self) -> None:
+        found = []
+        with suppress(Empty):
+            while True:
+                found.append(self._places.get_nowait())
+        for opened, _ in found:
+            if opened is not None:
+                opened.close()
+            self._places.put((None, 0.0))
+
+
+def call(opened: connection, statement: str, arguments: Sequence[Any] = ()) -> Any:
+    """Call a function that writes, and return its answer.
+
+    The statement is a transaction of its own, in one round trip. So a process that stops keeps no lock for
+    which all others would wait.
+
+    Args:
+        opened: a connection outside of a transaction.
+        statement: SQL that answers with one value.
+        arguments: for its placeholders.
+
+    Raises:
+        psycopg2.Error: when the database refuses it.
+    """
+    opened.autocommit = True
+    try:
+        with opened.cursor() as cursor:
+            cursor.execute(f"SET TRANSACTION READ WRITE; {statement}", arguments)
+            return one_row(cursor)[0]
+    finally:
+        if not opened.closed:
+            opened.autocommit = False
 
 
 def _translated(error: psycopg2.Error) -> StorageUnavailable | StorageError:

@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS study_operator.numbered_changes (
 );
 CREATE INDEX IF NOT EXISTS numbered_changes_by_trial ON study_operator.numbered_changes (trial_id);
 
--- The last number that was given out, and the last one that is not kept any more: one row. Numbers follow the clock, in milliseconds,
+-- The last number that was given out, and the last one that is not kept any more: one row. Numbers follow the clock, in microseconds,
 -- so that a database that was restored to an earlier time gives none out for a second time. Changes are noted until `noted_until`:
 -- the operator moves it on while the trials API is in use, so that nothing piles up when nobody numbers and prunes.
 CREATE TABLE IF NOT EXISTS study_operator.change_numbers (
@@ -63,7 +63,7 @@ CREATE TABLE IF NOT EXISTS study_operator.change_numbers (
     incarnation text        NOT NULL        -- as in identity.sql, when that was last compared
 ) WITH (fillfactor = 50);
 INSERT INTO study_operator.change_numbers (last, gone, noted_until, incarnation)
-SELECT extract(epoch FROM clock_timestamp()) * 1000, extract(epoch FROM clock_timestamp()) * 1000, '-infinity', ''
+SELECT t.now, t.now, '-infinity', '' FROM (SELECT extract(epoch FROM clock_timestamp()) * 1000000 AS now) t
 ON CONFLICT DO NOTHING;
 REVOKE ALL ON study_operator.unnumbered_changes, study_operator.numbered_changes, study_operator.change_numbers FROM PUBLIC;
 
@@ -102,12 +102,13 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- Notes that a study has become another Study's, or that its Study is gone or is back: its trials have other names then.
+-- Notes that a study has become another Study's, or that its Study is gone or is back: its trials have other names then. If it comes
+-- from another cluster, which is lost, the new one hears of it.
 CREATE OR REPLACE FUNCTION study_operator.note_study() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO study_operator.unnumbered_changes (kind, id, cluster_id, namespace, name, uid, deleted)
-    SELECT 'study', OLD.study_id, OLD.cluster_id, OLD.namespace, OLD.name, OLD.uid, OLD.key_hash IS NULL
+    SELECT 'study', OLD.study_id, NEW.cluster_id, OLD.namespace, OLD.name, OLD.uid, OLD.key_hash IS NULL
     WHERE EXISTS (SELECT FROM study_operator.change_numbers n WHERE n.noted_until > clock_timestamp())
     ON CONFLICT DO NOTHING;
     RETURN NULL;
@@ -115,9 +116,10 @@ END $$;
 
 -- Numbers the changes that are visible, ten thousand at most, and returns the last number. Nothing is written if there are none.
 -- An earlier change of the same trial that was no change of its state is forgotten: who has not read it yet will read this one. So a
--- program that sets attributes all day adds one row.
+-- program that sets attributes all day adds one row. It is planned each time (force_custom_plan): a session that planned it once for
+-- empty tables would go through all trials for each note when there are thousands.
 CREATE OR REPLACE FUNCTION study_reading.number_changes() RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     base bigint;
     highest bigint;
@@ -125,12 +127,11 @@ BEGIN
     IF NOT EXISTS (SELECT FROM study_operator.unnumbered_changes) THEN
         RETURN (SELECT n.last FROM study_operator.change_numbers n);
     END IF;
-    SELECT greatest(n.last, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) INTO base
+    SELECT greatest(n.last, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) INTO base
     FROM study_operator.change_numbers n FOR UPDATE;  -- one call after the other, until the end of the transaction
     WITH taken AS (
         DELETE FROM study_operator.unnumbered_changes u
-        WHERE (u.xact, u.kind, u.id, u.first) IN (
-            SELECT o.xact, o.kind, o.id, o.first FROM study_operator.unnumbered_changes o ORDER BY o.noted LIMIT 10000)
+        WHERE u.ctid = ANY (ARRAY(SELECT o.ctid FROM study_operator.unnumbered_changes o ORDER BY o.noted LIMIT 10000))
         RETURNING u.*
     ), changed AS (
         SELECT 'trial' AS kind, t.trial_id, t.study_id, a.cluster_id, a.namespace, a.name, a.uid, a.key_hash IS NULL AS deleted,
@@ -166,16 +167,17 @@ END $$;
 -- noted for another hour. If they have not been noted for a while, or the database has been restored, all numbers that were given out
 -- are gone. Returns whether there is more to forget.
 CREATE OR REPLACE FUNCTION study_operator.prune_changes(most integer) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     here constant text := (SELECT w.incarnation FROM study_operator.whereabouts() w);
+    now constant bigint := extract(epoch FROM clock_timestamp()) * 1000000;
     forgotten bigint;
     rows integer;
 BEGIN
+    PERFORM FROM study_operator.change_numbers FOR UPDATE;  -- before any row of the log, as number_changes() does
     PERFORM study_reading.number_changes();
     UPDATE study_operator.change_numbers n
-    SET last = greatest(n.last + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint),
-        gone = greatest(n.last + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint), incarnation = here
+    SET last = greatest(n.last + 1, now), gone = greatest(n.last + 1, now), incarnation = here
     WHERE n.noted_until < clock_timestamp() OR n.incarnation <> here;
     WITH old AS (
         DELETE FROM study_operator.numbered_changes c WHERE c.number IN (
@@ -190,9 +192,11 @@ END $$;
 REVOKE ALL ON FUNCTION study_operator.note_trial(), study_operator.note_deleted_trials(), study_operator.note_study(),
     study_operator.prune_changes(integer), study_reading.number_changes() FROM PUBLIC;
 
--- Makes the triggers that are not there yet. Reports have none: they come up to a thousand a second, and are no change. Of what the
--- operator stores itself, parameters and values come with a change of the state; of system attributes, people see two kinds.
-CREATE OR REPLACE FUNCTION study_operator.note_changes() RETURNS void
+-- Makes one trigger or index that is not there yet, and returns whether it has made one. The caller commits after each: an operator's
+-- transaction writes to these tables in another order, and the two would wait for each other. Reports have no trigger: they
+-- come up to a thousand a second, and are no change. Of what the operator stores itself, parameters and values come with a change of
+-- the state; of system attributes, people see two kinds.
+CREATE OR REPLACE FUNCTION study_operator.note_changes() RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     others constant text := 'current_setting(''study_operator.own'', true) IS DISTINCT FROM ''on''';
@@ -217,12 +221,15 @@ BEGIN
             EXECUTE format('CREATE TRIGGER %s %s ON %s %s FOR EACH %s EXECUTE FUNCTION study_operator.%s()', made.column2,
                 made.column3, made.column1, CASE made.column4 WHEN 'STATEMENT' THEN 'REFERENCING OLD TABLE AS gone' ELSE '' END,
                 made.column4, made.column5);
+            RETURN true;
         END IF;
     END LOOP;
     -- Pages of trials are read in this order. Without it each page would sort all trials of its study.
     IF to_regclass('public.study_operator_numbers') IS NULL THEN
         CREATE INDEX study_operator_numbers ON public.trials (study_id, number);
+        RETURN true;
     END IF;
+    RETURN false;
 END $$;
 REVOKE ALL ON FUNCTION study_operator.note_changes() FROM PUBLIC;
 

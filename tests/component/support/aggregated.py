@@ -12,13 +12,14 @@ import subprocess
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psycopg2
 import yaml
 from chart import render
 from database import TestDatabase
@@ -42,6 +43,21 @@ _DISTRIBUTIONS = {
     "optimizer": optuna.distributions.CategoricalDistribution(["adam", "sgd", "\x1b[31mred", None]),
 }
 
+# Trials by the thousand, as the operator and pods store them.
+_FILL = """
+    SET LOCAL study_operator.own = 'on';
+    INSERT INTO trials (number, study_id, state, datetime_start, datetime_complete)
+    SELECT n, %(study)s, 'COMPLETE', now(), now() FROM generate_series(0, %(most)s - 1) n;
+    INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)
+    SELECT trial_id, 'lr', number / 1e6,
+           '{"name": "FloatDistribution", "attributes": {"step": null, "low": 0.0, "high": 1.0, "log": false}}'
+    FROM trials WHERE study_id = %(study)s;
+    INSERT INTO trial_values (trial_id, objective, value, value_type)
+    SELECT trial_id, 0, number / 1e5, 'FINITE' FROM trials WHERE study_id = %(study)s;
+    INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)
+    SELECT trial_id, s, random(), 'FINITE' FROM trials, generate_series(1, 20) s WHERE study_id = %(study)s
+"""
+
 
 @dataclass
 class Aggregated:
@@ -64,8 +80,8 @@ class Aggregated:
     def database(self) -> TestDatabase:
         return self.reading.database
 
-    def start(self, **environment: str) -> Process:
-        """Start a replica, and wait until it is ready."""
+    def spawn(self, **environment: str) -> Process:
+        """Start a replica."""
         settings = {
             "READER_USER": self.reading.reader,
             "READER_PASSWORD": READER_PASSWORD,
@@ -74,10 +90,14 @@ class Aggregated:
             "API_PORT": str(self.port),
             "LOG_LEVEL": "debug",
         }
-        self.process = Process(self.database, self.folder / "serve-api.log", "serve-api", **settings | environment)
-        wait_until(lambda: self.process.get("/readyz")[0] == 200 or self.process.process.poll() is not None)
-        assert self.process.process.poll() is None, self.process.log()
-        return self.process
+        log = self.folder / f"serve-api-{uuid.uuid4().hex[:8]}.log"
+        return Process(self.database, log, "serve-api", **settings | environment)
+
+    def start(self) -> None:
+        """Start a replica, and wait until it is ready."""
+        self.process = started = self.spawn()
+        wait_until(lambda: started.get("/readyz")[0] == 200 or started.process.poll() is not None)
+        assert started.process.poll() is None, started.log()
 
     def stop(self) -> None:
         """End it, as Kubernetes does."""
@@ -179,6 +199,11 @@ class StudyRows:
             study.add_trial(trial)
             if state is TrialState.RUNNING:
                 study.ask()
+
+    def fill(self, count: int) -> None:
+        """Add so many trials, of 20 reports each, by SQL."""
+        with closing(psycopg2.connect(self.api.database.url)) as opened, opened, opened.cursor() as cursor:
+            cursor.execute(_FILL, {"study": self.study_id, "most": count})
 
     def tell(self, number: int, value: float) -> None:
         """End a running trial."""
