@@ -139,7 +139,7 @@ def _minutes(seconds: float) -> str:
 
 def main() -> int:
     """Run everything. Return the exit code."""
-    os.environ["PYTHONPATH"] = os.pathsep.join(str(REPOSITORY / part) for part in ("operator", "trial-image"))
+    os.environ["PYTHONPATH"] = os.pathsep.join(str(REPOSITORY / part) for part in ("operator", "trial-image", "client"))
     return Run(Path(tempfile.mkdtemp(prefix="study-operator-test-"))).all()
 
 

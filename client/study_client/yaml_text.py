@@ -96,9 +96,10 @@ def _is_list(value: Any) -> bool:
 
 
 def _fits_a_block(text: str) -> bool:
-    """Return whether a block keeps the text as it is."""
+    """Return whether a block keeps the text as it is. The first line that is not empty decides its indentation."""
     lines = text.removesuffix("\n").split("\n")
-    return not text.endswith("\n\n") and not lines[0].startswith(" ") and all(map(_printable, lines))
+    first = next(filter(None, lines), " ")
+    return not text.endswith("\n\n") and not first.startswith(" ") and all(map(_printable, lines))
 
 
 def _printable(line: str) -> bool:

@@ -284,3 +284,21 @@ def test_ctrl_c_ends_the_live_view_and_leaves_nothing_behind(study: StudyCommand
         b"\x1b[J",
         *(b"\x1b[%dA" % n for n in range(30)),
     }
+
+
+def test_logs_are_asked_of_the_trials_latest_pod(study: StudyCommand, create: Callable[..., None]) -> None:
+    """There is no kubelet here: the API server says on which node it looked for one, and each pod has its own."""
+    create("digits", RUNNING)
+    # The API server's times have whole seconds. Of pods of one second that with the last name counts.
+    for name, number, job in (("a", 7, "digits-7"), ("b", 7, "digits-7-r1"), ("c", 8, "digits-8")):
+        labels = {"study-operator.io/study": "digits", "study-operator.io/trial": str(number)}
+        labels |= {"batch.kubernetes.io/job-name": job}
+        annotations = {"kubectl.kubernetes.io/default-container": "trial"}
+        spec = {"nodeName": f"node-{name}", "containers": [{"name": one, "image": "x"} for one in ("proxy", "trial")]}
+        meta = {"name": name, "labels": labels, "annotations": annotations}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+        study.kubectl.ok("create", "-f", "-", stdin=json.dumps(pod))
+    for args in (("digits/7",), ("digits", "--best"), ("digits/7", "-f", "--tail", "3")):
+        done = study.run("logs", *args)
+        assert (done.returncode, re.findall(r"node-[abc]", done.stderr)) == (1, ["node-b"]), done.stderr
+    assert "which trial?" in study.refused("logs", "digits")

@@ -17,6 +17,8 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 
+from study_client import VERSION
+
 ROOT = Path(__file__).resolve().parents[3]
 FOLDERS = {"study-operator": ROOT, "study-trial": ROOT / "trial-image", "study-client": ROOT / "client"}
 SOURCES = {"study-operator": ROOT / "operator", "study-trial": ROOT / "trial-image", "study-client": ROOT / "client"}
@@ -142,3 +144,6 @@ def test_modules_beside_the_public_face_are_private(wheels):
 def test_all_have_the_same_version(wheels):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {wheel.metadata["Version"] for wheel in wheels.values()} == {project["version"]}
+    assert project["version"] == VERSION
+    wanted = wheels["study-client"].metadata.get_all("Requires-Dist", [])
+    assert any(each.startswith(f"study-trial=={project['version']};") for each in wanted)

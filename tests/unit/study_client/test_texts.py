@@ -8,7 +8,7 @@ import math
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from study_client.output import csv_text, table_text
@@ -85,6 +85,7 @@ def test_yaml_says_what_was_meant(value: dict[str, object]):
     assert yaml.safe_load(written) == value
 
 
+@example({"a": "\n 0"})
 @given(st.dictionaries(st.text("abcyno0x1.-_ e:+", min_size=1), st.text("abcyno0x1.-_ e:+#\n"), min_size=1))
 def test_yaml_is_text_for_kubectl_too(value: dict[str, object]):
     (document,) = documents.read(to_yaml(value))
