@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg2.extensions import parse_dsn
 
-from study_operator.settings import TRIAL_STORAGE_DIRECTORY, Limits, Settings, SettingsError, reader_dsn
+from study_operator.settings import (
+    TRIAL_STORAGE_DIRECTORY,
+    ApiSettings,
+    Limits,
+    Settings,
+    SettingsError,
+    reader_dsn,
+)
 
 SEED = "0123456789abcdef0123456789abcdef"
 REQUIRED = {
@@ -377,3 +384,31 @@ def test_what_is_no_class_is_refused(name):
 )
 def test_the_image_of_the_sidecar(env, image):
     assert read(**env).trial_image == image
+
+
+API = {
+    "DATABASE_URL": "postgresql://operator@db:5432/studies",
+    "READER_PASSWORD": "secret of the reader",
+    "API_SERVICE": "system/trials",
+}
+
+
+def test_the_trials_api_gets_none_of_the_operators_secrets():
+    found = ApiSettings.from_environment(API)
+    assert (found.service, found.port, found.http_port, found.connections) == (("system", "trials"), 10250, 8080, 4)
+    assert found.certificate_directory is None
+    assert "secret" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"API_SERVICE": ""}, "API_SERVICE is not set"),
+        ({"API_SERVICE": "trials"}, "API_SERVICE is 'trials'; write namespace/name"),
+        ({"API_PORT": "https"}, "API_PORT is 'https'; write a whole number"),
+        ({"READER_PASSWORD": ""}, "READER_PASSWORD is not set"),
+    ],
+)
+def test_settings_of_the_trials_api_that_cannot_be_used(changed, words):
+    with pytest.raises(SettingsError, match=words):
+        ApiSettings.from_environment(API | changed)

@@ -58,7 +58,9 @@ VARIANTS = {
 
 def environment(objects: list[dict], container: str = "operator") -> dict[str, dict]:
     """The environment of a container of the operator's pod, by name of the variable."""
-    pod = one(objects, "Deployment")["spec"]["template"]["spec"]
+    component = "app.kubernetes.io/component"
+    operators = [found for found in objects if found["metadata"].get("labels", {}).get(component) == "operator"]
+    pod = one(operators, "Deployment")["spec"]["template"]["spec"]
     found = [c for c in pod["containers"] + pod["initContainers"] if c["name"] == container]
     return {e["name"]: e for e in found[0]["env"]}
 
