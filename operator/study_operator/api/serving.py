@@ -173,11 +173,9 @@ class Trials:
         namespace, name = request.match_info["namespace"], request.match_info["name"]
         await self._access.check(request[USER], "get", resource, namespace, name)
         version = await self._reading.number()
-        for named in names.trials_named(name):
-            where = Where(namespace, named.study, named.uid or None, None, bool(named.uid), named.number)
-            if (trial := await self._reading.trial(where)) is not None:
-                return trial, version
-        raise not_found(TRIALS, name)
+        if (trial := await self._reading.named(namespace, name)) is None:
+            raise not_found(TRIALS, name)
+        return trial, version
 
     async def _study(self, namespace: str, name: str) -> ReadableStudy:
         for named in names.sets_named(name):

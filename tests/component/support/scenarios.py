@@ -98,6 +98,29 @@ async def go_on(play: Play, jobs: list[Manifest]) -> bool:
     return done
 
 
+def wishes(play: Play) -> set[int]:
+    """The numbers of the trials that a user has stopped."""
+    found = play.world.database.query(
+        "SELECT t.number FROM study_operator.wishes w JOIN trials t USING (trial_id)"
+        " JOIN study_operator.access a ON a.study_id = t.study_id WHERE a.name = %s",
+        play.name,
+    )
+    return {number for (number,) in found}
+
+
+async def stop_trials(play: Play, jobs: list[Manifest]) -> bool:
+    """When three trials run, and the first has reported: a user stops all of them."""
+    if done := {0, 1, 2} <= play.numbers:
+        here = play.records()
+        assert here is not None
+        for trial in here.trials:
+            play.world.database.query(
+                "SELECT study_reading.stop_trial(%s, %s, %s, 'jane')",
+                *(play.world.cluster_id, trial.trial_id, "FAIL" if trial.number == 1 else "PRUNED"),
+            )
+    return done
+
+
 async def delete(play: Play, jobs: list[Manifest]) -> bool:
     if done := _one_has_ended(play):
         await play.delete()
@@ -186,6 +209,12 @@ async def _warm(play: Play, here: Records | None) -> None:
 async def _the_last_report_is_kept(play: Play, here: Records | None) -> None:
     assert here is not None
     assert [(trial.values, trial.failure) for trial in here.trials[:2]] == [((0.6,), None), ((), "StudyStopped")]
+
+
+async def _stopped_trials_have_not_failed(play: Play, here: Records | None) -> None:
+    assert here is not None
+    stopped = [(trial.values, trial.failure) for trial in here.trials[:3]]
+    assert stopped == [((0.6,), None), ((), "StoppedByUser"), ((), "StoppedByUser")]
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -300,6 +329,19 @@ SCENARIOS: dict[str, Scenario] = {
         acts=[drain, terminate, go_on],
         ends={0: "PRUNED", 1: "FAIL", 2: "COMPLETE", 3: "COMPLETE", 4: "COMPLETE"},
         check=_the_last_report_is_kept,
+    ),
+    # Of three trials that a user stops, one has reported, and one fails before the operator looks.
+    "stopped trials": Scenario(
+        spec={"parallelism": 3, "maxTrials": 4, "maxFailedTrials": 0},
+        scripts={
+            0: [reports_for_ever({1: 0.9, 2: 0.6})],
+            1: [reports_for_ever({1: 0.9})],
+            2: [waits_for(lambda play: 2 in wishes(play), crashes)],
+            3: [succeeds(0.7)],
+        },
+        acts=[stop_trials],
+        ends={0: "PRUNED", 1: "FAIL", 2: "FAIL", 3: "COMPLETE"},
+        check=_stopped_trials_have_not_failed,
     ),
     "pending": Scenario(
         spec={"parallelism": 1, "maxTrials": 2, "pendingDeadlineSeconds": 60, "parameters": SPACE},
