@@ -129,3 +129,24 @@ def test_kubectl_explains_it(api):
     assert "Pruned, with its last report" in api.kubectl.ok("get", "--raw", f"/openapi/v3{BASE}")
     found = {one["name"]: one for one in api.get("")["resources"]}
     assert found["studytrials/stop"]["verbs"] == ["create"]
+
+
+def purge(study: StudyRows, name: str) -> tuple[str, ...]:
+    return ("create", "--raw", f"{BASE}/namespaces/{study.namespace}/studytrialsets/{name}/purge", "-f", "-")
+
+
+def test_what_a_deleted_study_has_left_is_purged(api, study):
+    assert "its Study has not been deleted" in api.kubectl.refused(*purge(study, "digits"), stdin="{}")
+    study.forget()
+    left = f"digits-{study.uid[:8]}"
+    joe = grant(study, "joe", "study-operator-trials-view")
+    assert 'cannot create resource "studytrialsets/purge"' in joe.refused(*purge(study, left), stdin="{}")
+    assert '"digits" not found' in api.kubectl.refused(*purge(study, "digits"), stdin="{}")
+    jane = grant(study, "jane", "study-operator-trials-edit")
+    told = json.loads(jane.ok(*purge(study, left), stdin="{}"))
+    assert (told["kind"], told["by"], told["metadata"]["name"]) == ("StudyTrialSetPurge", "jane", left)
+    studies = api.database.studies(api.cluster_id)
+    (known,) = studies.known((study.namespace, "digits"))
+    assert (known.uid, known.purged_by) == (study.uid, "jane")
+    studies.forget(known)
+    assert f'"{left}" not found' in jane.refused(*purge(study, left), stdin="{}")

@@ -13,6 +13,7 @@ from reading import CLUSTER, Reading, reading_database
 
 from study_operator.model.trial import StopWish, TrialState
 from study_operator.storage.migrate import migrate
+from study_operator.storage.studies import KnownStudy
 from study_operator.storage.wishes import Wishes, WishRefused
 
 PRUNED, FAIL = TrialState.PRUNED, TrialState.FAIL
@@ -142,3 +143,58 @@ def test_the_reader_writes_no_wish_and_a_pod_may_note_none(reading):
     assert reading.refusal("INSERT INTO study_operator.wishes DEFAULT VALUES") in ("42501", "25006")
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         reading.database.query_as_reporter("SELECT study_reading.stop_trial('c', 1, 'PRUNED', 'me')")
+
+
+# Purge
+
+
+def gone(reading: Reading, name: str = "team/study") -> KnownStudy:
+    """A Study that is gone, and has left a trial."""
+    reading.database.running_trial(study_name=name)
+    studies = reading.database.studies()
+    (known,) = (one for one in studies.known() if one.name == name)
+    studies.forget(known)
+    return known
+
+
+def test_what_a_deleted_study_has_left_is_removed_once_somebody_wants_it(reading, wishes):
+    study, other, studies = gone(reading), gone(reading, "team/other"), reading.database.studies()
+    assert studies.known() == []
+    noted = wishes.purge(study.study_id, "jane")
+    assert noted[0] == "jane"
+    assert wishes.purge(study.study_id, "joe") == noted, "the first one counts"
+    (known,) = studies.known(("team", "team/study"))
+    assert (known.deletion_policy, known.purged_by) == ("Delete", "jane")
+    while studies.remove_reports(known):
+        pass
+    studies.forget(known)
+    assert reading.database.query("SELECT study_id FROM studies") == [(other.study_id,)]
+    assert stored(reading) == []
+    studies.forget(known)  # as after a crash
+
+
+def test_a_study_that_exists_is_not_purged(reading, wishes):
+    reading.database.running_trial()
+    ((study_id,),) = reading.database.query("SELECT study_id FROM studies")
+    with pytest.raises(WishRefused, match="its Study has not been deleted"):
+        wishes.purge(study_id, "jane")
+    with pytest.raises(WishRefused, match="just been deleted"):
+        Wishes(reading.pool, "another-cluster").purge(study_id, "jane")
+    assert stored(reading) == []
+
+
+def test_a_study_that_goes_on_with_the_rows_keeps_them_whenever_it_comes(reading, wishes):
+    study, studies = gone(reading), reading.database.studies()
+    wishes.purge(study.study_id, "jane")
+    (known,) = studies.known()
+    taken = "UPDATE study_operator.access SET uid = 'another', key_hash = sha256('') WHERE study_id = %s"
+    reading.database.query(taken, study.study_id)
+    assert not studies.remove_reports(known)
+    studies.forget(known)
+    assert reading.database.query("SELECT count(*) FROM trials") == [(1,)]
+    (now,) = studies.known()
+    assert (now.uid, now.deletion_policy, now.purged_by) == ("another", "Retain", "")
+    studies.forget(now)
+    assert studies.known() == [], "the wish was about the one before"
+    assert wishes.purge(study.study_id, "joe")[0] == "joe"
+    assert [one.purged_by for one in studies.known()] == ["joe"]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from study_operator.api import numbers, replies
 from study_operator.api.access import Access
 from study_operator.api.bodies import body, choice
+from study_operator.api.front_proxy import User
 from study_operator.api.reading import Reading
 from study_operator.api.refusals import conflict, not_found
-from study_operator.api.resources import GROUP_VERSION, STOP, TRIALS
+from study_operator.api.resources import GROUP_VERSION, PURGE, SETS, STOP, TRIALS, Resource
 from study_operator.api.serving import USER
-from study_operator.api.trial_objects import Identity
+from study_operator.api.trial_objects import Identity, set_metadata
 from study_operator.model.trial import TrialState
 from study_operator.storage.wishes import Wishes, WishRefused
 from study_operator.texts import one_line
@@ -39,16 +42,37 @@ class Acts:
         told_as = choice(await body(request, STOP, ("as",)), "as", [*_STATES])
         if (trial := await self._reading.named(namespace, name)) is None:
             raise not_found(TRIALS, name)
-        by = one_line(user.name)[:_LONGEST_NAME]
+        wanted = _STATES[told_as]
         try:
-            wish = await self._reading.ask(namespace, self._wishes.stop, trial.trial_id, _STATES[told_as], by)
+            wish = await self._reading.ask(namespace, self._wishes.stop, trial.trial_id, wanted, _name(user))
         except WishRefused as refusal:
             raise conflict(TRIALS, name, str(refusal)) from None
         first = next(word for word, state in _STATES.items() if state is wish.state)
         if first != told_as:
             raise conflict(TRIALS, name, f"{wish.by} has asked already to stop it, as {first}")
-        metadata = Identity.of(trial).metadata(0, trial.started_at)
-        del metadata["resourceVersion"]  # a wish is not read again
-        head = {"kind": STOP.kind, "apiVersion": GROUP_VERSION, "metadata": metadata}
         told = {"as": told_as, "by": wish.by, "time": numbers.moment(wish.at)}
-        return replies.answer(head | told, status=201)
+        return _noted(STOP, Identity.of(trial).metadata(0, trial.started_at), told)
+
+    async def purge(self, request: web.Request) -> web.StreamResponse:
+        """Note that the rows of a deleted Study are to be removed. To ask again is answered alike."""
+        namespace, name, user = request.match_info["namespace"], request.match_info["name"], request[USER]
+        await self._access.check(user, "create", PURGE, namespace, name)
+        await body(request, PURGE, ())
+        if (study := await self._reading.study_named(namespace, name)) is None:
+            raise not_found(SETS, name)
+        try:
+            by, at = await self._reading.ask(namespace, self._wishes.purge, study.study_id, _name(user))
+        except WishRefused as refusal:
+            raise conflict(SETS, name, str(refusal)) from None
+        return _noted(PURGE, set_metadata(study, 0), {"by": by, "time": numbers.moment(at)})
+
+
+def _name(user: User) -> str:
+    return one_line(user.name)[:_LONGEST_NAME]
+
+
+def _noted(resource: Resource, metadata: dict[str, Any], told: dict[str, Any]) -> web.Response:
+    """Return the answer about a wish. It has no resource version, because it is not read again."""
+    del metadata["resourceVersion"]
+    head = {"kind": resource.kind, "apiVersion": GROUP_VERSION, "metadata": metadata}
+    return replies.answer(head | told, status=201)

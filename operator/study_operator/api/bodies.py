@@ -30,14 +30,14 @@ async def body(request: web.Request, resource: Resource, fields: Sequence[str]) 
     except (ValueError, RecursionError):
         raise bad_request("the body is no JSON") from None
     if not isinstance(found, dict):
-        raise bad_request('the body is no JSON object: write one, such as {"as": "Pruned"}')
+        raise bad_request("the body is no JSON object: write {} if there is nothing to say")
     wanted = {"apiVersion": GROUP_VERSION, "kind": resource.kind}
     for name, only in wanted.items():
         if (given := found.get(name, only)) != only:
             raise bad_request(f"{name} is {_shown(given)}: write {only}, or leave it out")
     if unknown := [name for name in found if name not in (*wanted, "metadata", *fields)]:
-        known = ", ".join(fields)
-        raise bad_request(f"{resource.kind} has no field {_shown(unknown[0])}: write {known}")
+        known = f"write {', '.join(fields)}" if fields else "leave it out"
+        raise bad_request(f"{resource.kind} has no field {_shown(unknown[0])}: {known}")
     return found
 
 

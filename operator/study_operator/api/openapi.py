@@ -10,7 +10,18 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from study_operator.api.resources import GROUP, GROUP_VERSION, REPORTS, RESOURCES, SETS, STOP, TRIALS, VERSION, Resource
+from study_operator.api.resources import (
+    GROUP,
+    GROUP_VERSION,
+    PURGE,
+    REPORTS,
+    RESOURCES,
+    SETS,
+    STOP,
+    TRIALS,
+    VERSION,
+    Resource,
+)
 
 _PREFIX = "io.study-operator.results.v1alpha1."
 _TEXT, _NUMBER = {"type": "string"}, {"type": "number"}
@@ -103,7 +114,12 @@ _STOP = _record(
     by=_said(_TEXT, "Who has asked first. Set by the server."),
     time=_said(_TIME, "When they asked. Set by the server."),
 )
-_SCHEMAS = {TRIALS: _TRIAL, REPORTS: _REPORTS, STOP: _STOP, SETS: _SET}
+_PURGE = _record(
+    "StudyTrialSetPurge asks the operator to remove the rows that a deleted Study has left.",
+    by=_said(_TEXT, "Who has asked first. Set by the server."),
+    time=_said(_TIME, "When they asked. Set by the server."),
+)
+_SCHEMAS = {TRIALS: _TRIAL, REPORTS: _REPORTS, STOP: _STOP, SETS: _SET, PURGE: _PURGE}
 
 
 def v3_index() -> dict[str, Any]:

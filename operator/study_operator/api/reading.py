@@ -75,6 +75,14 @@ class Reading:
         """Return one study; None if there is none."""
         return await self.ask(where.namespace, self._trials.study, where)
 
+    async def study_named(self, namespace: str, name: str) -> ReadableStudy | None:
+        """Return the study that a name stands for; None if there is none."""
+        for named in names.sets_named(name):
+            where = Where(namespace, named.study, named.uid or None, None, bool(named.uid))
+            if (study := await self.study(where)) is not None:
+                return study
+        return None
+
     async def studies(self, where: Where, limit: int, after_id: int) -> list[ReadableStudy]:
         """Return some studies, from an id on."""
         return await self.ask(where.namespace, self._trials.studies, where, limit, after_id)

@@ -78,6 +78,7 @@ def application(front_proxy: Callable[[], FrontProxy], trials: Trials, acts: Act
     }.items():
         app.router.add_get(path, handler)
     app.router.add_post(f"{space}/studytrials/{{name}}/stop", acts.stop)
+    app.router.add_post(f"{space}/studytrialsets/{{name}}/purge", acts.purge)
     return app
 
 

@@ -11,7 +11,7 @@ from typing import IO, cast
 
 from aiohttp import web
 
-from study_operator.api import names, numbers, options, replies, tables, trial_sets
+from study_operator.api import numbers, options, replies, tables, trial_sets
 from study_operator.api.access import Access
 from study_operator.api.feed import Feed
 from study_operator.api.front_proxy import User
@@ -178,11 +178,9 @@ class Trials:
         return trial, version
 
     async def _study(self, namespace: str, name: str) -> ReadableStudy:
-        for named in names.sets_named(name):
-            where = Where(namespace, named.study, named.uid or None, None, bool(named.uid))
-            if (study := await self._reading.study(where)) is not None:
-                return study
-        raise not_found(SETS, name)
+        if (study := await self._reading.study_named(namespace, name)) is None:
+            raise not_found(SETS, name)
+        return study
 
 
 def _set(study: ReadableStudy, shape: Shape, version: int) -> dict[str, object]:

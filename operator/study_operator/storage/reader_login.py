@@ -34,7 +34,11 @@ LIMITS = {
 }
 CONNECTIONS = 12
 # What it may execute: it numbers changes, and notes what people wish for. Nothing else of its writes.
-_FUNCTIONS = ("study_reading.number_changes()", "study_reading.stop_trial(text, integer, text, text)")
+_FUNCTIONS = (
+    "study_reading.number_changes()",
+    "study_reading.stop_trial(text, integer, text, text)",
+    "study_reading.purge_study(text, integer, text)",
+)
 # The log of changes is pruned in so many pieces at most, each time that it is looked at.
 _PIECE, _PIECES = 10_000, 20
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, datetime
 
 from study_operator.model.trial import StopWish, TrialState
 from study_operator.storage.database import one_row
@@ -10,7 +10,7 @@ from study_operator.storage.reader_pool import ReaderPool
 
 
 class WishRefused(Exception):
-    """What is wished for cannot be. The message says why, about the trial: "it has ended already"."""
+    """What is wished for cannot be. The message says why, as "it has ended already"."""
 
 
 class Wishes:
@@ -50,3 +50,26 @@ class Wishes:
         if refused is not None:
             raise WishRefused(refused)
         return StopWish(TrialState[told_as], told_by, told_at.astimezone(UTC))
+
+    def purge(self, study_id: int, by: str) -> tuple[str, datetime]:
+        """Note that the rows of a deleted Study are to be removed.
+
+        Args:
+            by: the user.
+
+        Returns:
+            Who has asked first, and when, aware, UTC.
+
+        Raises:
+            WishRefused: the Study has not been deleted.
+        """
+        with self._pool.lend() as connection, connection, connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION READ WRITE")
+            cursor.execute(
+                "SELECT refused, told_by, told_at FROM study_reading.purge_study(%s, %s, %s)",
+                (self._cluster_id, study_id, by),
+            )
+            refused, told_by, told_at = one_row(cursor)
+        if refused is not None:
+            raise WishRefused(refused)
+        return told_by, told_at.astimezone(UTC)

@@ -1,21 +1,23 @@
 -- Wishes: what people ask of trials by the trials API. The operator remains the only writer of trials. The reader's login may
--- execute the function here, which notes a wish with who asks and when, and wakes the operator; the operator does it at its next look.
+-- execute the functions here, which note a wish with who asks and when. The operator does it at its next look.
 --
 -- `study-operator migrate` runs this file after reading.sql. Every statement can be repeated. Operators of before need nothing of it,
 -- and leave wishes alone.
 
 -- A wish goes with its study, and with its trial. It stays when it is done: it says who has asked. There is one of a kind for each
--- trial, and its content is small, so a study's wishes are bounded by its trials.
+-- trial, and for each study, and its content is small, so a study's wishes are bounded by its trials.
 CREATE TABLE IF NOT EXISTS study_operator.wishes (
     wish_id   bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     study_id  integer     NOT NULL REFERENCES public.studies (study_id) ON DELETE CASCADE,
-    trial_id  integer     NOT NULL REFERENCES public.trials (trial_id) ON DELETE CASCADE,
-    kind      text        NOT NULL,             -- Stop
-    content   jsonb       NOT NULL CHECK (octet_length(content::text) <= 16384),     -- of Stop: {"as": "PRUNED"} or "FAIL"
+    trial_id  integer     REFERENCES public.trials (trial_id) ON DELETE CASCADE,     -- NULL if the wish is about the study
+    kind      text        NOT NULL,             -- Stop, of a trial; Purge, of the rows of a deleted Study
+    -- Of Stop: {"as": "PRUNED"} or "FAIL". Of Purge: {"uid": ...}, of the Study that is gone: its rows may become another's.
+    content   jsonb       NOT NULL CHECK (octet_length(content::text) <= 16384),
     wished_by text        NOT NULL CHECK (length(wished_by) BETWEEN 1 AND 256),      -- the user, as the API server knows them
     wished_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE UNIQUE INDEX IF NOT EXISTS wishes_by_trial ON study_operator.wishes (trial_id, kind);
+CREATE UNIQUE INDEX IF NOT EXISTS wishes_about_studies ON study_operator.wishes (study_id, kind) WHERE trial_id IS NULL;
 CREATE INDEX IF NOT EXISTS wishes_by_study ON study_operator.wishes (study_id);
 REVOKE ALL ON study_operator.wishes FROM PUBLIC;
 
@@ -59,3 +61,30 @@ BEGIN
     FROM study_operator.wishes w WHERE w.trial_id = of_trial AND w.kind = 'Stop';
 END $$;
 REVOKE ALL ON FUNCTION study_reading.stop_trial(text, integer, text, text) FROM PUBLIC;
+
+-- Notes that the rows of a deleted Study are to be removed. Returns why not, in words; or what is noted, the first wish if there was
+-- one. The operator removes them at its next sweep. Nothing wakes it: who asks for it may have many such Studies.
+CREATE OR REPLACE FUNCTION study_reading.purge_study(
+    of_cluster text, of_study integer, asked_by text, OUT refused text, OUT told_by text, OUT told_at timestamptz)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    study study_operator.access;
+BEGIN
+    SELECT a.* INTO study FROM study_operator.access a
+    WHERE a.study_id = of_study AND a.cluster_id = of_cluster FOR KEY SHARE;
+    IF NOT FOUND THEN
+        refused := 'its rows have just been deleted';
+        RETURN;
+    ELSIF study.key_hash IS NOT NULL THEN
+        refused := 'its Study has not been deleted, and only what a deleted one has left can be purged';
+        RETURN;
+    END IF;
+    DELETE FROM study_operator.wishes w  -- of an earlier Study, whose rows have become those of this one
+    WHERE w.study_id = of_study AND w.kind = 'Purge' AND w.content ->> 'uid' <> study.uid;
+    INSERT INTO study_operator.wishes (study_id, kind, content, wished_by)
+    VALUES (of_study, 'Purge', jsonb_build_object('uid', study.uid), left(asked_by, 256))
+    ON CONFLICT (study_id, kind) WHERE trial_id IS NULL DO NOTHING;
+    SELECT w.wished_by, w.wished_at INTO told_by, told_at
+    FROM study_operator.wishes w WHERE w.study_id = of_study AND w.kind = 'Purge';
+END $$;
+REVOKE ALL ON FUNCTION study_reading.purge_study(text, integer, text) FROM PUBLIC;

@@ -127,6 +127,15 @@ async def delete(play: Play, jobs: list[Manifest]) -> bool:
     return done
 
 
+async def purge(play: Play, jobs: list[Manifest]) -> bool:
+    """When the operator knows that the Study is gone, a user wants no rows of it any more."""
+    left = "SELECT study_id FROM study_operator.access WHERE uid = %s AND key_hash IS NULL"
+    found = play.world.database.query(left, play.uid)
+    for (study_id,) in found:
+        play.world.database.query("SELECT study_reading.purge_study(%s, %s, 'jane')", play.world.cluster_id, study_id)
+    return bool(found)
+
+
 async def delete_and_make_anew(play: Play, jobs: list[Manifest]) -> bool:
     if done := _one_has_ended(play):
         await play.delete()
@@ -361,6 +370,14 @@ SCENARIOS: dict[str, Scenario] = {
         spec={"parallelism": 2, "deletionPolicy": "Delete", "parameters": SPACE},
         scripts={0: [succeeds(0.5, reports={1: 0.5})], 1: [runs_for_ever]},
         acts=[delete],
+        ends=None,
+        reason="",
+        check=_no_row_is_left,
+    ),
+    "purged": Scenario(
+        spec={"parallelism": 2, "parameters": SPACE},
+        scripts={0: [succeeds(0.5, reports={1: 0.5})], 1: [runs_for_ever]},
+        acts=[delete, purge],
         ends=None,
         reason="",
         check=_no_row_is_left,

@@ -117,7 +117,7 @@ def test_who_may_edit_a_study_may_act_on_its_trials(objects):
     to = {label for label in role["metadata"]["labels"] if "aggregate-to" in label}
     assert {label.rpartition("-")[2] for label in to} == {"edit", "admin"}
     (rule,) = role["rules"]
-    assert (rule["resources"], rule["verbs"]) == (["studytrials/stop"], ["create"])
+    assert (rule["resources"], rule["verbs"]) == (["studytrials/stop", "studytrialsets/purge"], ["create"])
 
 
 def test_a_certificate_of_ones_own():
