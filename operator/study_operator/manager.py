@@ -171,7 +171,13 @@ class Manager:
             controller.outage.watch(),
             measure_database(self._database, self.threads),
             guard(settings, self._cluster_id, self.replicas.leads, self._tell_of_database),
-            listen(self._database, self._listener, controller.trial_reported, controller.queue_served),
+            listen(
+                self._database,
+                self._listener,
+                controller.trial_reported,
+                controller.wished,
+                controller.queue_served,
+            ),
             self._namespaces.watch(controller.namespaces_changed),
             watch_studies(
                 controller.study_seen,

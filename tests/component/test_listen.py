@@ -88,7 +88,7 @@ async def test_a_server_that_accepts_and_drops_is_asked_ever_less_often(database
     async with proxy.serving(database.url) as url:
         with ThreadPoolExecutor(1) as executor:
             through = Database(settings_for(database, DATABASE_URL=url).dsn)
-            listening = asyncio.create_task(listen(through, executor, lambda _: None, connected.set))
+            listening = asyncio.create_task(listen(through, executor, lambda _: None, lambda _: None, connected.set))
             await until(lambda: proxy.dropped >= 2)
             before = proxy.dropped
             await asyncio.sleep(2.0)

@@ -223,7 +223,7 @@ async def test_a_notebook_wakes_the_operator(database):
     study_id, heard = new_study(database), []
     with ThreadPoolExecutor(1) as executor:
         listening = asyncio.create_task(
-            listen(Database(settings_for(database).dsn), executor, heard.append, lambda: None)
+            listen(Database(settings_for(database).dsn), executor, heard.append, heard.append, lambda: None)
         )
         await until(
             lambda: database.query(

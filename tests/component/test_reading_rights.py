@@ -110,12 +110,13 @@ def test_of_all_relations_it_reads_the_views(reading, login):
     assert sorted(done) == [("study_reading", name, "SELECT * FROM {}") for name in sorted(views)]
 
 
-def test_of_our_functions_it_may_call_one(login):
+def test_of_our_functions_it_may_call_three(login):
     assert read(
         login,
         "SELECT n.nspname, p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
-        " WHERE has_function_privilege(p.oid, 'EXECUTE') AND n.nspname NOT IN ('pg_catalog', 'information_schema')",
-    ) == [("study_reading", "number_changes")]
+        " WHERE has_function_privilege(p.oid, 'EXECUTE') AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
+        " ORDER BY 2",
+    ) == [("study_reading", name) for name in ("number_changes", "purge_study", "stop_trial")]
 
 
 def test_the_views_tell_no_secret(reading, login):

@@ -248,10 +248,11 @@ async def test_reports_are_heard_also_after_the_connection_was_lost(database):
     trial = TrialPod(database, KEY, database.running_trial())
     (study_id,) = database.query("SELECT study_id FROM studies")[0]
     heard: list[int] = []
+    wished: list[int] = []
     connected = asyncio.Event()
     with ThreadPoolExecutor(1) as executor:
         listening = asyncio.create_task(
-            listen(Database(settings_for(database).dsn), executor, heard.append, connected.set)
+            listen(Database(settings_for(database).dsn), executor, heard.append, wished.append, connected.set)
         )
         listener = await until(lambda: _listeners(database))
         trial.call("report", 1, 0.5)
@@ -264,7 +265,9 @@ async def test_reports_are_heard_also_after_the_connection_was_lost(database):
         database.query("SELECT pg_terminate_backend(%s)", *listener[0])
         await asyncio.wait_for(connected.wait(), 10.0)
         assert await until(lambda: _listeners(database)) != listener
-        database.query("NOTIFY study_operator, 'rubbish'")
+        for payload in ("rubbish", "wish", "wish of mine", f"wish {study_id}"):
+            database.query("SELECT pg_notify(channel, %s) FROM study_operator.installation", payload)
+        await until(lambda: wished == [study_id], patience=2.0)
         TrialPod(database, KEY, database.running_trial()).call("report", 1, 0.5)
         await until(lambda: heard == [study_id] * 3, patience=2.0)
         assert not listening.done()
@@ -321,6 +324,11 @@ async def test_a_study_deleted_with_its_rows_leaves_none_in_any_table(world):
             pod.trial_id,
         )
         world.database.query("INSERT INTO study_operator.stops (trial_id) VALUES (%s)", pod.trial_id)
+        world.database.query(
+            "INSERT INTO study_operator.wishes (study_id, trial_id, kind, content, wished_by)"
+            """ SELECT study_id, trial_id, 'Stop', '{"as": "PRUNED"}', 'jane' FROM trials WHERE trial_id = %s""",
+            pod.trial_id,
+        )
         status = (await world.study(name))["status"]
         with world.database.optuna_study(status["studyName"]) as study:
             study.set_user_attr("by", "notebook")

@@ -10,6 +10,7 @@ header; `selection` says which trials are meant, `names` what a name may stand f
 makes the objects, `trial_sets` whole studies, `tables` rows for kubectl, and `shapes` the form that was asked for, with
 `numbers` for JSON. `reading` asks the database, `replies` sends, and `refusals` are what is said instead.
 
-This package only reads. It knows nothing of the controllers, holds none of the operator's passwords, and asks the
-database as a login that can do nothing but read.
+`acts` notes what users wish to be done, and `bodies` reads what they send; the operator does it. This package changes
+no trial. It knows nothing of the controllers, holds none of the operator's passwords, and asks the database as a login
+that can read, and note wishes.
 """

@@ -10,7 +10,18 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from study_operator.api.resources import GROUP, GROUP_VERSION, REPORTS, RESOURCES, SETS, TRIALS, VERSION, Resource
+from study_operator.api.resources import (
+    GROUP,
+    GROUP_VERSION,
+    PURGE,
+    REPORTS,
+    RESOURCES,
+    SETS,
+    STOP,
+    TRIALS,
+    VERSION,
+    Resource,
+)
 
 _PREFIX = "io.study-operator.results.v1alpha1."
 _TEXT, _NUMBER = {"type": "string"}, {"type": "number"}
@@ -36,6 +47,7 @@ def _record(description: str, **properties: dict[str, Any]) -> dict[str, Any]:
 
 _INTEGER = {"type": "integer", "format": "int64"}
 _TIME = {"type": "string", "format": "date-time"}
+_ACTIONS = {"create": "post"}  # Kubernetes' words for what a path does
 _ANY: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
 
 _TRIAL = _record(
@@ -97,7 +109,18 @@ _SET = _record(
         "At most 500 trials each. Every list in a block has one element for each of its trials.",
     ),
 )
-_SCHEMAS = {TRIALS: _TRIAL, REPORTS: _REPORTS, SETS: _SET}
+_STOP = _record(
+    "StudyTrialStop asks the operator to end a running trial now. That is no failure, and the trial runs no more.",
+    **{"as": _said(_TEXT, "Pruned, with its last report as its value, or Failed. Pruned unless it is set.")},
+    by=_said(_TEXT, "Who has asked first. Set by the server."),
+    time=_said(_TIME, "When they asked. Set by the server."),
+)
+_PURGE = _record(
+    "StudyTrialSetPurge asks the operator to remove the rows that a deleted Study has left.",
+    by=_said(_TEXT, "Who has asked first. Set by the server."),
+    time=_said(_TIME, "When they asked. Set by the server."),
+)
+_SCHEMAS = {TRIALS: _TRIAL, REPORTS: _REPORTS, STOP: _STOP, SETS: _SET, PURGE: _PURGE}
 
 
 def v3_index() -> dict[str, Any]:
@@ -165,14 +188,14 @@ def _paths(answers: dict[str, Any], text: dict[str, Any]) -> Iterator[tuple[str,
     def parameter(name: str) -> dict[str, Any]:
         return {"name": name, "in": "path", "required": True, **text}
 
-    def reading(verb: str, resource: Resource) -> dict[str, Any]:
+    def doing(verb: str, resource: Resource) -> dict[str, Any]:
         called = f"{verb}{GROUP.partition('.')[0].title()}{VERSION.title()}Namespaced{resource.kind}"
         return {
-            "get": {
+            "post" if verb == "create" else "get": {
                 "operationId": called,
                 "description": f"{verb} {resource.name}",
                 "responses": answers,
-                "x-kubernetes-action": verb,
+                "x-kubernetes-action": _ACTIONS.get(verb, verb),
                 "x-kubernetes-group-version-kind": _kind(resource.kind),
             }
         }
@@ -181,6 +204,7 @@ def _paths(answers: dict[str, Any], text: dict[str, Any]) -> Iterator[tuple[str,
         plural, _, subresource = resource.name.partition("/")
         base = f"/apis/{GROUP_VERSION}/namespaces/{{namespace}}/{plural}"
         if "list" in resource.verbs:
-            yield base, reading("list", resource) | {"parameters": [parameter("namespace")]}
+            yield base, doing("list", resource) | {"parameters": [parameter("namespace")]}
         one = f"{base}/{{name}}" + (f"/{subresource}" if subresource else "")
-        yield one, reading("get", resource) | {"parameters": [parameter("namespace"), parameter("name")]}
+        verb = "get" if "get" in resource.verbs else "create"
+        yield one, doing(verb, resource) | {"parameters": [parameter("namespace"), parameter("name")]}

@@ -84,6 +84,18 @@ def not_found(resource: Resource, name: str) -> Refusal:
     )
 
 
+def conflict(resource: Resource, name: str, why: str) -> Refusal:
+    """What is asked for an object cannot be, as it is now."""
+    plural = resource.name.partition("/")[0]
+    message = f'Operation cannot be fulfilled on {plural}.{GROUP} "{name}": {why}'
+    return Refusal(409, "Conflict", message, {"group": GROUP, "kind": plural, "name": name})
+
+
+def too_large(most: int) -> Refusal:
+    """The body is longer than anything that can be asked."""
+    return Refusal(413, "RequestEntityTooLarge", f"the body of a request has at most {most} bytes here")
+
+
 def no_such_path() -> Refusal:
     """Nothing is served at that path."""
     return Refusal(404, "NotFound", "the server could not find the requested resource")
@@ -91,7 +103,7 @@ def no_such_path() -> Refusal:
 
 def method_not_allowed(method: str) -> Refusal:
     """The path is served, but not with that method."""
-    return Refusal(405, "MethodNotAllowed", f"{method} is not offered: trials are read here, the operator writes")
+    return Refusal(405, "MethodNotAllowed", f"{method} is not offered here: the operator alone changes trials")
 
 
 def not_acceptable() -> Refusal:

@@ -39,5 +39,7 @@ class Resource:
 TRIALS = Resource("studytrials", "studytrial", "StudyTrial", ("get", "list", "watch"), ("stt",))
 REPORTS = Resource("studytrials/reports", "", "StudyTrialReports", ("get",))
 SETS = Resource("studytrialsets", "studytrialset", "StudyTrialSet", ("get", "list"), ("stts",))
+STOP = Resource("studytrials/stop", "", "StudyTrialStop", ("create",))
+PURGE = Resource("studytrialsets/purge", "", "StudyTrialSetPurge", ("create",))
 # None is named `studies`: `kubectl get studies` must stay the Study's.
-RESOURCES = (TRIALS, REPORTS, SETS)
+RESOURCES = (TRIALS, REPORTS, STOP, SETS, PURGE)

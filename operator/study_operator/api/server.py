@@ -9,8 +9,9 @@ from typing import Any
 from aiohttp import web
 
 from study_operator.api import discovery, openapi, replies
+from study_operator.api.acts import Acts
 from study_operator.api.front_proxy import FrontProxy, common_name
-from study_operator.api.refusals import Refusal, internal, method_not_allowed, no_such_path, unauthorized
+from study_operator.api.refusals import Refusal, internal, method_not_allowed, no_such_path, too_large, unauthorized
 from study_operator.api.resources import GROUP, GROUP_VERSION
 from study_operator.api.serving import USER, Trials
 from study_operator.texts import one_line
@@ -18,16 +19,17 @@ from study_operator.texts import one_line
 log = logging.getLogger(__name__)
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-# Nobody sends a body here. Beyond this a request is refused unread.
+# What is asked has a small body. Beyond this a request is refused unread.
 _LONGEST_BODY = 1 << 16
 
 
-def application(front_proxy: Callable[[], FrontProxy], trials: Trials) -> web.Application:
+def application(front_proxy: Callable[[], FrontProxy], trials: Trials, acts: Acts) -> web.Application:
     """Return the application.
 
     Args:
         front_proxy: returns how the API server proves itself now.
         trials: answers what is asked of the resources.
+        acts: notes what the operator is asked to do.
     """
 
     @web.middleware
@@ -43,6 +45,8 @@ def application(front_proxy: Callable[[], FrontProxy], trials: Trials) -> web.Ap
             if refusal.code >= 500:
                 log.warning("%s %s: %s", request.method, one_line(request.path), refusal.message)
             return replies.refused(refusal)
+        except web.HTTPRequestEntityTooLarge:
+            return replies.refused(too_large(_LONGEST_BODY))
         except web.HTTPException as error:
             missing = error.status == 404
             return replies.refused(no_such_path() if missing else method_not_allowed(request.method))
@@ -73,6 +77,8 @@ def application(front_proxy: Callable[[], FrontProxy], trials: Trials) -> web.Ap
         f"{space}/studytrialsets/{{name}}": trials.get_set,
     }.items():
         app.router.add_get(path, handler)
+    app.router.add_post(f"{space}/studytrials/{{name}}/stop", acts.stop)
+    app.router.add_post(f"{space}/studytrialsets/{{name}}/purge", acts.purge)
     return app
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from study_operator import probes
 from study_operator.api.access import Access
+from study_operator.api.acts import Acts
 from study_operator.api.feed import Feed
 from study_operator.api.front_proxy import FrontProxy, NoFrontProxy
 from study_operator.api.listener import Listener
@@ -31,6 +32,7 @@ from study_operator.pool import BlockingPool
 from study_operator.settings import ApiSettings, SettingsError
 from study_operator.storage.readable_trials import ReadableTrials
 from study_operator.storage.reader_pool import ReaderPool
+from study_operator.storage.wishes import Wishes
 
 # From the write of the APIService on: how long API servers may take to know of it.
 _SETTLING_SECONDS = 2.0
@@ -49,7 +51,13 @@ class Service:
     """
 
     def __init__(
-        self, settings: ApiSettings, cluster: Aggregation, feed: Feed, trials: Trials, health: probes.Health
+        self,
+        settings: ApiSettings,
+        cluster: Aggregation,
+        feed: Feed,
+        trials: Trials,
+        acts: Acts,
+        health: probes.Health,
     ) -> None:
         self._settings, self._cluster, self._feed, self.health = settings, cluster, feed, health
         self.stop = asyncio.Event()
@@ -58,7 +66,7 @@ class Service:
         self._served: tuple[str, str] | None = None
         self._ready_at = 0.0
         try:
-            self._listener = Listener(application(self._proxy, trials), settings.port)
+            self._listener = Listener(application(self._proxy, trials, acts), settings.port)
         except OSError as error:
             why = os.strerror(error.errno or 0)
             raise SettingsError(f"API_PORT is {settings.port}: {why}; write a port that is free") from None
@@ -89,7 +97,9 @@ class Service:
             stack.callback(threads.shutdown)
             reading = Reading(ReadableTrials(pool, cluster_id), threads)
             feed = Feed(reading)
-            service = cls(settings, cluster, feed, Trials(reading, feed, Access(cluster)), health)
+            access = Access(cluster)
+            acts = Acts(reading, Wishes(pool, cluster_id), access)
+            service = cls(settings, cluster, feed, Trials(reading, feed, access), acts, health)
             stack.push_async_callback(service._listener.close)
             yield service
 

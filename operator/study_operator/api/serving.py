@@ -11,7 +11,7 @@ from typing import IO, cast
 
 from aiohttp import web
 
-from study_operator.api import names, numbers, options, replies, tables, trial_sets
+from study_operator.api import numbers, options, replies, tables, trial_sets
 from study_operator.api.access import Access
 from study_operator.api.feed import Feed
 from study_operator.api.front_proxy import User
@@ -173,18 +173,14 @@ class Trials:
         namespace, name = request.match_info["namespace"], request.match_info["name"]
         await self._access.check(request[USER], "get", resource, namespace, name)
         version = await self._reading.number()
-        for named in names.trials_named(name):
-            where = Where(namespace, named.study, named.uid or None, None, bool(named.uid), named.number)
-            if (trial := await self._reading.trial(where)) is not None:
-                return trial, version
-        raise not_found(TRIALS, name)
+        if (trial := await self._reading.named(namespace, name)) is None:
+            raise not_found(TRIALS, name)
+        return trial, version
 
     async def _study(self, namespace: str, name: str) -> ReadableStudy:
-        for named in names.sets_named(name):
-            where = Where(namespace, named.study, named.uid or None, None, bool(named.uid))
-            if (study := await self._reading.study(where)) is not None:
-                return study
-        raise not_found(SETS, name)
+        if (study := await self._reading.study_named(namespace, name)) is None:
+            raise not_found(SETS, name)
+        return study
 
 
 def _set(study: ReadableStudy, shape: Shape, version: int) -> dict[str, object]:

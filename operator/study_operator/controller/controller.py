@@ -234,6 +234,11 @@ class Controller:
         else:
             self.job_moved(key)
 
+    def wished(self, study_id: int) -> None:
+        """Queue a study of which a user wishes something, at once."""
+        if (key := self._reconciler.key_of(study_id)) is not None:
+            self._queue.add(key)
+
     def queue_served(self) -> None:
         """Queue every study that this replica serves, because events or reports may have been missed."""
         self._queue_all(self._replicas.served())

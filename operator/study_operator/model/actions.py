@@ -20,6 +20,7 @@ class Tell:
         failure: why the trial failed or is infeasible; None if neither.
         job: the trial's failed or completed Job, whose log may say more about the failure; None if it is not needed.
         constraints: by how much the trial violates each constraint, by name.
+        wished: whether it ends because a user has stopped it; `row.stop` says who.
     """
 
     row: TrialRow
@@ -28,6 +29,7 @@ class Tell:
     failure: Failure | None = None
     job: JobState | None = None
     constraints: Mapping[str, float] = field(default_factory=dict)
+    wished: bool = False
 
     @property
     def by_last_report(self) -> bool:

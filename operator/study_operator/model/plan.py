@@ -27,7 +27,7 @@ from study_operator.model.job_state import JobPhase, JobState
 from study_operator.model.observed import Observed
 from study_operator.model.study import Study
 from study_operator.model.study_outcome import is_goal, over, too_many_failed
-from study_operator.model.trial import Failure, Rows, TrialRow, TrialState
+from study_operator.model.trial import Failure, FailureClass, Rows, TrialRow, TrialState
 from study_operator.model.trial_rules import CLOCKS_DIFFER, Case, decide
 
 # How long a pruned trial may go on: long enough to see the answer to its next report and to end by itself. A pod that
@@ -118,8 +118,10 @@ def _stops(
     observed: Observed, tells: Sequence[Tell], reruns: Sequence[RunAgain]
 ) -> tuple[tuple[StopJob, ...], timedelta | None]:
     """Return the active Jobs to stop now, and in what time the next one must stop."""
-    at_once = {TrialState.FAIL, TrialState.PRUNED} if _ends_all(observed.study) else {TrialState.FAIL}
-    ending = {told.row.job for told in tells if told.state in at_once} | {rerun.row.job for rerun in reruns}
+    ending = {rerun.row.job for rerun in reruns}
+    for told in tells:
+        if told.state is TrialState.FAIL or (told.state is TrialState.PRUNED and _ends_now(told.row, observed.study)):
+            ending.add(told.row.job)
     stops: list[StopJob] = []
     waits: list[timedelta] = []
     for job in observed.active:
@@ -160,9 +162,13 @@ def _fill_slots(
 
 def _ends_study(study: Study, rows: Rows, tells: Sequence[Tell]) -> bool:
     """Return whether the study is over once these ends are stored: too many failures, or the goal is reached."""
-    failed = sum(told.state is TrialState.FAIL for told in tells)
+    failed = sum(told.state is TrialState.FAIL and not _terminated(told) for told in tells)
     feasible = (told for told in tells if told.state is TrialState.COMPLETE and told.failure is None)
     return too_many_failed(study, rows, failed) or any(is_goal(study, told.values) for told in feasible)
+
+
+def _terminated(told: Tell) -> bool:
+    return told.failure is not None and told.failure.kind is FailureClass.TERMINATED
 
 
 def _until_deadline(observed: Observed) -> timedelta | None:
@@ -185,7 +191,7 @@ def _time_left(job: JobState, observed: Observed) -> timedelta | None:
         return timedelta(0)
     if row.state is TrialState.COMPLETE:  # the program may still be saving a model
         return None
-    if row.state is TrialState.FAIL or _ends_all(observed.study):
+    if row.state is TrialState.FAIL or _ends_now(row, observed.study):
         return timedelta(0)
     assert row.completed_at is not None
     if row.completed_at > observed.now + CLOCKS_DIFFER:  # Optuna in a notebook stores its local time
@@ -203,14 +209,14 @@ def _pruned_grace(row: TrialRow, study: Study) -> timedelta:
 def _kill_after(job: JobState, observed: Observed) -> int | None:
     """Return how many seconds the pods of a Job get to end; None for their template's time."""
     row = observed.rows.open.get(job.number)
-    pruned = row is not None and row.state is TrialState.PRUNED
-    return PRUNED_KILL_SECONDS if pruned and not _ends_all(observed.study) else None
+    given_up = row is not None and row.state is TrialState.PRUNED and not _ends_now(row, observed.study)
+    return PRUNED_KILL_SECONDS if given_up else None
 
 
-def _ends_all(study: Study) -> bool:
-    """Return whether the user has stopped the study with all that runs: each pod is told to end now, and gets the time
-    of its template. A trial that was given up has no more to hear from its next report."""
-    return study.stop == "Terminate"
+def _ends_now(row: TrialRow, study: Study) -> bool:
+    """Return whether a user has stopped the trial, or the study with all that runs: the pod is told to end now, and
+    gets the time of its template. A trial that was given up has no more to hear from its next report."""
+    return study.stop == "Terminate" or row.stop is not None
 
 
 def _removals(observed: Observed, trials_end: bool) -> tuple[tuple[RemoveFinishedJob, ...], timedelta | None]:

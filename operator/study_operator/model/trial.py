@@ -53,6 +53,21 @@ class Result:
 
 
 @dataclass(frozen=True)
+class StopWish:
+    """That a user wants a running trial to end now.
+
+    Attributes:
+        state: as what it is to be told: PRUNED, with its last report, or FAIL.
+        by: the user, as the API server knows them.
+        at: when they asked for it, aware, UTC.
+    """
+
+    state: TrialState
+    by: str
+    at: datetime
+
+
+@dataclass(frozen=True)
 class TrialRow:
     """A trial as the database has it.
 
@@ -64,13 +79,14 @@ class TrialRow:
             notebook: that trial is counted, and otherwise left alone.
         completed_at: when it ended, aware, UTC; None while it has not.
         result: what its pod has sent in the end; None if nothing.
-        reports: whether it has reported at least once, if that was asked for or it was read as a trial without a Job;
-            else False.
+        reports: whether it has reported at least once, if that was asked for, or a user has stopped it, or it was read
+            as a trial without a Job; else False.
         retries: how often it has run again because the infrastructure failed.
         started_at: when it was started, aware, UTC, to the microsecond; None if that was not read.
         last_bad_report: the last thing that its program has written and that could not be read as a value; or "".
         stopping: whether its program has been told to stop, because the trial has been pruned, and has not reported
             again since.
+        stop: that a user has stopped it; None if nobody has.
     """
 
     trial_id: int
@@ -85,6 +101,7 @@ class TrialRow:
     started_at: datetime | None = None
     last_bad_report: str = ""
     stopping: bool = False
+    stop: StopWish | None = None
 
     @property
     def token(self) -> str:
@@ -133,7 +150,7 @@ class FailureClass(StrEnum):
     PROGRAM = "Program"
     INFRASTRUCTURE = "Infrastructure"
     INFEASIBLE = "Infeasible"  # nobody's: the parameters cannot work
-    TERMINATED = "Terminated"  # the study had reached its end
+    TERMINATED = "Terminated"  # nobody's: the study had reached its end, or a user has stopped the trial
 
 
 @dataclass(frozen=True)
@@ -251,7 +268,7 @@ class Rows:
 
     @property
     def terminated(self) -> int:
-        """Trials that the study ended because it was over."""
+        """Trials that were ended because the study was over, or because a user has stopped them."""
         return self.incidents.get(FailureClass.TERMINATED, 0)
 
     @property

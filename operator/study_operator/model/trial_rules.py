@@ -96,6 +96,23 @@ def output_unread(case: Case) -> Wait | None:
     return None if case.ended_job.name in case.observed.drained else Wait()
 
 
+def stopped_by_user(case: Case) -> Tell | None:
+    """End a trial that a user has stopped: PRUNED with its last report; FAIL if it has none, or if the user wants that.
+
+    What becomes of its Job meanwhile is nobody's failure, and the trial does not run again.
+    """
+    wish = case.row.stop
+    if wish is None:
+        return None
+    if wish.state is TrialState.PRUNED and case.row.reports:
+        return Tell(case.row, TrialState.PRUNED, wished=True)
+    words = f"{wish.by} has stopped the trial"
+    if wish.state is TrialState.PRUNED:
+        words += " before it had reported a value"
+    failure = Failure("StoppedByUser", words, kind=FailureClass.TERMINATED)
+    return Tell(case.row, TrialState.FAIL, failure=failure, wished=True)
+
+
 def job_failed(case: Case) -> FindCause | None:
     """Find out why the Job has failed. The cause decides whether the trial fails or runs again (`verdict`)."""
     job, restored_at = case.ended_job, case.observed.restored_at
@@ -209,6 +226,7 @@ RULES: tuple[Callable[[Case], Answer | None], ...] = (
     reports_unread,
     has_result,
     output_unread,
+    stopped_by_user,
     job_failed,
     result_missing,
     stopped,

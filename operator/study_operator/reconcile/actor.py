@@ -65,6 +65,7 @@ class Done:
 
     Attributes:
         failures: trials that failed or are infeasible, each with the reason.
+        stopped: ends of trials that users have stopped.
         created: the Jobs that were created, by name.
         troubles: what went wrong, in sentences for users.
         again: whether to reconcile again at once.
@@ -72,6 +73,7 @@ class Done:
     """
 
     failures: list[tuple[TrialRow, Failure]] = field(default_factory=list)
+    stopped: list[Tell] = field(default_factory=list)
     created: dict[str, JobState] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
     again: bool = False
@@ -185,7 +187,10 @@ class Actor:
             with trial_context(told.row.number):
                 if not ended:
                     log.info("trial %d had ended otherwise before it could be told", told.row.number)
-                elif told.failure is None:
+                    continue
+                if told.wished:
+                    self._done.stopped.append(told)
+                if told.failure is None:
                     log.info("trial %d ended: %s %s", told.row.number, told.state.name, list(told.values or ()))
                 else:
                     self._failed(told.row, told.failure)

@@ -70,7 +70,10 @@ class DeletedStudies:
         while await self._threads.run(self._studies.remove_reports, study):
             looks.check("removes what a deleted Study has stored")
         await self._threads.run(self._studies.forget, study)
-        log.info("Study %s/%s is gone; deletionPolicy: %s", study.namespace, study.name, study.deletion_policy)
+        if study.purged_by:
+            log.info("the rows of Study %s/%s are removed: %s wants it", study.namespace, study.name, study.purged_by)
+        else:
+            log.info("Study %s/%s is gone; deletionPolicy: %s", study.namespace, study.name, study.deletion_policy)
 
     async def _running(self, study: KnownStudy) -> list[TrialRow]:
         """Return its running trials, without those that a notebook runs."""

@@ -12,10 +12,12 @@ from study_operator import metrics
 from study_operator.kube.api_server import ApiError
 from study_operator.kube.client import Cluster
 from study_operator.model import status
+from study_operator.model.actions import Tell
 from study_operator.model.status import Situation
 from study_operator.model.study import Study, StudyKey
-from study_operator.model.trial import FOREIGN_REASONS, Failure, FailureClass, TrialRow
+from study_operator.model.trial import FOREIGN_REASONS, Failure, FailureClass, TrialRow, TrialState
 from study_operator.reconcile.event_recorder import EventRecorder
+from study_operator.texts import one_line
 
 # The shortest time between two writes of a status that only update counts, in seconds, while at most so many studies
 # change. If more studies change, each is written less often, so that the load of the API server stays the same.
@@ -68,6 +70,7 @@ class Publisher:
         situation: Situation,
         now: datetime,
         failures: Sequence[tuple[TrialRow, Failure]] = (),
+        stopped: Sequence[Tell] = (),
     ) -> float | None:
         """Update status and Events to the situation.
 
@@ -77,6 +80,7 @@ class Publisher:
             situation: what the status is computed from.
             now: the time, aware, UTC.
             failures: trials that have just failed or are infeasible, for Events.
+            stopped: ends of trials that users have just stopped, likewise.
 
         Returns:
             In how many seconds to reconcile again, because this write of the status would have come too soon; None if
@@ -100,6 +104,8 @@ class Publisher:
             row, failure = some[-1]
             message = f"trial {row.number} {_ended(study, row, failure)}: {failure.sentence()}"
             await self._events.record(manifest, f"Trial{reason}", message, now, not infeasible, times=len(some))
+        if stopped:
+            await self._events.record(manifest, "TrialStopped", _stopped(stopped[-1]), now, times=len(stopped))
         return wait
 
     async def _write(
@@ -157,6 +163,14 @@ def _by_reason(
     for row, failure in failures:
         found.setdefault((failure.reason, failure.kind is FailureClass.INFEASIBLE), []).append((row, failure))
     return found
+
+
+def _stopped(told: Tell) -> str:
+    """Return who has stopped a trial, when, and how it has ended."""
+    wish = told.row.stop
+    assert wish is not None
+    how = "pruned with its last report" if told.state is TrialState.PRUNED else "ended without a value"
+    return f"trial {told.row.number} was stopped by {one_line(wish.by)} at {wish.at:%Y-%m-%dT%H:%M:%SZ}, and {how}"
 
 
 def _ended(study: Study | None, row: TrialRow, failure: Failure) -> str:

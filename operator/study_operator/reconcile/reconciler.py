@@ -17,6 +17,7 @@ from typing import Any
 from study_operator import metrics
 from study_operator.kube.client import Cluster
 from study_operator.manifests.job import Reporting
+from study_operator.model.actions import Tell
 from study_operator.model.intake import Unreadable
 from study_operator.model.mark import Standing, continued
 from study_operator.model.observed import Observed
@@ -135,6 +136,10 @@ class Reconciler:
         if key is not None and self.prunes(key):
             self._reported.setdefault(key, time.perf_counter())
         return key
+
+    def key_of(self, study_id: int) -> StudyKey | None:
+        """Return a study's key, None if it is not served here."""
+        return self._keys.get(study_id)
 
     def prunes(self, key: StudyKey) -> bool:
         """Return whether a report to this study calls for a decision."""
@@ -353,7 +358,7 @@ class Reconciler:
         situation = replace(situation, unreachable=unreachable)
         if isinstance(unavailable, SamplerFailed):
             situation = replace(situation, sampler_failed=str(unavailable))
-        await self._publish(manifest, live.study, result, situation, done.failures)
+        await self._publish(manifest, live.study, result, situation, done.failures, done.stopped)
 
     async def _reported_trials(self, trial_ids: list[int]) -> set[int]:
         """Return which of some trials have stored a report."""
@@ -418,8 +423,9 @@ class Reconciler:
         result: ReconcileResult,
         situation: Situation,
         failures: Sequence[tuple[TrialRow, Failure]] = (),
+        stopped: Sequence[Tell] = (),
     ) -> None:
-        result.sooner(await self._publisher.publish(manifest, study, situation, self._now(), failures))
+        result.sooner(await self._publisher.publish(manifest, study, situation, self._now(), failures, stopped))
 
     async def _refuse_unread(self, key: StudyKey, trouble: Unreadable) -> ReconcileResult:
         """Say in the status of a Study that it is not taken in, once for each generation. Nothing of it is held.

@@ -14,6 +14,7 @@ what pods were refused, `usage` how much of the server is in use, `study_sizes` 
 
 `reading.sql` is what people may read, and the log of what changes. `reader_login` is the login that reads it, with the
 connections of `reader_pool`; `readable_trials` are its questions, and `readable_rows` makes records of the answers.
+`wishes.sql` is what people may ask for, and `wishes` notes it.
 
 Rows come out as plain values of `model`, and batches of changes go in. This package may not decide anything about a
 trial, and knows neither Kubernetes nor samplers.

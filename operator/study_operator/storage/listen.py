@@ -1,4 +1,4 @@
-"""Wakes the operator when a pod has reported, by PostgreSQL's LISTEN on a connection of its own."""
+"""Wakes the operator when a pod has reported, or a user wishes something: PostgreSQL's LISTEN on a connection."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from study_operator.storage.database import Database, StorageUnavailable, one_li
 
 # The channel's name: see tables.sql.
 CHANNEL = "SELECT channel FROM study_operator.installation"
+WISH = "wish "  # what a notification of a wish begins with, before the study_id
 # Before a connection is opened again: the first and the longest delay. After a connection that has lasted, the first.
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS, _LASTING_SECONDS = 0.5, 10.0, 10.0
 
@@ -23,7 +24,11 @@ log = logging.getLogger(__name__)
 
 
 async def listen(
-    database: Database, executor: Executor, reported: Callable[[int], None], connected: Callable[[], None]
+    database: Database,
+    executor: Executor,
+    reported: Callable[[int], None],
+    wished: Callable[[int], None],
+    connected: Callable[[], None],
 ) -> None:
     """Listen until cancelled, and open a lost connection again.
 
@@ -34,6 +39,7 @@ async def listen(
         database: where to listen.
         executor: where connections are opened.
         reported: called in the event loop with the study_id of each report.
+        wished: called in the same way with the study_id of each wish (wishes.sql).
         connected: called after each connection, the first too, because reports may have been missed before it.
     """
     waits = delays(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
@@ -48,7 +54,7 @@ async def listen(
         begun = time.monotonic()
         connected()
         try:
-            await _receive(opened, reported)
+            await _receive(opened, reported, wished)
         except psycopg2.Error as error:
             log.warning("lost the connection that listens for reports: %s", one_line(error))
         finally:
@@ -77,8 +83,8 @@ def _open(database: Database) -> connection:
     return opened
 
 
-async def _receive(opened: connection, reported: Callable[[int], None]) -> None:
-    """Call `reported` for each notification, until the connection is lost.
+async def _receive(opened: connection, reported: Callable[[int], None], wished: Callable[[int], None]) -> None:
+    """Call `reported` or `wished` for each notification, until the connection is lost.
 
     Raises:
         psycopg2.Error: the connection is lost.
@@ -91,8 +97,10 @@ async def _receive(opened: connection, reported: Callable[[int], None]) -> None:
         while True:
             opened.poll()  # raises when the server has gone
             # Many reports of one study are one reason to reconcile it.
-            for study_id in {int(notice.payload) for notice in opened.notifies if notice.payload.isdecimal()}:
-                reported(study_id)
+            for payload in {notice.payload for notice in opened.notifies}:
+                study_id = payload.removeprefix(WISH)
+                if study_id.isdecimal():
+                    (wished if payload.startswith(WISH) else reported)(int(study_id))
             opened.notifies.clear()
             await readable.wait()
             readable.clear()

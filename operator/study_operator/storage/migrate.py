@@ -182,6 +182,7 @@ def _apply_reporting_schema(cursor: cursor, grantees: Sequence[str]) -> None:
     _run_file(cursor, "reporting.sql", roles)
     _run_file(cursor, "mirror.sql")
     _run_file(cursor, "reading.sql")
+    _run_file(cursor, "wishes.sql")
     cursor.execute(
         "SELECT quote_ident(datname), pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()"
     )
@@ -196,6 +197,6 @@ def _apply_reporting_schema(cursor: cursor, grantees: Sequence[str]) -> None:
 
 
 def _run_file(cursor: cursor, name: str, reporters: str = "") -> None:
-    """Run a .sql file of this package. The order is tables, identity, reporting, mirror, reading."""
+    """Run a .sql file of this package. The order is tables, identity, reporting, mirror, reading, wishes."""
     text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
     cursor.execute(text.replace(':"reporter"', reporters) if reporters else text)

@@ -33,6 +33,12 @@ LIMITS = {
     "default_transaction_read_only": "on",
 }
 CONNECTIONS = 12
+# What it may execute: it numbers changes, and notes what people wish for. Nothing else of its writes.
+_FUNCTIONS = (
+    "study_reading.number_changes()",
+    "study_reading.stop_trial(text, integer, text, text)",
+    "study_reading.purge_study(text, integer, text)",
+)
 # The log of changes is pruned in so many pieces at most, each time that it is looked at.
 _PIECE, _PIECES = 10_000, 20
 
@@ -43,7 +49,7 @@ def prepare_reader(cursor: cursor, settings: Settings) -> None:
     """Create the reader and give it its rights. Do nothing if there is no trials API.
 
     Args:
-        cursor: the migration's transaction, after reading.sql.
+        cursor: the migration's transaction, after wishes.sql.
         settings: the reader's name and password, and whether roles are the operator's to make.
 
     Raises:
@@ -128,7 +134,7 @@ def _login(settings: Settings, password: str) -> Login:
 
 
 def _grant(cursor: cursor, reader: str) -> None:
-    """Give the reader the views and their function, and take everything else that the operator's login has given."""
+    """Give the reader the views and the functions, and take everything else that the operator's login has given."""
     cursor.execute(
         "SELECT current_database(), pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()"
     )
@@ -141,19 +147,19 @@ def _grant(cursor: cursor, reader: str) -> None:
         *(["GRANT CONNECT ON DATABASE {database} TO {reader}"] if is_owner else []),
         "GRANT USAGE ON SCHEMA study_reading TO {reader}",
         "GRANT SELECT ON ALL TABLES IN SCHEMA study_reading TO {reader}",
-        "GRANT EXECUTE ON FUNCTION study_reading.number_changes() TO {reader}",
+        f"GRANT EXECUTE ON FUNCTION {', '.join(_FUNCTIONS)} TO {{reader}}",
     ):
         cursor.execute(sql.SQL(right).format(**names))
 
 
 def _has_rights(cursor: cursor, reader: str) -> bool:
-    """Return whether the reader may select from every view and call the function."""
+    """Return whether the reader may select from every view and call the functions."""
     cursor.execute(
         "SELECT bool_and(has_table_privilege(r.oid, c.oid, 'SELECT'))"
-        " AND has_function_privilege(r.oid, 'study_reading.number_changes()', 'EXECUTE')"
+        " AND (SELECT bool_and(has_function_privilege(r.oid, f, 'EXECUTE')) FROM unnest(%s) f)"
         " AND has_schema_privilege(r.oid, 'study_reading', 'USAGE')"
         " FROM pg_roles r, pg_class c WHERE r.rolname = %s AND c.relnamespace = 'study_reading'::regnamespace"
         " GROUP BY r.oid",
-        (reader,),
+        ([*_FUNCTIONS], reader),
     )
     return cursor.fetchone() == (True,)

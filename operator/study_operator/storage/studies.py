@@ -46,7 +46,9 @@ class KnownStudy:
         namespace: the Study's namespace.
         name: the Study's name.
         uid: the UID of the Study object.
-        deletion_policy: Delete or Retain, which says whether the rows are removed with the Study.
+        deletion_policy: Delete or Retain, which says whether the rows are removed with the Study. Delete also if it is
+            gone, and a user wants them removed.
+        purged_by: that user, as the API server knows them; empty if there is none.
     """
 
     study_id: int
@@ -54,6 +56,7 @@ class KnownStudy:
     name: str
     uid: str
     deletion_policy: str
+    purged_by: str = ""
 
 
 class Studies:
@@ -265,9 +268,13 @@ class Studies:
         """
         with self._database.transaction() as cursor:
             cursor.execute(
-                "SELECT study_id, namespace, name, uid, deletion_policy FROM study_operator.access"
-                " WHERE cluster_id = %s AND (key_hash IS NOT NULL OR deletion_policy = 'Delete')"
-                + ("" if of is None else " AND namespace = %s AND name = %s"),
+                "SELECT a.study_id, a.namespace, a.name, a.uid,"
+                " CASE WHEN w.wish_id IS NULL THEN a.deletion_policy ELSE 'Delete' END, coalesce(w.wished_by, '')"
+                " FROM study_operator.access a LEFT JOIN study_operator.wishes w ON w.study_id = a.study_id"
+                " AND w.kind = 'Purge' AND w.content ->> 'uid' = a.uid AND a.key_hash IS NULL"
+                " WHERE a.cluster_id = %s"
+                " AND (a.key_hash IS NOT NULL OR a.deletion_policy = 'Delete' OR w.wish_id IS NOT NULL)"
+                + ("" if of is None else " AND a.namespace = %s AND a.name = %s"),
                 (self._cluster_id, *(of or ())),
             )
             return [KnownStudy(*row) for row in cursor.fetchall()]
@@ -283,6 +290,8 @@ class Studies:
         if study.deletion_policy != "Delete":
             return False
         with self._database.transaction(study.study_id) as cursor:
+            if not _still_gone(cursor, study):
+                return False
             cursor.execute(
                 "DELETE FROM trial_intermediate_values WHERE trial_intermediate_value_id IN ("
                 " SELECT v.trial_intermediate_value_id FROM trials t JOIN trial_intermediate_values v USING (trial_id)"
@@ -298,6 +307,8 @@ class Studies:
             NotHeld: when another replica serves the Study.
         """
         with self._database.transaction(study.study_id) as cursor:
+            if not _still_gone(cursor, study):
+                return
             if study.deletion_policy == "Delete":
                 _delete_rows(cursor, study.study_id)
             else:
@@ -341,6 +352,18 @@ def set_attribute(cursor: cursor, study_id: int, key: str, value: Any) -> None:
         "INSERT INTO study_system_attributes (study_id, key, value_json) VALUES (%s, %s, %s)",
         (study_id, key, json.dumps(value)),
     )
+
+
+def _still_gone(cursor: cursor, study: KnownStudy) -> bool:
+    """Return whether rows that a user wants removed are still those of the Study that is gone: another one may have
+    been made meanwhile that goes on with them. No Study can take them before the transaction ends."""
+    if not study.purged_by:
+        return True
+    cursor.execute(
+        "SELECT FROM study_operator.access WHERE study_id = %s AND uid = %s AND key_hash IS NULL FOR UPDATE",
+        (study.study_id, study.uid),
+    )
+    return cursor.rowcount == 1
 
 
 def _delete_rows(cursor: cursor, study_id: int) -> None:

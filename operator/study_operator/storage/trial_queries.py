@@ -20,6 +20,7 @@ from study_operator.model.trial import (
     FailureClass,
     Report,
     Result,
+    StopWish,
     TrialRow,
     TrialState,
 )
@@ -27,6 +28,7 @@ from study_operator.storage.database import DELETED, StorageError
 
 # Reports of each trial that are read at once at least, however many trials there are.
 _OF_EACH = 20
+_WISH = 9  # the place of a wish's content among the columns of an open row
 # Optuna stores these values as NULL and a word, because not every database has infinities and NaN.
 INFINITIES = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
 
@@ -41,7 +43,8 @@ def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int], report
     """Return the RUNNING trials and those that have a Job, by number.
 
     Parameters are read only for trials without a Job, because only those are started by them. A thousand running trials
-    have ten thousand parameters. Whether a trial has reported is read for the same trials, or for all.
+    have ten thousand parameters. Whether a trial has reported is read for the same trials and
+    for those that a user has stopped, or for all.
 
     Args:
         cursor: the transaction.
@@ -53,9 +56,11 @@ def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int], report
         "SELECT t.trial_id, t.number, t.state::text, t.datetime_start, t.datetime_complete, a.value_json,"
         " (SELECT count(*) FROM study_operator.incidents i"
         " WHERE i.trial_id = t.trial_id AND i.kind = 'Infrastructure'),"
-        " b.last, coalesce(NOT s.goes_on, false), r.vals, r.pruned, r.constraint_values, r.infeasible, r.provisional"
+        " b.last, coalesce(NOT s.goes_on, false), w.content, w.wished_by, w.wished_at,"
+        " r.vals, r.pruned, r.constraint_values, r.infeasible, r.provisional"
         " FROM trials t LEFT JOIN study_operator.results r USING (trial_id)"
         " LEFT JOIN study_operator.bad_reports b USING (trial_id) LEFT JOIN study_operator.stops s USING (trial_id)"
+        " LEFT JOIN study_operator.wishes w ON w.trial_id = t.trial_id AND w.kind = 'Stop'"
         " LEFT JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND a.key = %s"
         " WHERE t.study_id = %s AND (t.state = 'RUNNING' OR t.number = ANY(%s)) ORDER BY t.number",
         (JOB_ATTR, study_id, list(with_jobs)),
@@ -63,7 +68,8 @@ def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int], report
     found, jobs = cursor.fetchall(), set(with_jobs)
     without = [row[0] for row in found if row[1] not in jobs]
     params, reported = params_of(cursor, without) if without else {}, set()
-    if asked := [row[0] for row in found] if reports else without:
+    # What a trial that is to be stopped has reported decides how it ends.
+    if asked := [row[0] for row in found if reports or row[1] not in jobs or row[_WISH] is not None]:
         cursor.execute(
             "SELECT trial_id FROM unnest(%s::int[]) AS asked (trial_id)"
             " WHERE EXISTS (SELECT FROM trial_intermediate_values v WHERE v.trial_id = asked.trial_id)",
@@ -84,8 +90,10 @@ def open_rows_of(cursor: cursor, study_id: int, with_jobs: Sequence[int], report
             reports=trial_id in reported,
             retries=retries,
             stopping=stopping,
+            stop=None if wish is None else StopWish(TrialState[wish["as"]], by, at.astimezone(UTC)),
         )
-        for trial_id, number, state, started, completed, job, retries, last_bad, stopping, values, *rest in found
+        for trial_id, number, state, started, completed, job, retries, last_bad, stopping, *more in found
+        for wish, by, at, values, *rest in [more]
     }
 
 

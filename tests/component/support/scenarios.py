@@ -98,10 +98,42 @@ async def go_on(play: Play, jobs: list[Manifest]) -> bool:
     return done
 
 
+def wishes(play: Play) -> set[int]:
+    """The numbers of the trials that a user has stopped."""
+    found = play.world.database.query(
+        "SELECT t.number FROM study_operator.wishes w JOIN trials t USING (trial_id)"
+        " JOIN study_operator.access a ON a.study_id = t.study_id WHERE a.name = %s",
+        play.name,
+    )
+    return {number for (number,) in found}
+
+
+async def stop_trials(play: Play, jobs: list[Manifest]) -> bool:
+    """When three trials run, and the first has reported: a user stops all of them."""
+    if done := {0, 1, 2} <= play.numbers:
+        here = play.records()
+        assert here is not None
+        for trial in here.trials:
+            play.world.database.query(
+                "SELECT study_reading.stop_trial(%s, %s, %s, 'jane')",
+                *(play.world.cluster_id, trial.trial_id, "FAIL" if trial.number == 1 else "PRUNED"),
+            )
+    return done
+
+
 async def delete(play: Play, jobs: list[Manifest]) -> bool:
     if done := _one_has_ended(play):
         await play.delete()
     return done
+
+
+async def purge(play: Play, jobs: list[Manifest]) -> bool:
+    """When the operator knows that the Study is gone, a user wants no rows of it any more."""
+    left = "SELECT study_id FROM study_operator.access WHERE uid = %s AND key_hash IS NULL"
+    found = play.world.database.query(left, play.uid)
+    for (study_id,) in found:
+        play.world.database.query("SELECT study_reading.purge_study(%s, %s, 'jane')", play.world.cluster_id, study_id)
+    return bool(found)
 
 
 async def delete_and_make_anew(play: Play, jobs: list[Manifest]) -> bool:
@@ -186,6 +218,12 @@ async def _warm(play: Play, here: Records | None) -> None:
 async def _the_last_report_is_kept(play: Play, here: Records | None) -> None:
     assert here is not None
     assert [(trial.values, trial.failure) for trial in here.trials[:2]] == [((0.6,), None), ((), "StudyStopped")]
+
+
+async def _stopped_trials_have_not_failed(play: Play, here: Records | None) -> None:
+    assert here is not None
+    stopped = [(trial.values, trial.failure) for trial in here.trials[:3]]
+    assert stopped == [((0.6,), None), ((), "StoppedByUser"), ((), "StoppedByUser")]
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -301,6 +339,19 @@ SCENARIOS: dict[str, Scenario] = {
         ends={0: "PRUNED", 1: "FAIL", 2: "COMPLETE", 3: "COMPLETE", 4: "COMPLETE"},
         check=_the_last_report_is_kept,
     ),
+    # Of three trials that a user stops, one has reported, and one fails before the operator looks.
+    "stopped trials": Scenario(
+        spec={"parallelism": 3, "maxTrials": 4, "maxFailedTrials": 0},
+        scripts={
+            0: [reports_for_ever({1: 0.9, 2: 0.6})],
+            1: [reports_for_ever({1: 0.9})],
+            2: [waits_for(lambda play: 2 in wishes(play), crashes)],
+            3: [succeeds(0.7)],
+        },
+        acts=[stop_trials],
+        ends={0: "PRUNED", 1: "FAIL", 2: "FAIL", 3: "COMPLETE"},
+        check=_stopped_trials_have_not_failed,
+    ),
     "pending": Scenario(
         spec={"parallelism": 1, "maxTrials": 2, "pendingDeadlineSeconds": 60, "parameters": SPACE},
         scripts={0: [is_never_scheduled, succeeds(0.5)], 1: [ends_without_value]},
@@ -319,6 +370,14 @@ SCENARIOS: dict[str, Scenario] = {
         spec={"parallelism": 2, "deletionPolicy": "Delete", "parameters": SPACE},
         scripts={0: [succeeds(0.5, reports={1: 0.5})], 1: [runs_for_ever]},
         acts=[delete],
+        ends=None,
+        reason="",
+        check=_no_row_is_left,
+    ),
+    "purged": Scenario(
+        spec={"parallelism": 2, "parameters": SPACE},
+        scripts={0: [succeeds(0.5, reports={1: 0.5})], 1: [runs_for_ever]},
+        acts=[delete, purge],
         ends=None,
         reason="",
         check=_no_row_is_left,

@@ -61,7 +61,8 @@ def test_in_which_version_all_resources_are_told_at_once(header, version):
 def test_no_resource_can_be_deleted_and_none_is_called_studies():
     """The garbage collector, the namespace controller and quotas list and watch what can be deleted."""
     found = {one["name"]: one for one in discovery.resources()["resources"]}
-    assert set(found) == {"studytrials", "studytrials/reports", "studytrialsets"}
+    trials = {"studytrials", "studytrials/reports", "studytrials/stop"}
+    assert set(found) == trials | {"studytrialsets", "studytrialsets/purge"}
     assert not any("delete" in verb for one in found.values() for verb in one["verbs"])
     (group,) = discovery.aggregated("v2")[0]["items"]
     (version,) = group["versions"]

@@ -40,7 +40,7 @@ from study_operator.model.plan import PRUNED_GRACE, PRUNED_KILL_SECONDS, Plan, p
 from study_operator.model.pod_status import job_deleted
 from study_operator.model.study import Constraint
 from study_operator.model.study_outcome import outcome, over
-from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Result
+from study_operator.model.trial import BestTrial, Clock, Failure, FailureClass, Result, StopWish
 from study_operator.model.trial_rules import RULES, Case, decide, tell_result, verdict
 
 ACTIVE, COMPLETED, FAILED = JobPhase.ACTIVE, JobPhase.COMPLETE, JobPhase.FAILED
@@ -93,6 +93,7 @@ def test_the_actions_are_in_the_order_of_the_fields():
 
 SUSPENDED = {"suspend": True, "suspendPolicy": "Terminate"}
 STOPPED = {"stop": "Terminate"}
+WISH = StopWish(PRUNED, "jane", NOW)
 PRINTS = {"metrics": {"from": "Stdout", "stepName": "epoch"}}
 STUCK = {"stuck": {"digits-0": Stuck(Failure("Unschedulable", kind=FailureClass.INFRASTRUCTURE))}}
 
@@ -114,6 +115,13 @@ STUCK = {"stuck": {"digits-0": Stuck(Failure("Unschedulable", kind=FailureClass.
         ({"reports": True}, ACTIVE, {"spec": {**SUSPENDED, **STOPPED}, "prune": frozenset({0})}, "stopped given_up"),
         ({}, None, {"spec": {**SUSPENDED, "stop": "Drain"}}, "stopped job_not_created"),
         ({}, ACTIVE, {"spec": {**SUSPENDED, "stop": "Drain"}, **STUCK}, "stuck"),
+        ({"result": result(0.5), "stop": WISH}, ACTIVE, {}, "has_result stopped_by_user"),
+        ({"stop": WISH}, FAILED, {"spec": PRINTS}, "output_unread stopped_by_user job_failed result_missing"),
+        ({"stop": WISH}, COMPLETED, {}, "stopped_by_user result_missing"),
+        ({"stop": WISH}, FAILED, {}, "stopped_by_user job_failed result_missing"),
+        ({"stop": WISH}, ACTIVE, {"spec": STOPPED, "prune": frozenset({0})}, "stopped_by_user stopped given_up"),
+        ({"stop": WISH}, None, {"spec": SUSPENDED}, "stopped_by_user job_not_created suspended"),
+        ({"stop": WISH}, ACTIVE, STUCK, "stopped_by_user stuck"),
     ],
 )
 def test_the_first_rule_that_answers_wins(row, job, about, answering):
@@ -516,6 +524,39 @@ def test_drain_ends_what_waits_to_run(row, job, about, reports):
     found = actions(observe(row, jobs=[job] if job else [], spec={"stop": "Drain"}, **about))
     told = Tell(row, PRUNED) if reports else Tell(row, FAIL, failure=STOPPED_EARLY)
     assert found == [told, *([StopJob(job)] if job and not reports else [])]
+
+
+# stopped_by_user
+
+
+@pytest.mark.parametrize("job", [ACTIVE, FAILED, COMPLETED, None])
+@pytest.mark.parametrize(
+    ("wanted", "reports", "state", "words"),
+    [
+        (PRUNED, True, PRUNED, None),
+        (PRUNED, False, FAIL, "jane has stopped the trial before it had reported a value"),
+        (FAIL, True, FAIL, "jane has stopped the trial"),
+        (FAIL, False, FAIL, "jane has stopped the trial"),
+    ],
+)
+def test_a_trial_that_a_user_has_stopped_ends_as_they_want(wanted, reports, state, words, job):
+    row = trial_row(0, reports=reports, stop=StopWish(wanted, "jane", NOW))
+    jobs = [job_state(0, job)] if job is not None else []
+    failure = Failure("StoppedByUser", words, kind=FailureClass.TERMINATED) if words else None
+    told = Tell(row, state, failure=failure, wished=True)
+    assert told.by_last_report is (state is PRUNED)
+    found = plan(observe(row, jobs=jobs, spec={"maxFailedTrials": 0, "parallelism": 2}))
+    assert found.tells == (told,)
+    assert (found.causes, found.reruns, found.creations) == ((), (), ()), "it does not run again"
+    assert found.stops == ((StopJob(jobs[0]),) if job is ACTIVE else ()), "at once, in the time of its template"
+    assert found.ask is not None, "nothing has failed, so the study goes on"
+
+
+def test_the_rest_of_a_users_stop_that_was_cut_off_is_made_good():
+    row, job = trial_row(0, PRUNED, stop=WISH), job_state(0)
+    assert without_ask(observe(row, jobs=[job])) == [StopJob(job)]
+    row = trial_row(0, COMPLETE, stop=WISH)
+    assert without_ask(observe(row, jobs=[job])) == [], "its result came first, and it may save its model"
 
 
 def test_a_queue_that_other_ends_wait_for_is_left_alone():

@@ -112,6 +112,14 @@ def test_who_may_see_a_study_may_see_its_trials(objects):
     assert set(rule["resources"]) == {"studytrials", "studytrials/reports", "studytrialsets"}
 
 
+def test_who_may_edit_a_study_may_act_on_its_trials(objects):
+    role = one(objects, "ClusterRole", "study-operator-trials-edit")
+    to = {label for label in role["metadata"]["labels"] if "aggregate-to" in label}
+    assert {label.rpartition("-")[2] for label in to} == {"edit", "admin"}
+    (rule,) = role["rules"]
+    assert (rule["resources"], rule["verbs"]) == (["studytrials/stop", "studytrialsets/purge"], ["create"])
+
+
 def test_a_certificate_of_ones_own():
     certificate = "trialsApi.certificate."
     own = render(ON, f"{certificate}secretName=serving", f"{certificate}injectCAFrom=system/serving")

@@ -26,6 +26,7 @@ def test_the_attribute_that_names_a_trials_job_is_looked_up_under_the_name_that_
     assert attributes_in("mirror.sql") == {JOB_ATTR}
     assert attributes_in("reporting.sql") == {JOB_ATTR}
     assert attributes_in("reading.sql") == {JOB_ATTR}
+    assert attributes_in("wishes.sql") == {JOB_ATTR}
 
 
 def test_failures_of_schema_1_are_looked_up_under_the_name_that_they_were_stored_under():
