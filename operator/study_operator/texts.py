@@ -33,12 +33,6 @@ def shown_lines(text: str) -> str:
     return "\n".join(map(one_line, text.splitlines()))
 
 
-def last_line(text: str) -> str:
-    """Return the last line of a log, on one line and in at most 2048 characters."""
-    *_, last = text.removesuffix("\n").split("\n")
-    return one_line(" ".join(last[:2048].split()))
-
-
 def _shown(found: re.Match[str]) -> str:
     character = found[0]
     return " " if character in _BREAKS else ascii(character)[1:-1]

@@ -10,6 +10,7 @@ from typing import Any
 from study_operator.model.job_state import JobState
 from study_operator.model.reach import why_undelivered
 from study_operator.model.study import PROGRAM_ANNOTATION
+from study_operator.model.terminal import shown
 from study_operator.model.trial import Failure, FailureClass
 from study_operator.texts import one_line
 
@@ -173,6 +174,16 @@ def failure(
             kind = FailureClass.INFRASTRUCTURE if lost else FailureClass.PROGRAM
             return Failure(reason, ended.get("message") or "", code, last_log_line, kind)
     return Failure(job.reason or "JobFailed", job.message, last_log_line=last_log_line)
+
+
+def last_line(log: str) -> str:
+    """Return the last line of a log as a terminal shows it, safe to show, in at most 2048 characters.
+
+    Of a progress bar it is the last state. Colours are left out, because only their codes would be seen.
+    """
+    *_, last = shown(log.removesuffix("\n")).split("\n")
+    *_, state = last.rstrip().split("\r")
+    return one_line(" ".join(state[:2048].split()))
 
 
 def without_value(job: JobState, pods: Iterable[Mapping[str, Any]], otherwise: Failure, last_log_line: str) -> Failure:

@@ -12,7 +12,7 @@ from itertools import islice
 
 from study_operator.model.numerals import Unreadable, number, step
 from study_operator.model.pairs import Pairs, finder
-from study_operator.model.terminal import SEQUENCES, shown, unescaped
+from study_operator.model.terminal import SEQUENCES, shown, states, unescaped
 from study_operator.model.unmarked import Unmarked, step_of, unmarked
 
 LONGEST_LINE = 8192  # bytes; longer lines are not read, because a value at the cut would be another value
@@ -82,7 +82,7 @@ class Lines:
         if not self._mentions(line):
             return None
         prose: Line | None = None
-        for state in reversed(line.split(b"\r")):  # a progress bar writes over what was there before
+        for state in reversed(states(line, LONGEST_LINE + 1)):
             if self._mentions(state) and (said := self._read_state(state)) is not None:
                 if not said.unclear or said.values:
                     return said
@@ -222,13 +222,13 @@ def shortened(rest: bytes, says: Callable[[bytes], bool], kept: int, front: int 
         kept: how many bytes of a state to keep. It is more than are read, so that a longer one is seen to be so.
         front: in how many first bytes a time may stand, which is kept too.
     """
-    *states, state = rest.split(b"\r")
-    if not states:
-        return rest[:kept]
-    time_end = states[0].find(b" ", 0, front) + 1
-    time, states[0] = states[0][:time_end], states[0][time_end:]
-    counts = next((old for old in reversed(states) if says(old[:kept])), b"")
-    return time + counts[:kept] + b"\r" + state[:kept]
+    time_end = rest.find(b" ", 0, front) + 1
+    time, rest = rest[:time_end], rest[time_end:]
+    *before, state = states(rest, kept)
+    if not before:
+        return time + state
+    counts = next((old for old in reversed(before) if says(old)), b"")
+    return time + counts + b"\r" + state
 
 
 def _bad(why: str, line: str) -> Line:

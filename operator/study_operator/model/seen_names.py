@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from study_operator.model.terminal import shown
+
 LINES_READ = 100  # of the end of a log, or of a file
 _MOST_NAMES, _LONGEST_NAME, _LONGEST_LINE = 8, 64, 2000
 
@@ -25,7 +27,8 @@ def names_in(lines: Iterable[str]) -> list[str]:
     """Return what lines give numbers to, each name once, in order: loss and lr for `loss=0.3 lr: 1e-3`."""
     found: dict[str, None] = {}
     for line in lines:
-        for match in _VALUE.finditer(line[:_LONGEST_LINE]):
+        line = shown(line)[:_LONGEST_LINE]
+        for match in _VALUE.finditer(line):
             before = line[max(match.start() - _LONGEST_NAME, 0) : match.start()]
             if (name := _NAME.search(before)) is not None:
                 found[_LEVEL.sub("", name[1] or name[2] or name[3])] = None

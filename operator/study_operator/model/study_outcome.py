@@ -67,9 +67,13 @@ def outcome(observed: Observed) -> Outcome | None:
         return None
     trials = many(rows.total, "trial", "trials")
     if rows.feasible == 0:
-        infeasible = f", {many(rows.infeasible, 'was', 'were')} infeasible" if rows.infeasible else ""
-        message = f"none of {trials} completed, {rows.failed} failed{infeasible}"
-        return Outcome(False, "NoTrialSucceeded", message)
+        others = [
+            (rows.failed, f"{rows.failed} failed"),
+            (rows.pruned, f"{many(rows.pruned, 'was', 'were')} pruned"),
+            (rows.infeasible, f"{many(rows.infeasible, 'was', 'were')} infeasible"),
+        ]
+        words = [f"none of {trials} completed", *(said for count, said in others if count)]
+        return Outcome(False, "NoTrialSucceeded", ", ".join(words))
     if rows.total < study.max_trials:
         return Outcome(True, "SearchSpaceExhausted", f"every point of the search space was tried: {trials}")
     have = many(study.max_trials, "trial has", "trials have")

@@ -14,6 +14,12 @@ _MOST_UNESCAPES = 3  # JSON in JSON in JSON
 _ANEW = re.compile("(?:\x1b\\[|\x9b)(?:[0-9;]*[ABEFHdf]|[01]?G)")
 _BACK = re.compile("(?:\x1b\\[|\x9b)([0-9]{0,3})D")
 _ON = re.compile("(?:\x1b\\[|\x9b)[0-9]*[CG]")
+_ANEW_BYTES = re.compile(rb"\x1b\[(?:[0-9;]*[ABEFHdf]|[01]?G)")
+_BACK_BYTES = re.compile(rb"(\x08+)|\x1b\[([0-9]{0,3})D")
+_ON_BYTES = re.compile(rb"\x1b\[[0-9]*[CG]")
+_BEGUN = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]*|[ -/]*)")  # a sequence whose end is to come
+_BACK_AT_END = re.compile("(?<!\b)\b+(?=\r|\\Z)")  # which takes nothing back, because nothing is written there
+_COPIES = 64  # times so many bytes as are taken back may be copied, so that the time is linear
 _INVISIBLE = re.compile(
     "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours and the like
     "|(?:\x1b\\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)"  # titles and links
@@ -33,6 +39,7 @@ def shown(text: str) -> str:
         text = _INVISIBLE.sub("", _ON.sub(" ", text))
     if "\b" not in text:
         return text
+    text = _BACK_AT_END.sub("", text)
     shown: list[str] = []
     for character in text:
         if character != "\b":
@@ -40,6 +47,55 @@ def shown(text: str) -> str:
         elif shown and shown[-1] != "\r":
             shown.pop()
     return "".join(shown)
+
+
+def states(line: bytes, most: int) -> list[bytes]:
+    """Return the states of a line in their order: a progress bar writes over what it has written.
+
+    It may do so with a carriage return, by moving the cursor to the beginning, or by taking back much of the line, as
+    with backspaces. The line may be a beginning: then the last state is one to which what comes next can be added.
+
+    Args:
+        line: without its line end.
+        most: a state that gets so many bytes at some time is too long to be read. It stays so: the rest is left out.
+    """
+    if b"\x1b" in line:
+        line = _ANEW_BYTES.sub(b"\r", line)
+    return [state for part in line.split(b"\r") for state in _taken_back(part, most)]
+
+
+def _taken_back(part: bytes, most: int) -> list[bytes]:
+    """Return the states of a part without carriage returns, without most control sequences."""
+    if b"\x1b" not in part and b"\b" not in part:
+        return [part[:most]]
+    begun = max(part.rfind(b"\x1b"), 0)
+    end = begun if _BEGUN.fullmatch(part, begun) else len(part)
+    done, left, back, place = list[bytes](), bytearray(), 0, 0
+    for found in [*_BACK_BYTES.finditer(part, 0, end), None]:
+        if text := _without_sequences(part[place : end if found is None else found.start()]):
+            if back and back * _COPIES >= len(left):
+                done.append(bytes(left))
+            _take_back(left, back)
+            left += text
+            back = 0
+            if len(left) >= most:
+                return [*done, bytes(left[:most])]
+        if found is not None:
+            place, back = found.end(), back + (len(found[1]) if found[1] else int(found[2] or 1))
+    begun_sequence = part[end:][:most]
+    if back >= len(left):
+        return [*done, bytes(left), begun_sequence]
+    # What is taken back is still to be seen until something is written there.
+    return [*done, bytes(left + b"\b" * back + begun_sequence)]
+
+
+def _take_back(left: bytearray, back: int) -> None:
+    while back and left:
+        back -= left.pop() & 0xC0 != 0x80  # a character has several bytes
+
+
+def _without_sequences(text: bytes) -> bytes:
+    return SEQUENCES.sub(b"", _ON_BYTES.sub(b" ", text)) if b"\x1b" in text else text
 
 
 def unescaped(text: str) -> str:

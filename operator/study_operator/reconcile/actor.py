@@ -41,7 +41,7 @@ from study_operator.reconcile.concurrency import gather_all, gather_through
 from study_operator.reconcile.live_study import LiveStudy
 from study_operator.reconcile.study_secret import ensure_secret
 from study_operator.storage.database import StorageError, StorageUnavailable
-from study_operator.texts import last_line, shown_lines
+from study_operator.texts import shown_lines
 
 # Calls of the API server at once for one study, ends that are told in one transaction, and Jobs that are being created
 # at once for all studies. A server that answers in milliseconds has few creations at once; a busy one has time to start
@@ -196,7 +196,7 @@ class Actor:
         if failure is None or told.job is None or failure.last_log_line:
             return told
         found, logged = await self._evidence(told.job)
-        failure = replace(self._in_words(failure, found, logged), last_log_line=last_line(logged))
+        failure = replace(self._in_words(failure, found, logged), last_log_line=pod_status.last_line(logged))
         return replace(told, failure=replace(failure, log=shown_lines(logged)))
 
     async def _run_again(self, reruns: Sequence[RunAgain]) -> None:
@@ -238,7 +238,7 @@ class Actor:
     async def _explain(self, cause: FindCause) -> Failure:
         """Return why a Job has failed, or has left no value, with the end of what its program has logged."""
         found, logged = await self._evidence(cause.job)
-        line = last_line(logged)
+        line = pod_status.last_line(logged)
         if cause.otherwise is not None:
             failure = pod_status.without_value(cause.job, found, cause.otherwise, line)
         else:

@@ -23,6 +23,8 @@ from study_operator.model.trial import Result, TrialRow, TrialState
         ("INFO:train:acc=-0.9", ["acc"]),
         ("100%|####| 30/30 [00:01<00:00, loss=0.3, top-5 %=91]", ["loss", "top-5 %"]),
         ("Précision: 0.9", ["Précision"]),
+        ("\x1b[32mloss\x1b[0m: 0.3 \x1b[1mval_acc\x1b[0m=0.9", ["loss", "val_acc"]),
+        ("\x1b[2K\x1b[1Gaccuracy=0.91", ["accuracy"]),
         ("[0] validation-auc:0.93\ttrain-auc:0.99", ["validation-auc", "train-auc"]),
         ("Downloading: done, path=/tmp", []),
         ("", []),

@@ -9,7 +9,7 @@ import pytest
 from building import job_state
 
 from study_operator.model.job_state import JobPhase
-from study_operator.model.pod_status import failure, last_container, program_of, waiting_for
+from study_operator.model.pod_status import failure, last_container, last_line, program_of, waiting_for
 from study_operator.model.trial import Failure, FailureClass
 
 INFRASTRUCTURE = FailureClass.INFRASTRUCTURE
@@ -397,3 +397,20 @@ def test_what_a_container_says_at_its_end_is_one_line():
 )
 def test_why_a_pod_waits_is_one_line(waiting):
     assert all(text.isprintable() for text in waiting_for(waiting))
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        ("", ""),
+        ("one\n  two\tthree \n", "two three"),
+        ("one\n\n", ""),
+        ("\x1b[31mValueError\x1b[0m: \x1b]8;;http://host\x07no data\x1b]8;;\x07", "ValueError: no data"),
+        ("10%\r 50%\r 100% done\r\n", "100% done"),
+        ("10%\x1b[2K\x1b[1G100%\n", "100%"),
+        ("user\u202egpj.exe\x00", "user\\u202egpj.exe\\x00"),
+        ("x" * 5000, "x" * 2048),
+    ],
+)
+def test_the_last_line_of_a_log_is_as_a_terminal_shows_it(log, line):
+    assert last_line(log) == line

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from study_operator.model.printed_lines import Lines
+from study_operator.model.terminal import states
 from study_operator.podlogs import tail
 from study_operator.podlogs.tail import BATCH_LINES, Source, _Waiting
 
@@ -49,6 +53,80 @@ def test_a_progress_bar_of_any_length_keeps_its_time_and_its_last_state(cuts, qu
         whole = _Waiting(lambda state: b"accuracy" in state)
         whole.add(stamp + b"\r".join([b"", *states, *[b"saving" + b"." * 900] * quiet]) + end)
         assert line == whole.end(), "the same in whatever pieces it came"
+
+
+READER = Lines(["accuracy"], [], "epoch")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 9000), max_size=60), st.sampled_from([b"", b"\n"]))
+@pytest.mark.parametrize(
+    ("state", "back"),
+    [
+        ("train %40d epoch=%d accuracy=0.%03d", "\x1b[2K\x1b[1G"),
+        ("train %40d epoch=%d accuracy=0.%03d", "\x1b[0G\x1b[J"),
+        ("train \u2588 %40d epoch=%d accuracy=0.%03d", "\b" * 100),
+        ("\x1b[32mtrain\x1b[0m \u2588 %40d epoch=%d accuracy=0.%03d", "\x1b[100D"),
+        ("%40d epoch=%d accuracy=0.%03d \x1b]8;;http://host\x07link\x1b]8;;\x07", "\x1b[100D\x1b[K"),
+    ],
+)
+def test_a_progress_bar_that_moves_the_cursor_is_read_like_one_with_carriage_returns(state, back, cuts, end):
+    stamp = b"2026-11-22T02:38:28.5Z "
+    log = stamp + b"".join((state % (i, i, i) + back).encode() for i in range(600)) + end
+    whole = _Waiting(READER.says)
+    whole.add(log)
+    waiting = _Waiting(READER.says)
+    for cut in [*cuts, len(log)]:
+        waiting.add(log[:cut])
+        log = log[cut:]
+        assert len(waiting.rest) < 20_000
+    if not end:
+        assert waiting.end() == whole.end(), "the same in whatever pieces it came"
+    for line in (waiting.lines[0], whole.lines[0]) if end else (waiting.end(),):
+        assert line.startswith(stamp)
+        said = READER.read(line.removeprefix(stamp))
+        assert said is not None
+        assert said.bad is None
+        assert (said.values, said.step) == ({"accuracy": 0.599}, 599)
+
+
+@given(
+    st.lists(st.sampled_from([*"ab \u2588", "\b", "\r", "\x1b[2D", "\x1b[1m", "\x1b]0;t\x07", "\x1b[3C"])), st.data()
+)
+def test_the_states_of_a_line_are_the_same_in_whatever_pieces_it_came(parts, data):
+    line = "".join(parts).encode()
+    cut = data.draw(st.integers(0, len(line)))
+    most = data.draw(st.integers(8, 40))
+    *first, rest = states(line[:cut], most)
+    assert _said([*first, *states(rest + line[cut:], most)]) == _said(states(line, most))
+
+
+def _said(states: list[bytes]) -> list[bytes]:
+    """The states that show something."""
+    return [state for state in states if state.strip(b"\b")]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (b"accuracy=0.5\b\b\b0.6", [b"accuracy=0.5", b"accuracy=0.6"]),
+        (b"accuracy=0.5" + b"\b" * 50 + b"done", [b"accuracy=0.5", b"done"]),
+        (b"a\xe2\x96\x88b\x1b[2Dcd", [b"a\xe2\x96\x88b", b"acd"]),
+        (b"accuracy=0.5\x1b[3D", [b"accuracy=0.5\b\b\b"]),
+        (b"x" * 70 + b"\by", [b"x" * 69 + b"y"]),
+        (b"\b\b", []),
+    ],
+)
+def test_a_line_that_is_taken_back_has_several_states(line, shown):
+    assert _said(states(line, 100)) == shown
+
+
+def test_a_line_that_takes_back_for_long_costs_no_more_than_its_length():
+    begun = time.process_time()
+    for piece in (b"x\b", b"\x1b[999D", b"x\x1b[999D", b"\x1b]", b"\x1b[", b"\x1b[1;", b"\xe2\x96\x88\b\b"):
+        for before in (b"", b"x" * 8000):
+            assert max(map(len, states(before + piece * 30_000, 8193))) <= 3 * 8193
+    assert time.process_time() - begun < 5
 
 
 def test_lines_wait_until_they_are_many_or_old(monkeypatch: pytest.MonkeyPatch):

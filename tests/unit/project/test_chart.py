@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -672,3 +673,13 @@ class TestSchema:
 
     def test_lets_helm_pass_global_values_from_a_parent_chart(self) -> None:
         render("global.region=x")
+
+
+def test_readme_forwards_a_notebook_to_postgresql_and_not_to_pgbouncer():
+    service = one(render(), "Service", "study-operator-database")
+    ports = {port["name"]: port["port"] for port in service["spec"]["ports"]}
+    readme = (REPOSITORY / "README.md").read_text()
+    (command,) = re.findall(r"port-forward service/study-operator-database (\S+)", readme)
+    local, port = command.split(":")
+    assert int(port) == ports["postgresql"], "PgBouncer refuses the operator's login"
+    assert f"@localhost:{local}/" in readme
