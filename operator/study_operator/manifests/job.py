@@ -12,6 +12,7 @@ from typing import Any
 
 from study_operator.manifests.checkpoints import mount_checkpoints
 from study_operator.manifests.gpus import request_gpus
+from study_operator.manifests.quantities import check_quantities
 from study_operator.manifests.references import check_references
 from study_operator.manifests.sidecar import add_sidecar
 from study_operator.manifests.start_size import LONGEST_TEXT, check_start
@@ -225,15 +226,16 @@ def check_environment(study: Study, reporting: Reporting, params: Mapping[str, A
 
 
 def check_variables(study: Study, reporting: Reporting) -> list[str]:
-    """Check that the Job template refers to variables that trials have.
+    """Check that the Job template refers to variables that trials have, and the amounts in it.
 
     Returns:
         What is likely a mistake, and may be none: sentences for the user.
 
     Raises:
-        Refused: a trial's program would get a reference as it stands.
+        Refused: a trial's program would get a reference as it stands; or the API server would refuse an amount.
     """
     check_template(study)
+    check_quantities(study)
     every = dict.fromkeys(study.distributions)
     return check_references(study, [variable["name"] for variable in _environment(study, reporting, 0, 0, every, "")])
 
