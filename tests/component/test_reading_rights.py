@@ -239,7 +239,7 @@ def test_where_no_role_may_be_made_an_administrator_makes_it(services):
                 login.autocommit = True
                 login.cursor().execute("SET default_transaction_read_only = off")
                 test_what_needs_a_right_is_refused(login)
-                test_of_our_functions_it_may_call_one(login)
+                test_of_our_functions_it_may_call_three(login)
             pool = ReaderPool(reader_dsn({"DATABASE_URL": fresh.database.url, **given}))
             ReadableTrials(pool, "any").check()
             pool.close()

@@ -22,9 +22,9 @@ from study_client.local.study_file import read_study
 from study_client.texts import as_arguments, one_line
 from study_client.trial_tables import print_trials
 from study_operator.model.plan import PRUNED_GRACE
+from study_operator.model.pod_status import last_line
 from study_operator.model.study import Refused, Study
 from study_operator.model.trial import TrialState
-from study_operator.texts import last_line
 
 _POLL_SECONDS = 0.05
 _LONGEST_SOCKET = 100  # characters of its path, which the system bounds
