@@ -102,11 +102,11 @@ def test_a_trial_that_cannot_be_scheduled_shows_in_the_schedulers_words(cluster)
 
 
 def test_a_refused_template_shows_the_api_servers_words_and_can_be_mended(cluster):
-    cluster.apply("typo", container={"resources": {"limits": {"memory": "lots"}}})
+    cluster.apply("typo", container={"imagePullPolicy": "Sometimes"})
     eventually(lambda: cluster.condition("typo", "Accepted").get("status") == "False", "it is refused")
     condition = cluster.condition("typo", "Accepted")
     assert condition["reason"] == "JobTemplateRefused"
-    assert "quantities must match the regular expression" in condition["message"]
+    assert 'Unsupported value: "Sometimes"' in condition["message"]
     cluster.apply("typo", maxTrials=2)
     assert cluster.wait("typo")["trials"]["complete"] == 2
 
