@@ -143,7 +143,9 @@ async def _measure(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder, own_place.services(Path(folder, "services")) as services:
         database = await own_place.database(services)
         api = await Api.connect(services["kubeconfig"])
-        place = Neighbourhood(api, database, Path(folder), options, KUBECONFIG=services["kubeconfig"])
+        # A login for each namespace, as in the chart where the operator may create roles.
+        given = {"KUBECONFIG": services["kubeconfig"], "REPORTER_LOGINS": "auto"}
+        place = Neighbourhood(api, database, Path(folder), options, **given)
         try:
             await place.open()
             idle = [await place.beside("an idle operator", place.nobody)]
