@@ -61,6 +61,8 @@ class HeldStudy:
 
     def release(self, *numbers: int) -> None:
         """Let the running trials of these numbers end; all unless given."""
+        if numbers:  # a trial may report before the kubelet has said that its pod runs
+            eventually(lambda: set(numbers) <= self._running(), f"{numbers} run")
         for pod in self.cluster.get("pods", labels=f"study-operator.io/study={self.name}")["items"]:
             meta, phase = pod["metadata"], pod["status"]["phase"]
             job = meta["labels"]["batch.kubernetes.io/job-name"]
@@ -69,6 +71,12 @@ class HeldStudy:
             command = ["kubectl", "-n", self.cluster.namespace, "exec", meta["name"], "--", "sh", "-c", "kill -USR1 1"]
             done = subprocess.run(command, capture_output=True, text=True)
             assert not numbers or done.returncode == 0, done.stderr
+
+    def _running(self) -> set[int]:
+        """The numbers of trials whose pods run."""
+        pods = self.cluster.get("pods", labels=f"study-operator.io/study={self.name}")["items"]
+        labels = [pod["metadata"]["labels"] for pod in pods if pod["status"]["phase"] == "Running"]
+        return {int(of["study-operator.io/trial"]) for of in labels}
 
     def end(self, *numbers: int) -> None:
         """Let running trials end, and wait until the operator has stored their results."""
