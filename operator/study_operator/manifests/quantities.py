@@ -13,7 +13,7 @@ from typing import Any
 from study_operator.model.study import Refused, Study
 
 _WHERE = "spec.jobTemplate.spec.template.spec"
-_QUANTITY = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[numkMGTPE]?|[KMGTPE]i|[eE][+-]?[0-9]+)")
+_QUANTITY = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[numkMGTPE]?|[KMGTPE]i|[eE][+-]?[0-9]+)")
 _BYTES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgtp])i?b?", re.IGNORECASE)  # as people write them
 _LONGEST_SHOWN = 40
 

@@ -18,7 +18,12 @@ _ANEW_BYTES = re.compile(rb"\x1b\[(?:[0-9;]*[ABEFHdf]|[01]?G)")
 _BACK_BYTES = re.compile(rb"(\x08+)|\x1b\[([0-9]{0,3})D")
 _ON_BYTES = re.compile(rb"\x1b\[[0-9]*[CG]")
 _BEGUN = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]*|[ -/]*)")  # a sequence whose end is to come
-_BACK_AT_END = re.compile("(?<!\b)\b+(?=\r|\\Z)")  # which takes nothing back, because nothing is written there
+# How many characters are taken back at once, in `shown`: half a surrogate pair, which no decoded text has.
+_FIRST_HALF = 0xD800
+_BACKS = "[\b\ud800-\udbff]"
+_ANY_BACK = re.compile(_BACKS)
+# Which takes nothing back, because nothing is written there.
+_BACK_AT_END = re.compile(f"(?<!{_BACKS}){_BACKS}+(?=\r|\\Z)")
 _COPIES = 64  # times so many bytes as are taken back may be copied, so that the time is linear
 _INVISIBLE = re.compile(
     "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours and the like
@@ -35,18 +40,26 @@ _JSON_ESCAPE = re.compile(r'\\(?:(u[0-9a-fA-F]{4})|(["\\/])|[bfnrt])')
 def shown(text: str) -> str:
     """Return what of a line a terminal shows; its states in their order, with carriage returns between them."""
     if "\x1b" in text or "\x9b" in text:
-        text = _BACK.sub(lambda found: "\b" * int(found[1] or 1), _ANEW.sub("\r", text))
+        text = _BACK.sub(_back, _ANEW.sub("\r", text))
         text = _INVISIBLE.sub("", _ON.sub(" ", text))
-    if "\b" not in text:
+    if not _ANY_BACK.search(text):
         return text
     text = _BACK_AT_END.sub("", text)
     shown: list[str] = []
     for character in text:
-        if character != "\b":
+        if not _ANY_BACK.match(character):
             shown.append(character)
-        elif shown and shown[-1] != "\r":
+            continue
+        back = 1 if character == "\b" else ord(character) - _FIRST_HALF
+        while back and shown and shown[-1] != "\r":
             shown.pop()
+            back -= 1
     return "".join(shown)
+
+
+def _back(found: re.Match[str]) -> str:
+    count = int(found[1] or 1)
+    return chr(_FIRST_HALF + count) if count else ""
 
 
 def states(line: bytes, most: int) -> list[bytes]:

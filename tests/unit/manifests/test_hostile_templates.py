@@ -63,6 +63,11 @@ def test_a_template_costs_no_more_than_its_length(word):
     assert judge(env=[{"name": f"E{n}", "value": part} for n, part in enumerate(parts)]) < AT_MOST_SECONDS
 
 
+@pytest.mark.parametrize("word", ["9", ".", "9.", "1k"])
+def test_an_amount_costs_no_more_than_its_length(word):
+    assert judge(resources={"limits": {"memory": word * (LENGTH // len(word)) + "x"}}) < AT_MOST_SECONDS
+
+
 def test_so_many_likely_mistakes_are_told_in_a_message_that_can_be_read():
     told = check_variables(
         study(jobTemplate=job_template(args=[" ".join(f"PARAM_{n}" for n in range(500))])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -414,3 +415,10 @@ def test_why_a_pod_waits_is_one_line(waiting):
 )
 def test_the_last_line_of_a_log_is_as_a_terminal_shows_it(log, line):
     assert last_line(log) == line
+
+
+def test_a_log_that_moves_the_cursor_costs_no_more_than_its_length():
+    """Each movement takes back 999 characters; as so many backspaces, this log would be a hundred times as long."""
+    begun = time.process_time()
+    assert last_line("\x1b[999Dx" * 75_000) == "x"
+    assert time.process_time() - begun < 2
